@@ -1,0 +1,258 @@
+//! Commands: the payload of an entry, and how they are encoded.
+
+use bytes::Bytes;
+use quorate_codec::{PacketId, QoS, SubscriptionOptions, Text, TopicFilter, TopicName};
+
+use crate::ids::{Epoch, GroupId, Incarnation, LogIndex, NodeId, Owner, SessionId, StreamId, StreamSeq, Timestamp};
+
+/// All that a leader put into one entry: the commands of several streams under one stamp.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Batch {
+    /// Replicated time of this entry.
+    pub stamp: Timestamp,
+    /// Consecutive pieces of streams.
+    pub segments: Vec<Segment>,
+    /// Commands of the leader itself, outside any stream.
+    pub leader: Vec<LeaderCommand>,
+}
+
+/// A consecutive piece of one stream.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Segment {
+    /// Whose stream.
+    pub stream: StreamId,
+    /// Sequence of the first command.
+    pub first: StreamSeq,
+    /// The source has seen all replies up to here: they need not be kept.
+    pub confirmed: StreamSeq,
+    /// The commands, with sequences `first`, `first + 1` and so on.
+    pub commands: Vec<Command>,
+}
+
+/// What a leader adds on its own. Safe to apply twice.
+#[derive(Clone, PartialEq, Debug)]
+pub enum LeaderCommand {
+    /// The destination group has applied this outbox up to `seq`.
+    OutboxApplied {
+        /// Destination of the outbox.
+        to: GroupId,
+        /// Last applied position.
+        seq: StreamSeq,
+    },
+    /// Let due timers fire; carries nothing but the batch's stamp.
+    Tick,
+}
+
+/// An application message as replicated: what is stored once and delivered many times.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Message {
+    /// Topic name.
+    pub topic: TopicName,
+    /// QoS it was published with.
+    pub qos: QoS,
+    /// RETAIN flag of the PUBLISH.
+    pub retain: bool,
+    /// Message Expiry Interval in seconds as published.
+    pub expiry_s: Option<u32>,
+    /// Client identifier hash of the publisher (for No Local); 0 for none.
+    pub publisher: u64,
+    /// Forwardable properties as `PublishProperties::encode_forwarded` writes them (without the expiry); often empty.
+    pub properties: Bytes,
+    /// Application payload.
+    pub payload: Bytes,
+}
+
+/// How long a session outlives its connection.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum SessionExpiry {
+    /// Ends with the connection: a transient session. Its queue is not replicated.
+    AtClose,
+    /// Ends this many seconds after the connection closed.
+    After(u32),
+    /// Never ends by time.
+    Never,
+}
+
+/// One filter of a SUBSCRIBE.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SubscribeFilter {
+    /// Topic filter.
+    pub filter: TopicFilter,
+    /// Options; the QoS is what was granted.
+    pub options: SubscriptionOptions,
+    /// Subscription Identifier.
+    pub identifier: Option<u32>,
+}
+
+/// A command to a group. Partition and control share the enum so that streams are one mechanism; each ignores,
+/// with `Reply::Refused`, what is not for it.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Command {
+    // ---- partition ----
+    /// A message for the durable subscriptions here, and for the retained register when `store_retained`.
+    Publish {
+        /// The message.
+        message: Message,
+        /// The topic's retained register lives here and the message has RETAIN set (empty payload deletes).
+        store_retained: bool,
+        /// Match the durable subscriptions of this partition.
+        fan_out: bool,
+    },
+    /// CONNECT of a client: makes or resumes the session, bumps the epoch, takes over from an earlier owner.
+    Connect {
+        /// Client identifier.
+        client_id: Text,
+        /// The new owner.
+        owner: Owner,
+        /// Clean Start.
+        clean_start: bool,
+        /// Session expiry.
+        expiry: SessionExpiry,
+        /// The client's Receive Maximum, already capped by the server's own limit.
+        receive_max: u16,
+        /// Authenticated principal, empty when anonymous. Only the same principal may take over.
+        principal: Text,
+    },
+    /// The connection of `epoch` has closed. `expiry` replaces the session's when DISCONNECT carried one.
+    Disconnect {
+        /// Session.
+        session: SessionId,
+        /// Epoch of the connection.
+        epoch: Epoch,
+        /// New session expiry.
+        expiry: Option<SessionExpiry>,
+    },
+    /// SUBSCRIBE of a durable session.
+    Subscribe {
+        /// Session.
+        session: SessionId,
+        /// Epoch of the connection.
+        epoch: Epoch,
+        /// Filters, in packet order.
+        filters: Vec<SubscribeFilter>,
+    },
+    /// UNSUBSCRIBE of a durable session.
+    Unsubscribe {
+        /// Session.
+        session: SessionId,
+        /// Epoch of the connection.
+        epoch: Epoch,
+        /// Filters, in packet order.
+        filters: Vec<TopicFilter>,
+    },
+    /// PUBACKs of a client for QoS 1 messages delivered to it.
+    Acknowledge {
+        /// Session.
+        session: SessionId,
+        /// Epoch of the connection.
+        epoch: Epoch,
+        /// Packet identifiers, in the order received.
+        packet_ids: Vec<PacketId>,
+    },
+    /// Messages for one session: retained messages that a SUBSCRIBE of a durable session asked for.
+    Enqueue {
+        /// Session.
+        session: SessionId,
+        /// Epoch of the connection.
+        epoch: Epoch,
+        /// QoS granted, identifiers of the subscription, and the message; sent with RETAIN set.
+        messages: Vec<(QoS, Option<u32>, Message)>,
+    },
+    /// End a session at once (operator).
+    Purge {
+        /// Client identifier.
+        client_id: Text,
+    },
+    /// A node's incarnation is dead, sent by control: its connections are closed, its streams end.
+    NodeDown {
+        /// Node.
+        node: NodeId,
+        /// Last dead incarnation; lower ones are dead too.
+        incarnation: Incarnation,
+    },
+    // ---- control ----
+    /// Add a route. Counted per target: two adds need two removes only from different targets.
+    RouteAdd {
+        /// Topic filter.
+        filter: TopicFilter,
+        /// Who wants the matching messages.
+        target: RouteTarget,
+    },
+    /// Remove a route.
+    RouteRemove {
+        /// Topic filter.
+        filter: TopicFilter,
+        /// Who wanted them.
+        target: RouteTarget,
+    },
+    /// A node has started, or came back with a new incarnation.
+    NodeUp {
+        /// What it says of itself.
+        node: NodeRecord,
+    },
+    /// A node asks to join, or to replace the lost node of the same name.
+    NodeJoin {
+        /// Name, disk identity and addresses; `id` is 0: control assigns one.
+        node: NodeRecord,
+    },
+    /// The control leader saw a node's lease end: declare its incarnation dead.
+    NodeLost {
+        /// Node.
+        node: NodeId,
+        /// Incarnation.
+        incarnation: Incarnation,
+    },
+    /// Set where a group's replicas are to be.
+    Place {
+        /// Group.
+        group: GroupId,
+        /// Nodes that are to vote.
+        voters: Vec<NodeId>,
+    },
+    /// A node is gone for good: no group has it any more.
+    NodeForget {
+        /// Node.
+        node: NodeId,
+    },
+}
+
+/// Who receives the messages that match a route's filter.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum RouteTarget {
+    /// A partition with a durable session that subscribed with QoS 1 or 2.
+    Partition(GroupId),
+    /// A node with a connection that takes messages directly (transient sessions, and QoS 0 of all sessions).
+    Node(NodeId),
+}
+
+/// A node as control knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeRecord {
+    /// Identity; 0 in a join request.
+    pub id: NodeId,
+    /// Name, unique among living nodes.
+    pub name: Text,
+    /// Random identity of the disk.
+    pub disk: [u8; 16],
+    /// Incarnation.
+    pub incarnation: Incarnation,
+    /// Address of the peer listener, `host:port`.
+    pub peer: Text,
+    /// Address of the first MQTT listener, `host:port`, for people; empty when unknown.
+    pub mqtt: Text,
+    /// Address of the admin listener as a URL; empty when unknown.
+    pub admin: Text,
+    /// Zone label; empty when none.
+    pub zone: Text,
+    /// Version of the program.
+    pub version: Text,
+}
+
+/// Position of an applied entry, for callers that wait on it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct AppliedAt {
+    /// Group.
+    pub group: GroupId,
+    /// Index.
+    pub index: LogIndex,
+}

@@ -1,0 +1,154 @@
+//! Effects: the output of apply. Every replica computes them; only the leader's leave the node.
+
+use quorate_codec::{PacketId, QoS, ReasonCode, Text};
+
+use crate::command::{SessionExpiry, SubscribeFilter};
+use crate::ids::{DeliverySeq, Epoch, GroupId, Incarnation, MessageRef, NodeId, Owner, SessionId, StreamId, StreamSeq};
+
+/// Something to be done because an entry was applied.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Effect {
+    /// Answer to the command at `seq` of a stream. Commands without one were applied and have nothing to say.
+    Reply {
+        /// Stream.
+        stream: StreamId,
+        /// Position of the command.
+        seq: StreamSeq,
+        /// Answer.
+        reply: Reply,
+    },
+    /// Send a QoS 1 message to the connection that owns the session.
+    Deliver(Deliver),
+    /// The session no longer belongs to this connection (taken over, purged, expired): close it.
+    Close {
+        /// Connection to close.
+        owner: Owner,
+        /// Session.
+        session: SessionId,
+        /// Reason for DISCONNECT.
+        reason: ReasonCode,
+    },
+    /// The outbox towards a group has grown.
+    Outbox {
+        /// Destination.
+        to: GroupId,
+    },
+    /// Messages dropped, and why. Counted by the leader.
+    Dropped {
+        /// Reason.
+        reason: DropReason,
+        /// How many.
+        count: u64,
+    },
+    /// Control: routes changed (filter, target, added or removed).
+    RouteChanged {
+        /// Filter.
+        filter: quorate_codec::TopicFilter,
+        /// Target.
+        target: crate::command::RouteTarget,
+        /// Added, or removed.
+        added: bool,
+    },
+    /// Control: nodes or placement changed.
+    MembershipChanged,
+    /// Control: a node's incarnation was declared dead.
+    NodeDown {
+        /// Node.
+        node: NodeId,
+        /// Incarnation.
+        incarnation: Incarnation,
+    },
+}
+
+/// One message on its way to a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Deliver {
+    /// Connection that owns the session.
+    pub owner: Owner,
+    /// Session.
+    pub session: SessionId,
+    /// Position in the session's deliveries.
+    pub seq: DeliverySeq,
+    /// Packet identifier, kept until acknowledged.
+    pub packet_id: PacketId,
+    /// QoS to deliver with.
+    pub qos: QoS,
+    /// RETAIN flag to deliver with.
+    pub retain: bool,
+    /// Sent before, on an earlier connection.
+    pub dup: bool,
+    /// Which set of subscription identifiers goes with it: see `Partition::identifiers`; 0 is the empty set.
+    pub identifiers: u16,
+    /// Remaining lifetime in seconds at the time of the entry.
+    pub expiry_s: Option<u32>,
+    /// Body.
+    pub message: MessageRef,
+}
+
+/// Why a message was dropped for one session.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum DropReason {
+    /// The session's queue was at its limit of messages.
+    QueueMessages,
+    /// The session's queue was at its limit of bytes.
+    QueueBytes,
+    /// The message expired before it was delivered.
+    MessageExpired,
+    /// The session expired or was purged with messages queued.
+    SessionEnded,
+    /// Clean Start discarded the session.
+    CleanStart,
+    /// Larger than the client's Maximum Packet Size.
+    PacketTooLarge,
+}
+
+/// Answer to a command.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Reply {
+    /// Publish refused: the reason goes to the publisher.
+    Rejected(ReasonCode),
+    /// CONNECT done.
+    Connected {
+        /// Session.
+        session: SessionId,
+        /// Its new epoch.
+        epoch: Epoch,
+        /// Session Present.
+        session_present: bool,
+        /// Connection that held the session until now; it must be closed before CONNACK.
+        previous: Option<Owner>,
+        /// Subscriptions of a resumed session, for the owner's direct deliveries.
+        subscriptions: Vec<SubscribeFilter>,
+        /// Delivery sequence of the first message that will come on this connection.
+        next_delivery: DeliverySeq,
+        /// Session expiry in force (capped by the server's limit).
+        expiry: SessionExpiry,
+    },
+    /// CONNECT refused.
+    ConnectRefused(ReasonCode),
+    /// SUBSCRIBE applied, one result per filter.
+    Subscribed(Vec<SubscribeResult>),
+    /// UNSUBSCRIBE applied: per filter, whether the subscription existed.
+    Unsubscribed(Vec<bool>),
+    /// The epoch is not the session's: the connection has lost the session.
+    Fenced,
+    /// Control: identity given to a joining node.
+    Joined {
+        /// Node.
+        node: NodeId,
+    },
+    /// The command is not for this group or not possible now.
+    Refused(Text),
+}
+
+/// Result of one filter of a SUBSCRIBE.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SubscribeResult {
+    /// Granted QoS, or a failure.
+    pub reason: ReasonCode,
+    /// The session had a subscription with this filter before (Retain Handling 1).
+    pub existed: bool,
+    /// Position in this group's outbox to control that announced the route; SUBACK waits until control has
+    /// applied it and all live nodes know it. `None` when no route is needed.
+    pub route: Option<StreamSeq>,
+}
