@@ -1,0 +1,141 @@
+//! The closed set of outputs of a node. The shell carries them out in the order given.
+
+use bytes::Bytes;
+use quorate_codec::TopicFilter;
+use quorate_state::command::RouteTarget;
+use quorate_state::effect::DropReason;
+use quorate_state::{ConnId, GroupId, Incarnation, LogIndex, NodeId};
+
+use crate::edge::ClientEvent;
+use crate::peer::PeerMessage;
+
+/// Something the shell must do.
+#[derive(Debug)]
+pub enum Action {
+    /// Send to a peer, first in, first out per peer. Lost without harm when the link is down.
+    Send(NodeId, PeerMessage),
+    /// Write to the log, then sync, then report `Event::Persisted(ticket)`. Tickets grow.
+    Persist {
+        /// Ticket.
+        ticket: u64,
+        /// Records, in order.
+        records: Vec<LogRecord>,
+        /// Whether a sync is needed; without it, the record may ride along with the next one and
+        /// no `Persisted` is owed.
+        sync: bool,
+    },
+    /// Tell a client connection. Events for one connection stay in order.
+    Client(ConnId, ClientEvent),
+    /// The route table changed.
+    Route {
+        /// Filter.
+        filter: TopicFilter,
+        /// Target.
+        target: RouteTarget,
+        /// Added, or removed.
+        added: bool,
+    },
+    /// The route table is to be replaced whole: control was restored from a snapshot.
+    RoutesReplaced(Vec<(TopicFilter, RouteTarget)>),
+    /// The node holds its lease until this time; before the first, and after it has passed, it acknowledges nothing.
+    LeaseUntil(core::time::Duration),
+    /// Known nodes changed: links are to be opened and closed.
+    Peers(Vec<PeerAddress>),
+    /// Write a checkpoint: these records changed since the last one. Report `Event::Checkpointed`.
+    Checkpoint {
+        /// Group.
+        group: GroupId,
+        /// Applied index.
+        index: LogIndex,
+        /// Term of that entry.
+        term: u64,
+        /// Membership at that index, encoded by `raft::conf_state`.
+        conf_state: Vec<u8>,
+        /// Changed records; `None` deletes.
+        changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    },
+    /// Stream the group's last checkpoint with all bodies it refers to, then the message; report `SnapshotSent`.
+    SendSnapshot {
+        /// Receiver.
+        to: NodeId,
+        /// Group.
+        group: GroupId,
+        /// The Raft message to hand over with it.
+        message: Box<raft::eraftpb::Message>,
+    },
+    /// Make the staged snapshot the group's state, atomically; report `SnapshotInstalled`.
+    InstallSnapshot {
+        /// Group.
+        group: GroupId,
+        /// Index it covers.
+        index: LogIndex,
+        /// Its term.
+        term: u64,
+    },
+    /// Make a higher incarnation durable and report it: this one was declared dead. All client connections have been
+    /// told to close.
+    NewIncarnation,
+    /// Count dropped messages.
+    Dropped(DropReason, u64),
+    /// Something an operator should see in the log.
+    Note(Note),
+    /// Forget a group that this node no longer has.
+    RemoveGroup(GroupId),
+}
+
+/// A record for the log.
+#[derive(Clone, PartialEq, Debug)]
+pub enum LogRecord {
+    /// An entry; overwrites what is at its index and after.
+    Entry {
+        /// Group.
+        group: GroupId,
+        /// Index.
+        index: LogIndex,
+        /// Term.
+        term: u64,
+        /// Raft entry type (0 normal, 1 and 2 membership).
+        entry_type: u8,
+        /// Data.
+        data: Bytes,
+        /// Context (membership changes only).
+        context: Bytes,
+    },
+    /// Hard state of a group.
+    HardState {
+        /// Group.
+        group: GroupId,
+        /// Term.
+        term: u64,
+        /// Vote; 0 for none.
+        vote: u64,
+        /// Commit index.
+        commit: u64,
+    },
+}
+
+/// Where a peer listens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerAddress {
+    /// Identity.
+    pub node: NodeId,
+    /// Name, as in its certificate.
+    pub name: String,
+    /// `host:port`.
+    pub address: String,
+}
+
+/// A change that an operator cares about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Note {
+    /// This node became leader of a group.
+    Leading(GroupId, u64),
+    /// This node stopped leading a group.
+    NotLeading(GroupId, u64),
+    /// A node's incarnation was declared dead.
+    NodeDown(NodeId, Incarnation),
+    /// A node joined, or came back.
+    NodeUp(NodeId, Incarnation),
+    /// A membership change of a group was applied.
+    Membership(GroupId, String),
+}

@@ -1,0 +1,181 @@
+//! What passes between [`crate::Node`] and a [`crate::Client`], and from client to client on one node.
+//!
+//! Owns: the requests of a client connection to its node, the node's events to it, and direct deliveries.
+//! Does not: act. Limits: the shell bounds the queues that carry these; see each type.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_codec::{PacketId, QoS, ReasonCode, Text, TopicFilter};
+use quorate_state::command::{SessionExpiry, SubscribeFilter};
+use quorate_state::{ConnId, DeliverySeq, Epoch, GroupId, Message, NodeId, SessionId};
+
+use crate::durable::Durable;
+
+/// Number of a QoS 1 publish, or of a publish to be retained, on its connection; counts from 1.
+pub type PublishNumber = u64;
+
+/// A client connection asks its node for something. The shell hands these over in order, in a bounded queue that
+/// makes the connection wait when full.
+#[derive(Debug)]
+pub enum ClientRequest {
+    /// CONNECT was read and accepted by policy. Answer: `Connected` or `Refused`.
+    Connect {
+        /// Client identifier (assigned one when the client sent none).
+        client_id: Text,
+        /// Clean Start.
+        clean_start: bool,
+        /// Session expiry.
+        expiry: SessionExpiry,
+        /// Receive Maximum of the client.
+        receive_max: u16,
+        /// Principal; empty when anonymous.
+        principal: Text,
+    },
+    /// A publish for these groups, each with the command already encoded. Answer: one `PublishApplied` per group.
+    Publish {
+        /// Number on this connection.
+        number: PublishNumber,
+        /// Group and encoded `Command::Publish`.
+        targets: Vec<(GroupId, Bytes)>,
+    },
+    /// SUBSCRIBE. Answer: `Subscribed`, after the cluster barrier, then `Retained` messages.
+    Subscribe {
+        /// Packet identifier.
+        packet_id: PacketId,
+        /// Filters in packet order, shared subscriptions and invalid ones already taken out.
+        filters: Vec<SubscribeFilter>,
+    },
+    /// UNSUBSCRIBE. Answer: `Unsubscribed`.
+    Unsubscribe {
+        /// Packet identifier.
+        packet_id: PacketId,
+        /// Filters in packet order.
+        filters: Vec<TopicFilter>,
+    },
+    /// The client acknowledged deliveries of its durable session.
+    Acknowledged {
+        /// Packet identifiers, in order.
+        packet_ids: Vec<PacketId>,
+    },
+    /// The connection is over; nothing was or will be acknowledged on it from now on.
+    Closed {
+        /// Session expiry from DISCONNECT.
+        expiry: Option<SessionExpiry>,
+    },
+}
+
+/// A node tells a client connection something. The shell delivers these in order; their number is bounded by the
+/// windows of the connection.
+#[derive(Debug)]
+pub enum ClientEvent {
+    /// The session is this connection's: send CONNACK.
+    Connected {
+        /// Session Present. Durable, because a promise rests on it.
+        session_present: Durable<bool>,
+        /// Home partition.
+        group: GroupId,
+        /// Session.
+        session: SessionId,
+        /// Epoch.
+        epoch: Epoch,
+        /// Session expiry in force.
+        expiry: SessionExpiry,
+        /// The subscriptions of a resumed session.
+        subscriptions: Vec<SubscribeFilter>,
+    },
+    /// CONNECT cannot be served: send CONNACK with the reason and close.
+    Refused(ReasonCode),
+    /// One of the targets of a publish has applied it, or refused it for the reason.
+    PublishApplied {
+        /// Number of the publish.
+        number: Durable<PublishNumber>,
+        /// `Some` when the partition refused it (quota).
+        rejected: Option<ReasonCode>,
+    },
+    /// SUBSCRIBE is in force on the whole cluster: send SUBACK.
+    Subscribed {
+        /// Packet identifier.
+        packet_id: Durable<PacketId>,
+        /// Per filter.
+        reasons: Vec<ReasonCode>,
+    },
+    /// UNSUBSCRIBE is in force: send UNSUBACK.
+    Unsubscribed {
+        /// Packet identifier.
+        packet_id: Durable<PacketId>,
+        /// Per filter, whether it existed.
+        existed: Vec<bool>,
+    },
+    /// A message of the durable session.
+    Deliver(SessionDelivery),
+    /// A retained message for a subscription, outside the durable session (QoS 0, or a transient session).
+    Retained {
+        /// QoS to deliver with.
+        qos: QoS,
+        /// Subscription Identifier.
+        identifier: Option<u32>,
+        /// Remaining lifetime in seconds.
+        expiry_s: Option<u32>,
+        /// The message.
+        message: Message,
+    },
+    /// Close now with this reason; answer `ClientRequest::Closed` at once.
+    Close(ReasonCode),
+}
+
+/// A message of a durable session with the packet identifier its partition gave it.
+#[derive(Clone, Debug)]
+pub struct SessionDelivery {
+    /// Position in the deliveries on this connection.
+    pub seq: DeliverySeq,
+    /// Packet identifier.
+    pub packet_id: PacketId,
+    /// QoS.
+    pub qos: QoS,
+    /// RETAIN flag.
+    pub retain: bool,
+    /// DUP flag.
+    pub dup: bool,
+    /// Subscription identifiers.
+    pub identifiers: Vec<u32>,
+    /// Remaining lifetime in seconds.
+    pub expiry_s: Option<u32>,
+    /// The message; `None` when its body no longer fits any use (it expired): acknowledge and skip.
+    pub message: Message,
+}
+
+/// A message handed directly to the connections of a node: QoS 0, and all QoS of transient sessions. Never through
+/// a group.
+#[derive(Debug)]
+pub struct DirectMessage {
+    /// The message, as published. RETAIN is the publisher's flag.
+    pub message: Message,
+}
+
+/// One direct delivery to one connection of this node. Mailboxes are bounded: when full, the message is dropped for
+/// that session and counted.
+#[derive(Clone, Debug)]
+pub struct DirectDelivery {
+    /// QoS to deliver with: the lower of the message's and the subscription's.
+    pub qos: QoS,
+    /// RETAIN flag to deliver with (Retain As Published).
+    pub retain: bool,
+    /// Subscription identifiers of all matching subscriptions of the session.
+    pub identifiers: Vec<u32>,
+    /// The message.
+    pub message: Arc<DirectMessage>,
+}
+
+/// What a [`crate::Client`] wants done after it handled something. The shell drains it after each call.
+#[derive(Debug, Default)]
+pub struct ClientOutput {
+    /// Requests to the node, in order.
+    pub requests: Vec<ClientRequest>,
+    /// Direct deliveries to connections of this node.
+    pub direct: Vec<(ConnId, DirectDelivery)>,
+    /// Direct messages for other nodes.
+    pub forwards: Vec<(NodeId, Arc<DirectMessage>)>,
+    /// Messages dropped by this call, by reason: counted in the metrics.
+    pub dropped: Vec<(quorate_state::effect::DropReason, u64)>,
+}

@@ -1,0 +1,51 @@
+//! Limits of a node, each with its reason.
+
+use core::time::Duration;
+
+/// How often the shell calls `Event::Tick`. One Raft tick.
+pub const TICK: Duration = Duration::from_millis(50);
+
+/// Raft ticks between heartbeats.
+pub const HEARTBEAT_TICKS: usize = 2;
+
+/// Raft ticks without a leader before pre-vote, without jitter. 0.8 s: longer than a stall of a busy machine, short
+/// enough for a silent leader to be replaced within 1.5 s.
+pub const ELECTION_TICKS: usize = 16;
+
+/// Jitter added to `ELECTION_TICKS`, exclusive upper bound.
+pub const ELECTION_JITTER_TICKS: u64 = 8;
+
+/// How long a granted lease lasts from the moment it was asked for. The contract's bound for a cut-off node to stop
+/// acknowledging.
+pub const LEASE: Duration = Duration::from_millis(1000);
+
+/// How long the control leader waits after a grant before it declares a node lost: the lease and a tenth, so that
+/// clocks may run 10 % apart.
+pub const LEASE_WAIT: Duration = Duration::from_millis(1100);
+
+/// How often a node renews its lease.
+pub const LEASE_RENEW: Duration = Duration::from_millis(100);
+
+/// Bytes of commands in one entry. Bounds what one message between peers carries and what one apply does.
+pub const ENTRY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Entries of a group that the leader has proposed but not yet persisted itself. Two keep the disk busy while the
+/// next one gathers.
+pub const UNPERSISTED_ENTRIES_MAX: usize = 2;
+
+/// Bytes of commands that a node holds for one group until they are applied. When full, the shell stops taking
+/// requests from client connections, which stop reading.
+pub const STREAM_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes of log entries a group keeps in memory for followers; older ones are read through `LogSource`.
+pub const ENTRIES_IN_MEMORY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Retained messages in one page of a retained read.
+pub const RETAINED_PAGE_MESSAGES_MAX: usize = 64;
+
+/// Log bytes of a group after which it is checkpointed.
+pub const CHECKPOINT_LOG_BYTES: u64 = 16 * 1024 * 1024;
+
+const _: () = assert!(LEASE.as_millis() < LEASE_WAIT.as_millis());
+const _: () = assert!(LEASE_RENEW.as_millis() * 4 < LEASE.as_millis());
+const _: () = assert!(HEARTBEAT_TICKS * 4 < ELECTION_TICKS);
