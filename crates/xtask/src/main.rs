@@ -1,2 +1,65 @@
-//! Being built.
-fn main() {}
+//! Repository tasks: `cargo xtask ci`, `fix`, `tidy` and `sim`.
+//!
+//! Owns: what "checked" means for a change, and the rules of the repository as executable checks.
+//! Does not: depend on any other crate of the workspace; write to the tree, except in `fix`.
+//! Invariants: `ci` stops at the first failing step and says which one it was.
+//! See: CONTRIBUTING.md, STYLE.md.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
+// A task runner talks to a person on standard output.
+#![allow(clippy::print_stdout)]
+
+mod ci;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+const USAGE: &str = "\
+Usage: cargo xtask <task>
+
+  ci             format, tidy, clippy, tests and a minute of simulation; writes nothing to the tree
+  fix            format the code and apply what clippy can mend
+  tidy           the rules of the repository: dependency direction, banned calls, links in documents
+  sim [ARGS]     run the simulator (release build) with ARGS: --seeds N, --start S, --seed S, --seconds T
+  help           this text";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let Some((task, rest)) = arguments.split_first() else {
+        bail!("no task named\n{USAGE}");
+    };
+    if task != "sim" && !rest.is_empty() {
+        bail!("{task} takes no arguments\n{USAGE}");
+    }
+    let root = repository_root()?;
+    match task.as_str() {
+        "ci" => ci::ci(&root),
+        "fix" => ci::fix(&root),
+        "tidy" => tidy::run(&root),
+        "sim" => ci::sim(&root, rest),
+        "help" | "--help" | "-h" => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        other => bail!("no task is called {other:?}\n{USAGE}"),
+    }
+}
+
+/// The folder that holds the workspace: two above this crate.
+fn repository_root() -> Result<PathBuf> {
+    let crate_folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let root = crate_folder.parent().and_then(|crates| crates.parent());
+    root.map(PathBuf::from).context("find the repository root above crates/xtask")
+}

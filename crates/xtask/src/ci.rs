@@ -1,0 +1,127 @@
+//! The tasks that run cargo: `ci`, `fix` and `sim`.
+//!
+//! Owns: the order of the steps and how their result is reported.
+//! Does not: judge sources itself; that is `tidy`.
+//! Invariants: every cargo call of `ci` is `--locked`, so that the lock file is never written; the tests find the
+//! binary through `QUORATE_BIN`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::tidy;
+
+/// How long the simulator runs in `ci`.
+const SIMULATION_SECONDS: &str = "60";
+
+/// Runs every check of a change, cheapest first, and stops at the first that fails.
+pub fn ci(root: &Path) -> Result<()> {
+    let started = Instant::now();
+    let mut report = Vec::new();
+    timed(&mut report, "format", || cargo(root, &["fmt", "--all", "--check"], &[]))?;
+    timed(&mut report, "tidy", || tidy::run(root))?;
+    timed(&mut report, "clippy", || {
+        let arguments = ["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+        cargo(root, &arguments, &[])
+    })?;
+    timed(&mut report, "build", || cargo(root, &["build", "--locked", "--package", "quorate"], &[]))?;
+    timed(&mut report, "tests", || {
+        let binary = target_folder(root)?.join("debug").join("quorate");
+        let environment = [("QUORATE_BIN", binary.as_path())];
+        cargo(root, &["test", "--locked", "--workspace", "--no-fail-fast"], &environment)
+    })?;
+    if simulator_exists(root) {
+        let arguments = ["--seconds".to_string(), SIMULATION_SECONDS.to_string()];
+        timed(&mut report, "simulation", || sim(root, &arguments))?;
+    } else {
+        println!("== simulation: skipped, crates/sim/src/main.rs does not exist");
+    }
+    println!("\n== all steps passed in {}", shown(started.elapsed()));
+    for (name, elapsed) in report {
+        println!("   {name:<12} {}", shown(elapsed));
+    }
+    Ok(())
+}
+
+/// Formats the tree and lets clippy mend what it can.
+pub fn fix(root: &Path) -> Result<()> {
+    let arguments = ["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--allow-staged"];
+    cargo(root, &arguments, &[])?;
+    cargo(root, &["fmt", "--all"], &[])
+}
+
+/// Runs the simulator with the given arguments, in a release build.
+pub fn sim(root: &Path, arguments: &[String]) -> Result<()> {
+    if !simulator_exists(root) {
+        bail!("the simulator has no binary: crates/sim/src/main.rs does not exist");
+    }
+    let mut all = vec!["run", "--locked", "--release", "--quiet", "--package", "quorate-sim", "--"];
+    all.extend(arguments.iter().map(String::as_str));
+    cargo(root, &all, &[])
+}
+
+fn simulator_exists(root: &Path) -> bool {
+    root.join("crates/sim/src/main.rs").is_file()
+}
+
+fn timed(
+    report: &mut Vec<(&'static str, Duration)>,
+    name: &'static str,
+    step: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    println!("\n== {name}");
+    let started = Instant::now();
+    let result = step();
+    let elapsed = started.elapsed();
+    match &result {
+        Ok(()) => println!("== {name}: passed in {}", shown(elapsed)),
+        Err(_) => println!("== {name}: FAILED after {}", shown(elapsed)),
+    }
+    report.push((name, elapsed));
+    result.with_context(|| format!("step {name}"))
+}
+
+fn shown(elapsed: Duration) -> String {
+    format!("{:.1} s", elapsed.as_secs_f64())
+}
+
+/// Runs cargo in the root of the repository with its output passed through.
+fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, &Path)]) -> Result<()> {
+    println!("$ cargo {}", arguments.join(" "));
+    let status = cargo_command(root)
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .status()
+        .with_context(|| format!("start cargo {}", arguments.join(" ")))?;
+    if !status.success() {
+        bail!("cargo {} ended with {status}", arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// Cargo as the caller runs it, in the root of the repository.
+pub fn cargo_command(root: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root);
+    command
+}
+
+/// What `cargo metadata` says about the workspace alone; needs no network.
+pub fn cargo_metadata(root: &Path) -> Result<serde_json::Value> {
+    let output = cargo_command(root)
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .output()
+        .context("start cargo metadata")?;
+    if !output.status.success() {
+        bail!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    serde_json::from_slice(&output.stdout).context("parse the output of cargo metadata")
+}
+
+fn target_folder(root: &Path) -> Result<PathBuf> {
+    let metadata = cargo_metadata(root)?;
+    let folder = metadata.get("target_directory").and_then(|value| value.as_str());
+    folder.map(PathBuf::from).context("find target_directory in cargo metadata")
+}

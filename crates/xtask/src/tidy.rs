@@ -1,0 +1,138 @@
+//! The rules of the repository as checks: what no compiler and no clippy lint would notice.
+//!
+//! Owns: reading the tree once, running each rule on it, the shape of a finding.
+//! Does not: change anything.
+//! Invariants: each rule is proven by a doctored example in `tests`; the tree itself is checked by a unit test,
+//! so that plain `cargo test` holds the rules too.
+//! See: STYLE.md.
+
+mod dependencies;
+mod documents;
+mod source;
+mod source_rules;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::ci::cargo_metadata;
+
+/// Folders that hold nothing of ours.
+const FOLDERS_SKIPPED: [&str; 4] = ["target", ".git", "quorate-data", "quorate-dev"];
+
+/// One broken rule.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// File, relative to the root.
+    pub path: String,
+    /// Line from 1; 0 when the whole file is meant.
+    pub line: usize,
+    /// Short name of the rule.
+    pub rule: &'static str,
+    /// What was found and what to do instead.
+    pub message: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: [{}] {}", self.path, self.line, self.rule, self.message)
+    }
+}
+
+/// A text file of the repository.
+pub struct TextFile {
+    /// Path relative to the root, with `/`.
+    pub path: String,
+    /// Its content.
+    pub text: String,
+}
+
+/// Checks the tree and prints every finding; an error when there is one.
+pub fn run(root: &Path) -> Result<()> {
+    let findings = check(root)?;
+    for finding in &findings {
+        println!("{finding}");
+    }
+    if !findings.is_empty() {
+        bail!("{} broken rules of the repository, see STYLE.md", findings.len());
+    }
+    println!("tidy: nothing found");
+    Ok(())
+}
+
+/// All findings in the tree below `root`, ordered by place.
+pub fn check(root: &Path) -> Result<Vec<Finding>> {
+    let rust = text_files(root, "rs")?;
+    let markdown = text_files(root, "md")?;
+    let sources = source::read(&rust);
+    let mut findings = dependencies::check(&cargo_metadata(root)?)?;
+    findings.extend(source_rules::check(&sources));
+    findings.extend(documents::check(&markdown, &sources, &|path| root.join(path).exists()));
+    findings.extend(documents::check_code_map(&markdown, &crate_folders(root)?));
+    findings.extend(check_lints(root)?);
+    findings.sort_by(|a, b| (&a.path, a.line, a.rule).cmp(&(&b.path, b.line, b.rule)));
+    Ok(findings)
+}
+
+/// Every crate takes the lints of the workspace, which forbid unsafe code.
+fn check_lints(root: &Path) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for name in crate_folders(root)? {
+        let path = format!("crates/{name}/Cargo.toml");
+        let text = fs::read_to_string(root.join(&path)).with_context(|| format!("read {path}"))?;
+        findings.extend(missing_lints(&path, &text));
+    }
+    Ok(findings)
+}
+
+fn missing_lints(path: &str, manifest: &str) -> Option<Finding> {
+    let lines: Vec<&str> = manifest.lines().map(str::trim).collect();
+    let found = lines.windows(2).any(|pair| matches!(pair, ["[lints]", "workspace = true"]));
+    let message = "add [lints] workspace = true: it forbids unsafe code and unwrap".to_string();
+    (!found).then(|| Finding { path: path.to_string(), line: 0, rule: "lints", message })
+}
+
+/// Names of the folders below `crates/` that hold a crate, sorted.
+fn crate_folders(root: &Path) -> Result<Vec<String>> {
+    let folder = root.join("crates");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))? {
+        let entry = entry.with_context(|| format!("list {}", folder.display()))?;
+        if entry.path().join("Cargo.toml").is_file() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Every file with this extension below `root`, sorted by path.
+fn text_files(root: &Path, extension: &str) -> Result<Vec<TextFile>> {
+    let mut files = Vec::new();
+    let mut folders = vec![root.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))? {
+            let path = entry.with_context(|| format!("list {}", folder.display()))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if path.is_dir() {
+                if !FOLDERS_SKIPPED.contains(&name.as_str()) {
+                    folders.push(path);
+                }
+            } else if path.extension().is_some_and(|found| found == extension) {
+                let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+                files.push(TextFile { path: relative(root, &path), text });
+            }
+        }
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
+}
+
+fn relative(root: &Path, path: &Path) -> String {
+    let inside: PathBuf = path.strip_prefix(root).unwrap_or(path).to_path_buf();
+    inside.to_string_lossy().replace('\\', "/")
+}
