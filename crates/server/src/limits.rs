@@ -1,0 +1,120 @@
+//! Limits of the daemon, each with its reason.
+//!
+//! Worst-case memory of the queues here, per node: clients 4,096 requests (each at most a packet), peers 64 MiB in,
+//! 64 MiB out per peer and link kind, one mailbox per connection.
+
+use std::time::Duration;
+
+/// Bytes of one frame between nodes. Above an entry of 1 MiB with its head, many of which one Raft message carries;
+/// a longer one comes from no peer of ours.
+pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes of a Hello frame: names and a member list.
+pub const HELLO_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes waiting to be written on one link to a peer. When full, the raft link is dropped: what it carries is safe
+/// to lose when the link resets, and a peer that reads so slowly is not with us. The routing link drops the message.
+pub const PEER_OUTGOING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes received from peers that wait for the worker. When full, the links are not read.
+pub const PEER_INBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Requests of client connections that wait for the worker. When full, connections wait and do not read.
+pub const CLIENT_INBOX_REQUESTS_MAX: usize = 4096;
+
+/// Read buffer of a link between nodes.
+pub const PEER_READ_BYTES: usize = 64 * 1024;
+
+/// How long dialling a peer may take, TLS and Hello included.
+pub const PEER_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Concurrent handshakes on the peer listener: strangers cannot use up the node's memory.
+pub const PEER_HANDSHAKES_MAX: usize = 64;
+
+/// First pause before a peer is dialled again; doubles up to the longest one.
+pub const PEER_BACKOFF_MIN: Duration = Duration::from_millis(20);
+
+/// Longest pause before a peer is dialled again. A peer that starts asks to be dialled at once.
+pub const PEER_BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// An idle link carries an empty frame this often.
+pub const PEER_KEEP_ALIVE: Duration = Duration::from_secs(1);
+
+/// A link on which nothing came for this long is dropped: several keep-alive frames are missing.
+pub const PEER_IDLE_MAX: Duration = Duration::from_secs(6);
+
+/// Bytes that a client connection reads at once, through a buffer of its thread.
+pub const CLIENT_READ_BYTES: usize = 64 * 1024;
+
+/// Bytes that wait to be written to a client before the connection stops handling what comes in.
+pub const CLIENT_OUTPUT_BYTES_MAX: usize = 256 * 1024;
+
+/// Direct deliveries that wait in the mailbox of one connection. When full, a message is dropped and counted.
+pub const MAILBOX_DIRECT_MESSAGES_MAX: usize = 100_000;
+
+/// Bytes of direct deliveries that wait in the mailbox of one connection. When full, a message is dropped and counted.
+pub const MAILBOX_DIRECT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How long a client may take over the WebSocket handshake.
+pub const CLIENT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of the WebSocket request head.
+pub const WEBSOCKET_HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// Read buffer of a WebSocket connection, held while it is idle.
+pub const WEBSOCKET_READ_BUFFER_BYTES: usize = 2 * 1024;
+
+/// Bytes of one WebSocket message above the largest MQTT packet: several packets may come in one.
+pub const WEBSOCKET_SLACK_BYTES: usize = 64 * 1024;
+
+/// How long a closing connection may take to write what is left for it.
+pub const CLIENT_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Pause after the listener failed to accept (no file descriptors left, for instance).
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Batches on their way to the log writer. Two per group would do; the node holds the rest back.
+pub const LOG_BATCHES_MAX: usize = 64;
+
+/// Checkpoints and snapshots on their way to the checkpoint thread. When full, the worker waits: a state that
+/// changes faster than it can be kept must slow down.
+pub const CHECKPOINT_JOBS_MAX: usize = 64;
+
+/// Concurrent connections to the admin listener.
+pub const ADMIN_CONNECTIONS_MAX: usize = 128;
+
+/// How long an admin connection may stay open; requests are small and answers quick.
+pub const ADMIN_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long an admin request may send its head.
+pub const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of the body of an admin request.
+pub const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// How long an admin request waits for the worker to answer.
+pub const ADMIN_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Questions of admin requests that wait for the worker. When full, the request gets 503.
+pub const ADMIN_QUESTIONS_MAX: usize = 64;
+
+/// How long a clean stop may take: clients are told, leadership moves away, the log is synced.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a stopping node waits for its leadership to move away.
+pub const STOP_TRANSFER_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// Bytes of the configuration file.
+pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Nodes in a bootstrap list.
+pub const BOOTSTRAP_NODES_MAX: usize = 9;
+
+/// Partitions of a cluster. Each costs a Raft group on its replicas.
+pub const PARTITIONS_MAX: u64 = 1024;
+
+const _: () = assert!(HELLO_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(FRAME_BYTES_MAX * 2 <= PEER_OUTGOING_BYTES_MAX);
+const _: () = assert!(FRAME_BYTES_MAX <= PEER_INBOX_BYTES_MAX);
+const _: () = assert!(PEER_KEEP_ALIVE.as_millis() * 3 < PEER_IDLE_MAX.as_millis());
+const _: () = assert!(STOP_TRANSFER_TIMEOUT.as_millis() * 2 < STOP_TIMEOUT.as_millis());

@@ -1,0 +1,169 @@
+//! Frames between nodes: `u32 length, u8 version, u8 kind, payload`, big endian; the length counts what follows it.
+//!
+//! Owns: their head and limits. Does not: know the payloads.
+//! Invariants: a length is checked before anything is allocated for it. See: docs/formats/peer-frame.md.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::limits::FRAME_BYTES_MAX;
+
+/// Version of the frame head and of all payloads in it.
+pub const FRAME_VERSION: u8 = 1;
+
+const LENGTH_BYTES: usize = 4;
+const KIND_BYTES: usize = 2;
+
+/// What a frame carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FrameKind {
+    /// Nothing: shows that the link is alive.
+    KeepAlive,
+    /// Who the sender is; the first frame in both directions.
+    Hello,
+    /// A message of the node.
+    Message,
+    /// The Raft message that announces a snapshot.
+    SnapshotBegin,
+    /// Records of the checkpoint.
+    SnapshotRecords,
+    /// Bodies that the records refer to.
+    SnapshotBodies,
+    /// The snapshot is complete.
+    SnapshotEnd,
+    /// The receiver has staged the snapshot.
+    SnapshotStaged,
+    /// A node asks to join.
+    JoinRequest,
+    /// Answer to a join request.
+    JoinAnswer,
+}
+
+const KINDS: [(FrameKind, u8); 10] = [
+    (FrameKind::KeepAlive, 0),
+    (FrameKind::Hello, 1),
+    (FrameKind::Message, 2),
+    (FrameKind::SnapshotBegin, 3),
+    (FrameKind::SnapshotRecords, 4),
+    (FrameKind::SnapshotBodies, 5),
+    (FrameKind::SnapshotEnd, 6),
+    (FrameKind::SnapshotStaged, 7),
+    (FrameKind::JoinRequest, 8),
+    (FrameKind::JoinAnswer, 9),
+];
+
+impl FrameKind {
+    fn code(self) -> u8 {
+        KINDS.iter().find(|(kind, _)| *kind == self).map_or(0, |(_, code)| *code)
+    }
+
+    fn of(code: u8) -> Option<FrameKind> {
+        KINDS.iter().find(|(_, known)| *known == code).map(|(kind, _)| *kind)
+    }
+}
+
+/// A frame that was received.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Frame {
+    /// What it carries.
+    pub kind: FrameKind,
+    /// The payload; shares the read buffer.
+    pub payload: Bytes,
+}
+
+/// Why bytes from a peer are no frame.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Longer than allowed here, or too short for its head.
+    #[error("a frame of {0} bytes is outside the limits")]
+    Length(usize),
+    /// Another version.
+    #[error("frame version {0} is not known")]
+    Version(u8),
+    /// Unknown kind.
+    #[error("frame kind {0} is not known")]
+    Kind(u8),
+}
+
+/// Appends a frame whose payload `encode` writes. Leaves `out` as it was and returns false when the payload is above
+/// `FRAME_BYTES_MAX`.
+pub fn append(out: &mut BytesMut, kind: FrameKind, encode: impl FnOnce(&mut BytesMut)) -> bool {
+    let start = out.len();
+    out.put_u32(0);
+    out.put_u8(FRAME_VERSION);
+    out.put_u8(kind.code());
+    encode(out);
+    let length = out.len().saturating_sub(start + LENGTH_BYTES);
+    let head = u32::try_from(length).ok().filter(|_| length <= FRAME_BYTES_MAX);
+    let (Some(head), Some(place)) = (head, out.get_mut(start..start + LENGTH_BYTES)) else {
+        out.truncate(start);
+        return false;
+    };
+    place.copy_from_slice(&head.to_be_bytes());
+    true
+}
+
+/// Takes the next whole frame off `input`. `None`: more bytes are needed.
+pub fn take(input: &mut BytesMut, bytes_max: usize) -> Result<Option<Frame>, FrameError> {
+    let Some(head) = input.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+    let length = usize::try_from(u32::from_be_bytes(*head)).map_err(|_| FrameError::Length(usize::MAX))?;
+    if length < KIND_BYTES || length > bytes_max {
+        return Err(FrameError::Length(length));
+    }
+    if input.len() < LENGTH_BYTES + length {
+        return Ok(None);
+    }
+    input.advance(LENGTH_BYTES);
+    let mut payload = input.split_to(length).freeze();
+    let version = payload.get_u8();
+    if version != FRAME_VERSION {
+        return Err(FrameError::Version(version));
+    }
+    let code = payload.get_u8();
+    let kind = FrameKind::of(code).ok_or(FrameError::Kind(code))?;
+    Ok(Some(Frame { kind, payload }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_survive_any_cut() {
+        let mut wire = BytesMut::new();
+        assert!(append(&mut wire, FrameKind::Message, |out| out.put_slice(b"one")));
+        assert!(append(&mut wire, FrameKind::KeepAlive, |_| ()));
+        for cut in 0..wire.len() {
+            let mut input = BytesMut::from(&wire[..cut]);
+            let mut frames = Vec::new();
+            while let Some(frame) = take(&mut input, 100).unwrap() {
+                frames.push(frame);
+            }
+            input.extend_from_slice(&wire[cut..]);
+            while let Some(frame) = take(&mut input, 100).unwrap() {
+                frames.push(frame);
+            }
+            assert_eq!(frames.len(), 2);
+            assert_eq!(frames[0], Frame { kind: FrameKind::Message, payload: Bytes::from_static(b"one") });
+            assert_eq!(frames[1].kind, FrameKind::KeepAlive);
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_frame_are_refused() {
+        for (bytes, error) in [
+            (&[0, 0, 0, 1, 1][..], FrameError::Length(1)),
+            (&[0, 0, 0, 101, 1, 2], FrameError::Length(101)),
+            (&[0, 0, 0, 2, 9, 2], FrameError::Version(9)),
+            (&[0, 0, 0, 2, 1, 99], FrameError::Kind(99)),
+        ] {
+            assert_eq!(take(&mut BytesMut::from(bytes), 100), Err(error));
+        }
+    }
+
+    #[test]
+    fn too_long_payload_leaves_the_buffer_alone() {
+        let mut out = BytesMut::from(&b"kept"[..]);
+        assert!(!append(&mut out, FrameKind::Message, |out| out.put_bytes(0, FRAME_BYTES_MAX)));
+        assert_eq!(&out[..], b"kept");
+    }
+}

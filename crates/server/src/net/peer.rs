@@ -1,0 +1,683 @@
+//! Links to the other nodes: two connections per pair of nodes, over mutual TLS, that come back by themselves.
+//!
+//! The raft link carries consensus, streams and control; the routing link carries direct messages. Of two nodes, the
+//! one with the smaller name dials both; a node that starts probes the others, which makes them dial at once. A
+//! snapshot or a join request has a connection of its own.
+//!
+//! Owns: dialling, accepting, Hello, the outgoing queue of each link. Does not: know what messages mean.
+//! Invariants: per peer and link first in, first out; a peer is reported down after its last message and before the
+//! first message of the next connection; at most one connection per peer and link delivers at a time. An unknown
+//! node, another cluster, an older incarnation or a certificate for another name gets no link.
+//! Limits: `PEER_OUTGOING_BYTES_MAX` per link (the raft link is dropped when full, the routing link drops the
+//! message), `FRAME_BYTES_MAX`, `PEER_HANDSHAKES_MAX`. See: docs/formats/peer-frame.md.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use parking_lot::{Mutex, RwLock};
+use quorate_state::{Incarnation, NodeId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsStream;
+
+use super::frame::{self, Frame, FrameError, FrameKind};
+use super::hello::{Hello, HelloError, LinkKind};
+use super::tls::{PeerTls, TlsError, check_name};
+use crate::limits::{
+    ACCEPT_PAUSE, FRAME_BYTES_MAX, HELLO_BYTES_MAX, PEER_BACKOFF_MAX, PEER_BACKOFF_MIN,
+    PEER_HANDSHAKE_TIMEOUT, PEER_HANDSHAKES_MAX, PEER_IDLE_MAX, PEER_KEEP_ALIVE, PEER_OUTGOING_BYTES_MAX,
+    PEER_READ_BYTES,
+};
+
+/// Capacity that an empty outgoing buffer may keep.
+const SPARE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Takes what comes from peers.
+pub trait LinkReceiver: Send + Sync + 'static {
+    /// The raft link to a peer is up.
+    fn up(&self, peer: NodeId) -> impl Future<Output = ()> + Send;
+    /// The raft link to a peer is down; nothing of it comes later.
+    fn down(&self, peer: NodeId) -> impl Future<Output = ()> + Send;
+    /// Frames of a raft or routing link, in order. Waits while the node has too much to do. False: the frames make
+    /// no sense and the link is to be closed.
+    fn frames(&self, peer: NodeId, link: LinkKind, frames: Vec<Frame>) -> impl Future<Output = bool> + Send;
+    /// A peer opened a connection for a snapshot.
+    fn snapshot(&self, peer: NodeId, connection: PeerConnection) -> impl Future<Output = ()> + Send;
+    /// A node that is no member asks to join.
+    fn join(&self, hello: Hello, connection: PeerConnection) -> impl Future<Output = ()> + Send;
+}
+
+/// Why a connection to or from a peer failed.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerError {
+    /// TCP.
+    #[error("peer connection: {0}")]
+    Io(#[from] io::Error),
+    /// TLS, or the certificate's name.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Something that is no frame.
+    #[error("peer frame: {0}")]
+    Frame(#[from] FrameError),
+    /// Something that is no Hello.
+    #[error("peer hello: {0}")]
+    Hello(#[from] HelloError),
+    /// The handshake, or a frame, took too long.
+    #[error("the peer did not answer in time")]
+    Timeout,
+    /// The other side closed.
+    #[error("the peer closed the connection")]
+    Closed,
+    /// The node is not one that may have this link.
+    #[error("the peer is refused: {0}")]
+    Refused(&'static str),
+    /// The outgoing queue was full.
+    #[error("more than {PEER_OUTGOING_BYTES_MAX} bytes wait for the peer")]
+    QueueFull,
+    /// A newer connection took this one's place.
+    #[error("a newer connection replaced this one")]
+    Replaced,
+}
+
+/// Who this node is, as told to every peer.
+pub struct Local {
+    hello: RwLock<Hello>,
+}
+
+impl Local {
+    /// Starts out with this Hello; its `link` does not matter.
+    pub fn new(hello: Hello) -> Self {
+        Local { hello: RwLock::new(hello) }
+    }
+
+    /// The Hello for a connection of this kind.
+    pub fn hello(&self, link: LinkKind) -> Hello {
+        Hello { link, ..self.hello.read().clone() }
+    }
+
+    /// Changes what is told from now on: identity after bootstrap, a new incarnation.
+    pub fn update(&self, change: impl FnOnce(&mut Hello)) {
+        change(&mut self.hello.write());
+    }
+}
+
+/// One connection to a peer, frame by frame.
+pub struct PeerConnection {
+    stream: TlsStream<TcpStream>,
+    input: BytesMut,
+}
+
+impl PeerConnection {
+    fn new(stream: TlsStream<TcpStream>) -> Self {
+        PeerConnection { stream, input: BytesMut::new() }
+    }
+
+    /// Reads one frame of at most `bytes_max`; waits at most `PEER_IDLE_MAX` for each piece of it.
+    pub async fn read(&mut self, bytes_max: usize) -> Result<Frame, PeerError> {
+        loop {
+            if let Some(frame) = frame::take(&mut self.input, bytes_max)? {
+                return Ok(frame);
+            }
+            self.input.reserve(4096);
+            let read = timeout(PEER_IDLE_MAX, self.stream.read_buf(&mut self.input));
+            if read.await.map_err(|_| PeerError::Timeout)?? == 0 {
+                return Err(PeerError::Closed);
+            }
+        }
+    }
+
+    /// Writes one frame; waits at most `PEER_IDLE_MAX` for the peer to take it.
+    pub async fn write(&mut self, kind: FrameKind, payload: &[u8]) -> Result<(), PeerError> {
+        let mut out = BytesMut::with_capacity(payload.len() + 8);
+        if !frame::append(&mut out, kind, |out| out.extend_from_slice(payload)) {
+            return Err(PeerError::Frame(FrameError::Length(payload.len())));
+        }
+        let write = async {
+            self.stream.write_all(&out).await?;
+            self.stream.flush().await
+        };
+        timeout(PEER_IDLE_MAX, write).await.map_err(|_| PeerError::Timeout)??;
+        Ok(())
+    }
+
+    async fn write_hello(&mut self, hello: &Hello) -> Result<(), PeerError> {
+        let mut payload = BytesMut::new();
+        hello.encode(&mut payload);
+        self.write(FrameKind::Hello, &payload).await
+    }
+
+    async fn read_hello(&mut self) -> Result<Hello, PeerError> {
+        let frame = self.read(HELLO_BYTES_MAX).await?;
+        if frame.kind != FrameKind::Hello {
+            return Err(PeerError::Refused("its first frame is no hello"));
+        }
+        Ok(Hello::decode(&frame.payload)?)
+    }
+
+    /// Ends the connection in order, so that the peer reads all that was written.
+    pub async fn close(mut self) {
+        let _closed_anyway = timeout(PEER_KEEP_ALIVE, self.stream.shutdown()).await;
+    }
+}
+
+/// Where a peer is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerPlace {
+    /// Identity.
+    pub id: NodeId,
+    /// Name, as in its certificate.
+    pub name: String,
+    /// `host:port`.
+    pub address: String,
+}
+
+struct Outgoing {
+    bytes: BytesMut,
+    up: bool,
+    full: bool,
+}
+
+struct Lane {
+    kind: LinkKind,
+    outgoing: Mutex<Outgoing>,
+    ready: Notify,
+    latest: watch::Sender<u64>,
+    session: tokio::sync::Mutex<()>,
+}
+
+impl Lane {
+    fn new(kind: LinkKind) -> Self {
+        Lane {
+            kind,
+            outgoing: Mutex::new(Outgoing { bytes: BytesMut::new(), up: false, full: false }),
+            ready: Notify::new(),
+            latest: watch::Sender::new(0),
+            session: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// Appends a message. False: it was dropped.
+    fn push(&self, encode: impl FnOnce(&mut BytesMut)) -> bool {
+        let mut outgoing = self.outgoing.lock();
+        if self.kind == LinkKind::Raft && !outgoing.up {
+            return false;
+        }
+        if outgoing.bytes.len() >= PEER_OUTGOING_BYTES_MAX {
+            outgoing.full = true;
+            return false;
+        }
+        frame::append(&mut outgoing.bytes, FrameKind::Message, encode)
+    }
+}
+
+struct Peer {
+    place: RwLock<PeerPlace>,
+    id: NodeId,
+    incarnation: AtomicU64,
+    raft: Lane,
+    routing: Lane,
+    dial_now: [Notify; 2],
+    dialled_by_us: bool,
+    removed: watch::Sender<bool>,
+    connected: AtomicBool,
+}
+
+impl Peer {
+    fn lane(&self, kind: LinkKind) -> &Lane {
+        if kind == LinkKind::Routing { &self.routing } else { &self.raft }
+    }
+
+    fn dial_both(&self) {
+        for notify in &self.dial_now {
+            notify.notify_one();
+        }
+    }
+}
+
+/// All links of this node.
+pub struct Links<R> {
+    local: Arc<Local>,
+    tls: PeerTls,
+    receiver: Arc<R>,
+    peers: RwLock<HashMap<NodeId, Arc<Peer>>>,
+    tasks: Mutex<JoinSet<()>>,
+    stopped: watch::Sender<bool>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl<R: LinkReceiver> Links<R> {
+    /// Without peers yet. Tasks run on `runtime`.
+    pub fn new(
+        local: Arc<Local>,
+        tls: PeerTls,
+        receiver: Arc<R>,
+        runtime: tokio::runtime::Handle,
+    ) -> Arc<Self> {
+        Arc::new(Links {
+            local,
+            tls,
+            receiver,
+            peers: RwLock::new(HashMap::new()),
+            tasks: Mutex::new(JoinSet::new()),
+            stopped: watch::Sender::new(false),
+            runtime,
+        })
+    }
+
+    /// Takes the listener and accepts peers until [`Links::stop`].
+    pub fn listen(self: &Arc<Self>, listener: TcpListener) {
+        let links = self.clone();
+        self.tasks.lock().spawn_on(async move { links.accept_loop(listener).await }, &self.runtime);
+    }
+
+    /// Replaces the set of peers: new ones get links, missing ones lose theirs.
+    pub fn set_peers(self: &Arc<Self>, places: Vec<PeerPlace>) {
+        let own = self.local.hello(LinkKind::Probe);
+        let mut peers = self.peers.write();
+        peers.retain(|id, peer| {
+            let stays = places.iter().any(|place| place.id == *id && place.name == peer.place.read().name);
+            if !stays {
+                peer.removed.send_replace(true);
+            }
+            stays
+        });
+        for place in places {
+            if place.id == own.id {
+                continue;
+            }
+            if let Some(peer) = peers.get(&place.id) {
+                let moved = peer.place.read().address != place.address;
+                if moved {
+                    *peer.place.write() = place;
+                    peer.dial_both();
+                }
+                continue;
+            }
+            let peer = Arc::new(Peer {
+                id: place.id,
+                incarnation: AtomicU64::new(0),
+                raft: Lane::new(LinkKind::Raft),
+                routing: Lane::new(LinkKind::Routing),
+                dial_now: [Notify::new(), Notify::new()],
+                dialled_by_us: own.name < place.name,
+                removed: watch::Sender::new(false),
+                connected: AtomicBool::new(false),
+                place: RwLock::new(place),
+            });
+            peers.insert(peer.id, peer.clone());
+            self.spawn_tasks(&peer);
+        }
+    }
+
+    fn spawn_tasks(self: &Arc<Self>, peer: &Arc<Peer>) {
+        let mut tasks = self.tasks.lock();
+        if peer.dialled_by_us {
+            for kind in [LinkKind::Raft, LinkKind::Routing] {
+                let (links, peer) = (self.clone(), peer.clone());
+                tasks.spawn_on(async move { links.dial_loop(&peer, kind).await }, &self.runtime);
+            }
+        } else {
+            let (links, peer) = (self.clone(), peer.clone());
+            tasks.spawn_on(async move { links.wake_loop(&peer).await }, &self.runtime);
+        }
+    }
+
+    /// Queues a message on the raft link. False: the link is down or full, and the message is lost.
+    pub fn send(&self, to: NodeId, encode: impl FnOnce(&mut BytesMut)) -> bool {
+        self.peers.read().get(&to).is_some_and(|peer| peer.raft.push(encode))
+    }
+
+    /// Queues a message on the routing link; it waits there while the link is down. False: the queue is full.
+    pub fn forward(&self, to: NodeId, encode: impl FnOnce(&mut BytesMut)) -> bool {
+        self.peers.read().get(&to).is_some_and(|peer| {
+            let queued = peer.routing.push(encode);
+            peer.routing.ready.notify_one();
+            queued
+        })
+    }
+
+    /// Lets the raft links write what was queued: once per turn, so that it leaves in one write.
+    pub fn flush(&self) {
+        for peer in self.peers.read().values() {
+            let outgoing = peer.raft.outgoing.lock();
+            if outgoing.full || !outgoing.bytes.is_empty() {
+                peer.raft.ready.notify_one();
+            }
+        }
+    }
+
+    /// Peers whose raft link is up.
+    pub fn connected(&self) -> Vec<NodeId> {
+        let peers = self.peers.read();
+        peers.values().filter(|peer| peer.connected.load(Ordering::Relaxed)).map(|peer| peer.id).collect()
+    }
+
+    /// Exchanges Hello with whoever listens at `address` and must be called `name`.
+    pub async fn probe(&self, name: &str, address: &str) -> Result<Hello, PeerError> {
+        let (connection, hello) = self.handshake(name, address, LinkKind::Probe).await?;
+        connection.close().await;
+        Ok(hello)
+    }
+
+    /// Opens a connection of its own to a known peer: for a snapshot.
+    pub async fn open(&self, to: NodeId, kind: LinkKind) -> Result<PeerConnection, PeerError> {
+        let peer = self.peers.read().get(&to).cloned();
+        let peer = peer.ok_or(PeerError::Refused("it is no member"))?;
+        let place = peer.place.read().clone();
+        let (connection, hello) = self.handshake(&place.name, &place.address, kind).await?;
+        self.check_member(&hello)?;
+        Ok(connection)
+    }
+
+    /// Opens a connection to a member of a cluster that this node wants to join.
+    pub async fn open_join(&self, name: &str, address: &str) -> Result<(PeerConnection, Hello), PeerError> {
+        self.handshake(name, address, LinkKind::Join).await
+    }
+
+    /// Closes all links and waits for their tasks.
+    pub async fn stop(&self) {
+        self.stopped.send_replace(true);
+        let mut tasks = std::mem::take(&mut *self.tasks.lock());
+        tasks.shutdown().await;
+    }
+
+    async fn handshake(
+        &self,
+        name: &str,
+        address: &str,
+        kind: LinkKind,
+    ) -> Result<(PeerConnection, Hello), PeerError> {
+        let exchange = async {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            let mut connection = PeerConnection::new(self.tls.connect(stream, name).await?);
+            connection.write_hello(&self.local.hello(kind)).await?;
+            let hello = connection.read_hello().await?;
+            if hello.name != name {
+                return Err(PeerError::Refused("it has another name"));
+            }
+            Ok((connection, hello))
+        };
+        timeout(PEER_HANDSHAKE_TIMEOUT, exchange).await.map_err(|_| PeerError::Timeout)?
+    }
+
+    /// The known peer that this Hello is from, if it may have a link.
+    fn check_member(&self, hello: &Hello) -> Result<Arc<Peer>, PeerError> {
+        let own = self.local.hello(LinkKind::Probe);
+        if own.is_fresh() || hello.cluster_id != own.cluster_id {
+            return Err(PeerError::Refused("it is not of this cluster"));
+        }
+        let peer = self.peers.read().get(&hello.id).cloned();
+        let peer = peer.ok_or(PeerError::Refused("it is no member"))?;
+        if peer.place.read().name != hello.name {
+            return Err(PeerError::Refused("it has another name"));
+        }
+        let member = own.members.iter().find(|member| member.id == hello.id);
+        if member.is_some_and(|member| member.disk != hello.disk) {
+            return Err(PeerError::Refused("it has another disk"));
+        }
+        let known = peer.incarnation.fetch_max(hello.incarnation.0, Ordering::AcqRel);
+        if Incarnation(known) > hello.incarnation {
+            return Err(PeerError::Refused("its incarnation is older than one seen before"));
+        }
+        Ok(peer)
+    }
+
+    async fn dial_loop(&self, peer: &Arc<Peer>, kind: LinkKind) {
+        let mut backoff = PEER_BACKOFF_MIN;
+        let mut removed = peer.removed.subscribe();
+        let mut failures: u64 = 0;
+        while !*removed.borrow() {
+            let place = peer.place.read().clone();
+            let outcome = async {
+                let (connection, hello) = self.handshake(&place.name, &place.address, kind).await?;
+                self.check_member(&hello)?;
+                Ok(connection)
+            }
+            .await;
+            let error = match outcome {
+                Ok(connection) => {
+                    backoff = PEER_BACKOFF_MIN;
+                    failures = 0;
+                    self.run_link(peer, kind, connection).await
+                }
+                Err(error) => error,
+            };
+            failures += 1;
+            if failures == 1 {
+                tracing::info!(peer = %place.name, link = ?kind, %error, "link to peer is down");
+            } else {
+                tracing::debug!(peer = %place.name, link = ?kind, %error, failures, "link to peer is still down");
+            }
+            let now = peer.dial_now.get(usize::from(kind == LinkKind::Routing));
+            let wake = async {
+                match now {
+                    Some(notify) => notify.notified().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(backoff) => backoff = (backoff * 2).min(PEER_BACKOFF_MAX),
+                () = wake => backoff = PEER_BACKOFF_MIN,
+                _ = removed.changed() => (),
+            }
+        }
+    }
+
+    /// Asks a peer that is to dial us to do it now. Until it has.
+    async fn wake_loop(&self, peer: &Arc<Peer>) {
+        let mut removed = peer.removed.subscribe();
+        let mut backoff = PEER_BACKOFF_MIN;
+        while !*removed.borrow() && !peer.connected.load(Ordering::Relaxed) {
+            let place = peer.place.read().clone();
+            if self.probe(&place.name, &place.address).await.is_ok() {
+                backoff = PEER_BACKOFF_MAX;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff) => backoff = (backoff * 2).min(PEER_BACKOFF_MAX),
+                _ = removed.changed() => (),
+            }
+        }
+    }
+
+    async fn accept_loop(self: Arc<Self>, listener: TcpListener) {
+        let handshakes = Arc::new(Semaphore::new(PEER_HANDSHAKES_MAX));
+        let mut stopped = self.stopped.subscribe();
+        let mut links: JoinSet<()> = JoinSet::new();
+        loop {
+            let permit = handshakes.clone().acquire_owned().await;
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                Some(_) = links.join_next() => continue,
+                _ = stopped.changed() => break,
+            };
+            match accepted {
+                Ok((stream, address)) => {
+                    let this = self.clone();
+                    links.spawn(async move {
+                        if let Err(error) = this.accept(stream, permit).await {
+                            tracing::debug!(%address, %error, "connection from a peer ended");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "peer listener cannot accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        links.shutdown().await;
+    }
+
+    async fn accept<P: Send>(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        handshake_permit: P,
+    ) -> Result<(), PeerError> {
+        let exchange = async {
+            stream.set_nodelay(true)?;
+            let mut connection = PeerConnection::new(self.tls.accept(stream).await?);
+            let hello = connection.read_hello().await?;
+            check_name(&connection.stream, &hello.name)?;
+            connection.write_hello(&self.local.hello(hello.link)).await?;
+            Ok::<_, PeerError>((connection, hello))
+        };
+        let (connection, hello) =
+            timeout(PEER_HANDSHAKE_TIMEOUT, exchange).await.map_err(|_| PeerError::Timeout)??;
+        drop(handshake_permit);
+        match hello.link {
+            LinkKind::Probe => {
+                if let Ok(peer) = self.check_member(&hello) {
+                    peer.dial_both();
+                }
+                connection.close().await;
+                Ok(())
+            }
+            LinkKind::Raft | LinkKind::Routing => {
+                let peer = self.check_member(&hello).inspect_err(|error| {
+                    tracing::debug!(peer = %hello.name, %error, "peer gets no link");
+                })?;
+                if peer.dialled_by_us {
+                    return Err(PeerError::Refused("this node dials it"));
+                }
+                Err(self.run_link(&peer, hello.link, connection).await)
+            }
+            LinkKind::Snapshot => {
+                let peer = self.check_member(&hello)?;
+                self.receiver.snapshot(peer.id, connection).await;
+                Ok(())
+            }
+            LinkKind::Join => {
+                self.receiver.join(hello, connection).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs one connection until it ends; tells why it did.
+    async fn run_link(&self, peer: &Arc<Peer>, kind: LinkKind, connection: PeerConnection) -> PeerError {
+        let lane = peer.lane(kind);
+        let mut generation = 0;
+        lane.latest.send_modify(|latest| {
+            *latest += 1;
+            generation = *latest;
+        });
+        let mut latest = lane.latest.subscribe();
+        // The connection before this one ends as soon as it sees the newer generation, reports down, and lets go.
+        let _session = lane.session.lock().await;
+        if *latest.borrow_and_update() != generation {
+            return PeerError::Replaced;
+        }
+        {
+            let mut outgoing = lane.outgoing.lock();
+            outgoing.up = true;
+            outgoing.full = false;
+        }
+        if kind == LinkKind::Raft {
+            peer.connected.store(true, Ordering::Relaxed);
+            self.receiver.up(peer.id).await;
+            tracing::info!(peer = %peer.place.read().name, "link to peer is up");
+        }
+        let mut removed = peer.removed.subscribe();
+        let (reader, writer) = tokio::io::split(connection.stream);
+        let error = tokio::select! {
+            error = self.read_loop(peer.id, kind, reader, connection.input) => error,
+            error = write_loop(lane, writer) => error,
+            _ = latest.changed() => PeerError::Replaced,
+            _ = removed.wait_for(|removed| *removed) => PeerError::Refused("it is no member any more"),
+        };
+        {
+            let mut outgoing = lane.outgoing.lock();
+            outgoing.up = false;
+            if kind == LinkKind::Raft {
+                outgoing.bytes.clear();
+            }
+        }
+        if kind == LinkKind::Raft {
+            peer.connected.store(false, Ordering::Relaxed);
+            self.receiver.down(peer.id).await;
+            if !peer.dialled_by_us {
+                tracing::info!(peer = %peer.place.read().name, %error, "link to peer is down");
+            }
+        }
+        error
+    }
+
+    async fn read_loop(
+        &self,
+        peer: NodeId,
+        kind: LinkKind,
+        mut reader: ReadHalf<TlsStream<TcpStream>>,
+        mut input: BytesMut,
+    ) -> PeerError {
+        loop {
+            let mut frames = Vec::new();
+            loop {
+                match frame::take(&mut input, FRAME_BYTES_MAX) {
+                    Ok(Some(frame)) if frame.kind == FrameKind::KeepAlive => (),
+                    Ok(Some(frame)) if frame.kind == FrameKind::Message => frames.push(frame),
+                    Ok(Some(_)) => return PeerError::Refused("it sent a frame that does not belong here"),
+                    Ok(None) => break,
+                    Err(error) => return error.into(),
+                }
+            }
+            if !frames.is_empty() && !self.receiver.frames(peer, kind, frames).await {
+                return PeerError::Refused("it sent a message that makes no sense");
+            }
+            input.reserve(PEER_READ_BYTES);
+            match timeout(PEER_IDLE_MAX, reader.read_buf(&mut input)).await {
+                Err(_) => return PeerError::Timeout,
+                Ok(Err(error)) => return error.into(),
+                Ok(Ok(0)) => return PeerError::Closed,
+                Ok(Ok(_)) => (),
+            }
+        }
+    }
+}
+
+async fn write_loop(lane: &Lane, mut writer: WriteHalf<TlsStream<TcpStream>>) -> PeerError {
+    let mut batch = BytesMut::new();
+    loop {
+        {
+            let mut outgoing = lane.outgoing.lock();
+            if outgoing.full && lane.kind == LinkKind::Raft {
+                return PeerError::QueueFull;
+            }
+            outgoing.full = false;
+            std::mem::swap(&mut batch, &mut outgoing.bytes);
+        }
+        if batch.is_empty() {
+            if wait(lane, PEER_KEEP_ALIVE).await {
+                continue;
+            }
+            frame::append(&mut batch, FrameKind::KeepAlive, |_| ());
+        }
+        let write = async {
+            writer.write_all(&batch).await?;
+            writer.flush().await
+        };
+        if let Err(error) = write.await {
+            return error.into();
+        }
+        batch.clear();
+        if batch.capacity() > SPARE_BYTES_MAX {
+            batch = BytesMut::new();
+        }
+    }
+}
+
+/// Waits for something to write; false when nothing came in time.
+async fn wait(lane: &Lane, time: Duration) -> bool {
+    timeout(time, lane.ready.notified()).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests;
