@@ -4,12 +4,16 @@
 //! Does not: know connections, sessions, time or any input and output.
 //! Limits: every decode is bounded by [`Limits`]; nothing is allocated before a length is checked.
 //! Spec: MQTT 3.1, MQTT 3.1.1, MQTT 5.0 chapters 1 to 4.7.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation))]
+
+pub mod limits;
 pub mod packet;
 pub mod reason;
 pub mod text;
 pub mod topic;
 
+pub use limits::Limits;
 pub use packet::*;
 pub use reason::ReasonCode;
-pub use text::Text;
-pub use topic::{TopicFilter, TopicName};
+pub use text::{Text, TextError};
+pub use topic::{TopicError, TopicFilter, TopicName};

@@ -31,6 +31,36 @@ pub enum QoS {
     ExactlyOnce = 2,
 }
 
+/// Which side of a connection sent a packet.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Role {
+    /// The side that sent CONNECT.
+    Client,
+    /// The side that sent CONNACK.
+    Server,
+}
+
+/// Type of a packet, by the upper half of its first byte (2.1.2).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[allow(missing_docs)] // The names are the specification's.
+pub enum PacketType {
+    Connect = 1,
+    ConnAck = 2,
+    Publish = 3,
+    PubAck = 4,
+    PubRec = 5,
+    PubRel = 6,
+    PubComp = 7,
+    Subscribe = 8,
+    SubAck = 9,
+    Unsubscribe = 10,
+    UnsubAck = 11,
+    PingReq = 12,
+    PingResp = 13,
+    Disconnect = 14,
+    Auth = 15,
+}
+
 /// Packet identifier: non-zero, per session and direction [MQTT-2.2.1-3].
 pub type PacketId = NonZeroU16;
 
