@@ -6,3 +6,5 @@ pub mod frame;
 pub mod hello;
 pub mod peer;
 pub mod tls;
+pub mod transport;
+pub mod websocket;

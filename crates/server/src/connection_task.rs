@@ -1,0 +1,228 @@
+//! One task per client connection: moves bytes between its socket and its [`Client`].
+//!
+//! Owns: the loop of a connection, its timer, its input. Does not: understand MQTT.
+//! Invariants: what the node sent is handled in order; one write per turn; an idle connection holds no buffers;
+//! what the client wants done is carried out before what it says is written.
+//! Limits: `CLIENT_OUTPUT_BYTES_MAX` of unsent output stops the reading and the taking of direct deliveries.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use quorate_codec::ReasonCode;
+use quorate_node::client::Client;
+use quorate_node::edge::{ClientEvent, ClientOutput, DirectDelivery};
+use tokio::time::{Instant, Sleep, timeout};
+
+use crate::edge::Edge;
+use crate::limits::{CLIENT_CLOSE_TIMEOUT, CLIENT_OUTPUT_BYTES_MAX};
+use crate::mailbox::Mailbox;
+use crate::net::transport::{Progress, Transport};
+
+/// A timer that is never due by itself.
+const FAR: Duration = Duration::from_secs(24 * 3600);
+
+/// Serves one connection until it ends.
+pub async fn serve(edge: Arc<Edge>, transport: Transport) {
+    let (owner, mailbox) = edge.open();
+    let client = Client::new(owner, edge.client_config.clone(), edge.clock.now());
+    edge.metrics.connections_accepted.add(1);
+    let mut task = ConnectionTask {
+        edge: edge.clone(),
+        mailbox,
+        client,
+        transport,
+        input: BytesMut::new(),
+        waiting: VecDeque::new(),
+        out: ClientOutput::default(),
+    };
+    let ended = task.run().await;
+    edge.mailboxes.close(owner.conn);
+    edge.metrics.connections_closed.add(1);
+    if let Err(error) = ended {
+        tracing::debug!(conn_id = owner.conn.0, %error, "connection failed");
+    }
+}
+
+struct ConnectionTask {
+    edge: Arc<Edge>,
+    mailbox: Arc<Mailbox>,
+    client: Client,
+    transport: Transport,
+    /// Bytes that are no whole packet yet, or that the client does not want yet.
+    input: BytesMut,
+    /// Direct deliveries taken out of the mailbox that wait for the socket.
+    waiting: VecDeque<DirectDelivery>,
+    out: ClientOutput,
+}
+
+impl ConnectionTask {
+    async fn run(&mut self) -> io::Result<()> {
+        let mut stopping = self.edge.stopping.subscribe();
+        let mut sleep = std::pin::pin!(tokio::time::sleep(FAR));
+        self.arm(sleep.as_mut());
+        let mut told_to_stop = false;
+        loop {
+            self.handle_mailbox();
+            self.handle_input();
+            self.carry_out().await;
+            self.write_what_fits().await?;
+            if self.client.is_closed() {
+                return self.finish().await;
+            }
+            if self.has_work() {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            self.release_buffers();
+            self.arm(sleep.as_mut());
+            let wants_read = self.wants_read();
+            tokio::select! {
+                biased;
+                () = self.mailbox.arrived() => (),
+                progress = self.transport.turn(wants_read, &mut self.input, self.client.output()) => {
+                    self.progressed(progress);
+                }
+                () = sleep.as_mut() => self.timer_fired(),
+                _ = stopping.wait_for(|stopping| *stopping), if !told_to_stop => {
+                    told_to_stop = true;
+                    self.handle_event(ClientEvent::Close(ReasonCode::SERVER_SHUTTING_DOWN));
+                }
+            }
+        }
+    }
+
+    fn wants_read(&mut self) -> bool {
+        self.client.wants_read() && self.client.output().len() < CLIENT_OUTPUT_BYTES_MAX
+    }
+
+    /// Something can be done without waiting.
+    fn has_work(&mut self) -> bool {
+        !self.waiting.is_empty() && self.client.output().len() < CLIENT_OUTPUT_BYTES_MAX
+    }
+
+    fn handle_event(&mut self, event: ClientEvent) {
+        let (client, out) = (&mut self.client, &mut self.out);
+        self.edge.with_context(|context, now| client.handle_event(event, context, out, now));
+    }
+
+    fn handle_mailbox(&mut self) {
+        let events = self.mailbox.take_events();
+        if !events.is_empty() {
+            let (client, out, metrics) = (&mut self.client, &mut self.out, &self.edge.metrics);
+            self.edge.with_context(|context, now| {
+                for event in events {
+                    match &event {
+                        ClientEvent::Deliver(_) => metrics.deliveries_session.add(1),
+                        ClientEvent::Retained { .. } => metrics.deliveries_retained.add(1),
+                        ClientEvent::PublishApplied { .. } => metrics.publishes_applied.add(1),
+                        ClientEvent::Connected { .. }
+                        | ClientEvent::Refused(_)
+                        | ClientEvent::Subscribed { .. }
+                        | ClientEvent::Unsubscribed { .. }
+                        | ClientEvent::Close(_) => (),
+                    }
+                    client.handle_event(event, context, out, now);
+                }
+            });
+        }
+        if self.waiting.is_empty() {
+            self.waiting = self.mailbox.take_direct().into();
+        }
+        if self.waiting.is_empty() {
+            return;
+        }
+        let (client, out, waiting) = (&mut self.client, &mut self.out, &mut self.waiting);
+        self.edge.with_context(|context, now| {
+            while client.output().len() < CLIENT_OUTPUT_BYTES_MAX {
+                let Some(delivery) = waiting.pop_front() else { break };
+                client.handle_direct(delivery, context, out, now);
+            }
+        });
+    }
+
+    fn handle_input(&mut self) {
+        if self.input.is_empty() || !self.wants_read() {
+            return;
+        }
+        let (client, out, input) = (&mut self.client, &mut self.out, &mut self.input);
+        self.edge.with_context(|context, now| client.handle_bytes(input, context, out, now));
+    }
+
+    fn progressed(&mut self, progress: io::Result<Progress>) {
+        match progress {
+            Ok(progress) => {
+                self.edge.metrics.client_bytes_in.add_len(progress.read);
+                self.edge.metrics.client_bytes_out.add_len(progress.written);
+                if !progress.ended {
+                    return;
+                }
+            }
+            Err(error) => tracing::debug!(%error, "connection broke"),
+        }
+        // What came with the end is still worth handling: a DISCONNECT, most of all.
+        self.handle_input();
+        let (client, out) = (&mut self.client, &mut self.out);
+        self.edge.with_context(|context, now| client.handle_eof(context, out, now));
+    }
+
+    async fn carry_out(&mut self) {
+        let conn = self.client.owner().conn;
+        self.edge.carry_out(conn, &mut self.out).await;
+    }
+
+    /// Writes without waiting what the socket takes.
+    async fn write_what_fits(&mut self) -> io::Result<()> {
+        if self.client.output().is_empty() {
+            return Ok(());
+        }
+        let written = self.transport.write_now(self.client.output())?;
+        self.edge.metrics.client_bytes_out.add_len(written);
+        Ok(())
+    }
+
+    fn timer_fired(&mut self) {
+        let due = self.client.poll_timeout().is_some_and(|time| self.edge.clock.now() >= time);
+        if due {
+            let (client, out) = (&mut self.client, &mut self.out);
+            self.edge.with_context(|context, now| client.handle_timeout(context, out, now));
+        }
+    }
+
+    /// Sets the timer when it would come too late, or has come. One that comes early is set again then: cheaper than
+    /// moving it with every packet.
+    fn arm(&self, sleep: Pin<&mut Sleep>) {
+        let wanted = match self.client.poll_timeout() {
+            Some(time) => Instant::from_std(self.edge.clock.instant(time)),
+            None if sleep.is_elapsed() => Instant::now() + FAR,
+            None => return,
+        };
+        if sleep.is_elapsed() || wanted < sleep.deadline() {
+            sleep.reset(wanted);
+        }
+    }
+
+    /// Gives empty buffers back: an idle connection must cost little.
+    fn release_buffers(&mut self) {
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+        let output = self.client.output();
+        if output.is_empty() && output.capacity() > 0 {
+            *output = BytesMut::new();
+        }
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+        }
+        self.out = ClientOutput::default();
+    }
+
+    /// Writes what is left and closes.
+    async fn finish(&mut self) -> io::Result<()> {
+        let (transport, output) = (&mut self.transport, self.client.output());
+        timeout(CLIENT_CLOSE_TIMEOUT, transport.finish(output)).await.unwrap_or(Ok(()))
+    }
+}

@@ -1,0 +1,120 @@
+//! What all client connections of a node share with each other and with the worker.
+//!
+//! Owns: [`Edge`]. Does not: act by itself.
+//! Invariants: a local subscription is in `routing` before the worker hears of it; the lease is read together with the
+//! incarnation that holds it. Locks are held for the handling of one turn of one connection, never across an await.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use quorate_node::client::{ClientConfig, Context};
+use quorate_node::edge::{ClientOutput, DirectDelivery};
+use quorate_node::peer::PeerMessage;
+use quorate_node::routing::Routing;
+use quorate_state::{ConnId, Incarnation, NodeId, Owner};
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::inbox::Inbox;
+use crate::mailbox::{Mailbox, Mailboxes};
+use crate::metrics::Metrics;
+use crate::net::peer::Links;
+use crate::peers::PeerReceiver;
+use crate::question::Question;
+
+/// The lease as the worker last told it.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaseState {
+    /// Nothing is acknowledged from this time on.
+    pub until: Duration,
+    /// The incarnation that holds the lease.
+    pub incarnation: Incarnation,
+}
+
+/// What connections, links and the worker share.
+pub struct Edge {
+    /// Identity of this node.
+    pub node: NodeId,
+    /// Time.
+    pub clock: Clock,
+    /// Routes and local subscriptions.
+    pub routing: RwLock<Routing>,
+    /// The lease.
+    pub lease: RwLock<LeaseState>,
+    /// What holds for all client connections.
+    pub client_config: Arc<ClientConfig>,
+    /// Mailboxes of the connections.
+    pub mailboxes: Mailboxes,
+    /// Inbox of the worker.
+    pub inbox: Arc<Inbox<Question>>,
+    /// Links to peers; none on a single node.
+    pub links: Option<Arc<Links<PeerReceiver>>>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Becomes true when connections are to end.
+    pub stopping: watch::Sender<bool>,
+}
+
+impl Edge {
+    /// Calls `handle` with the context of this moment.
+    pub fn with_context<T>(&self, handle: impl FnOnce(&Context<'_>, Duration) -> T) -> T {
+        let lease = *self.lease.read();
+        let routing = self.routing.read();
+        let context = Context { routing: &routing, lease_until: lease.until, incarnation: lease.incarnation };
+        handle(&context, self.clock.now())
+    }
+
+    /// A new connection: its identity and mailbox.
+    pub fn open(&self) -> (Owner, Arc<Mailbox>) {
+        let incarnation = self.lease.read().incarnation;
+        let (conn, mailbox) = self.mailboxes.open();
+        (Owner { node: self.node, incarnation, conn }, mailbox)
+    }
+
+    /// Carries out what a connection wants, in the order that keeps promises: subscriptions here, then direct messages,
+    /// then requests to the node.
+    pub async fn carry_out(&self, conn: ConnId, out: &mut ClientOutput) {
+        if !out.local.is_empty() {
+            let mut routing = self.routing.write();
+            for change in out.local.drain(..) {
+                routing.apply_local(conn, change);
+            }
+        }
+        self.deliver_direct(&mut out.direct);
+        self.forward(out);
+        for (reason, count) in out.dropped.drain(..) {
+            self.metrics.dropped(reason, count);
+        }
+        if !out.requests.is_empty() {
+            self.inbox.post_requests(conn, &mut out.requests).await;
+        }
+    }
+
+    /// Puts direct deliveries into the mailboxes of their connections.
+    pub fn deliver_direct(&self, deliveries: &mut Vec<(ConnId, DirectDelivery)>) {
+        if deliveries.is_empty() {
+            return;
+        }
+        self.metrics.deliveries_direct.add_len(deliveries.len());
+        let dropped = self.mailboxes.deliver_direct(deliveries);
+        if dropped > 0 {
+            self.metrics.dropped_mailbox.add(dropped);
+        }
+    }
+
+    fn forward(&self, out: &mut ClientOutput) {
+        let Some(links) = &self.links else {
+            out.forwards.clear();
+            return;
+        };
+        for (node, message) in out.forwards.drain(..) {
+            let message = PeerMessage::Forward(message);
+            if links.forward(node, |out| message.encode(out)) {
+                self.metrics.forwards_out.add(1);
+            } else {
+                self.metrics.dropped_link.add(1);
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Mailboxes: what waits for client connections, and which connections there are.
+//!
+//! Owns: [`Mailbox`] (one per connection) and [`Mailboxes`] (all of this node). Does not: know what the events mean.
+//! Invariants: events of the node are never dropped and stay in order; so do direct deliveries, unless dropped.
+//! Limits: `MAILBOX_DIRECT_MESSAGES_MAX` and `MAILBOX_DIRECT_BYTES_MAX` for direct deliveries, which are dropped and
+//! counted when full; events are bounded by the windows of the connection.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use quorate_node::edge::{ClientEvent, DirectDelivery};
+use quorate_state::ConnId;
+use tokio::sync::Notify;
+
+use crate::limits::{MAILBOX_DIRECT_BYTES_MAX, MAILBOX_DIRECT_MESSAGES_MAX};
+
+/// What waits for one connection.
+#[derive(Default)]
+pub struct Mailbox {
+    content: Mutex<Content>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct Content {
+    events: Vec<ClientEvent>,
+    direct: Vec<DirectDelivery>,
+    direct_bytes: usize,
+}
+
+impl Mailbox {
+    /// Puts events of the node in.
+    pub fn push_events(&self, events: impl Iterator<Item = ClientEvent>) {
+        let mut content = self.content.lock();
+        content.events.extend(events);
+        drop(content);
+        self.arrived.notify_one();
+    }
+
+    /// Puts direct deliveries in; gives how many were dropped because it is full.
+    pub fn push_direct(&self, deliveries: impl Iterator<Item = DirectDelivery>) -> u64 {
+        let mut dropped = 0;
+        let mut content = self.content.lock();
+        for delivery in deliveries {
+            let bytes = direct_bytes(&delivery);
+            if content.direct.len() >= MAILBOX_DIRECT_MESSAGES_MAX
+                || content.direct_bytes.saturating_add(bytes) > MAILBOX_DIRECT_BYTES_MAX
+            {
+                dropped += 1;
+                continue;
+            }
+            content.direct_bytes += bytes;
+            content.direct.push(delivery);
+        }
+        drop(content);
+        self.arrived.notify_one();
+        dropped
+    }
+
+    /// Takes the events out.
+    pub fn take_events(&self) -> Vec<ClientEvent> {
+        std::mem::take(&mut self.content.lock().events)
+    }
+
+    /// Takes the direct deliveries out.
+    pub fn take_direct(&self) -> Vec<DirectDelivery> {
+        let mut content = self.content.lock();
+        content.direct_bytes = 0;
+        std::mem::take(&mut content.direct)
+    }
+
+    /// Waits until something was put in after the last wait.
+    pub async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+}
+
+/// Memory that a delivery holds, about.
+fn direct_bytes(delivery: &DirectDelivery) -> usize {
+    let message = &delivery.message.message;
+    message.payload.len() + message.properties.len() + message.topic.as_str().len() + size_of::<DirectDelivery>()
+}
+
+const SHARDS: usize = 64;
+
+/// The mailboxes of all connections of this node.
+pub struct Mailboxes {
+    shards: Vec<RwLock<HashMap<ConnId, Arc<Mailbox>>>>,
+    next: AtomicU64,
+}
+
+impl Default for Mailboxes {
+    fn default() -> Self {
+        Mailboxes { shards: (0..SHARDS).map(|_| RwLock::default()).collect(), next: AtomicU64::new(1) }
+    }
+}
+
+impl Mailboxes {
+    /// A new connection with its mailbox. Identifiers are never used again in this process.
+    pub fn open(&self) -> (ConnId, Arc<Mailbox>) {
+        let conn = ConnId(self.next.fetch_add(1, Ordering::Relaxed));
+        let mailbox = Arc::new(Mailbox::default());
+        if let Some(shard) = self.shard(conn)
+            && let Entry::Vacant(place) = shard.write().entry(conn)
+        {
+            place.insert(mailbox.clone());
+        }
+        (conn, mailbox)
+    }
+
+    /// The connection is over.
+    pub fn close(&self, conn: ConnId) {
+        if let Some(shard) = self.shard(conn) {
+            shard.write().remove(&conn);
+        }
+    }
+
+    /// The mailbox of a connection that is still there.
+    pub fn of(&self, conn: ConnId) -> Option<Arc<Mailbox>> {
+        self.shard(conn)?.read().get(&conn).cloned()
+    }
+
+    /// Connections now.
+    pub fn count(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().len()).sum()
+    }
+
+    /// Puts events into their mailboxes: one lock per connection. Events for connections that are gone are dropped.
+    pub fn deliver_events(&self, events: &mut Vec<(ConnId, ClientEvent)>) {
+        events.sort_by_key(|(conn, _)| *conn);
+        let mut events = events.drain(..).peekable();
+        while let Some((conn, first)) = events.next() {
+            let rest = std::iter::from_fn(|| events.next_if(|(next, _)| *next == conn).map(|(_, event)| event));
+            let run = std::iter::once(first).chain(rest);
+            match self.of(conn) {
+                Some(mailbox) => mailbox.push_events(run),
+                None => run.for_each(drop),
+            }
+        }
+    }
+
+    /// Puts direct deliveries into their mailboxes: one lock per connection. Gives how many were dropped.
+    pub fn deliver_direct(&self, deliveries: &mut Vec<(ConnId, DirectDelivery)>) -> u64 {
+        deliveries.sort_by_key(|(conn, _)| *conn);
+        let mut dropped = 0;
+        let mut deliveries = deliveries.drain(..).peekable();
+        while let Some((conn, first)) = deliveries.next() {
+            let rest =
+                std::iter::from_fn(|| deliveries.next_if(|(next, _)| *next == conn).map(|(_, delivery)| delivery));
+            let run = std::iter::once(first).chain(rest);
+            match self.of(conn) {
+                Some(mailbox) => dropped += mailbox.push_direct(run),
+                None => run.for_each(drop),
+            }
+        }
+        dropped
+    }
+
+    fn shard(&self, conn: ConnId) -> Option<&RwLock<HashMap<ConnId, Arc<Mailbox>>>> {
+        let shards = u64::try_from(SHARDS).unwrap_or(1);
+        self.shards.get(usize::try_from(conn.0 % shards).unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_codec::ReasonCode;
+
+    fn close(reason: u8) -> ClientEvent {
+        ClientEvent::Close(ReasonCode::new(reason))
+    }
+
+    #[test]
+    fn events_reach_their_connection_in_order_and_others_are_dropped() {
+        let mailboxes = Mailboxes::default();
+        let (a, first) = mailboxes.open();
+        let (b, second) = mailboxes.open();
+        mailboxes.deliver_events(&mut vec![
+            (b, close(0x80)),
+            (a, close(0x81)),
+            (ConnId(99), close(0x82)),
+            (b, close(0x83)),
+        ]);
+        let reasons = |mailbox: &Mailbox| -> Vec<String> {
+            mailbox.take_events().iter().map(|event| format!("{event:?}")).collect()
+        };
+        assert_eq!(reasons(&first), [format!("{:?}", close(0x81))]);
+        assert_eq!(reasons(&second), [format!("{:?}", close(0x80)), format!("{:?}", close(0x83))]);
+        mailboxes.close(a);
+        assert!(mailboxes.of(a).is_none());
+        assert_eq!(mailboxes.count(), 1);
+    }
+}
