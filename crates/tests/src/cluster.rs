@@ -1,0 +1,221 @@
+//! A cluster of real processes on loopback, started by `quorate dev`.
+//!
+//! Owns: the processes and their directory; both end with the value. Does not: speak MQTT.
+//! Invariants: what was started is killed, whatever the test does.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use quorate_api::ClusterState;
+
+use crate::wait_for;
+
+/// One node as `dev` reports it.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Name.
+    pub name: String,
+    /// Process.
+    pub pid: u32,
+    /// Port of the MQTT listener on loopback.
+    pub mqtt_port: u16,
+    /// `host:port` of the admin listener.
+    pub admin: String,
+}
+
+/// A running cluster.
+pub struct Cluster {
+    dev: Child,
+    restarted: Vec<Child>,
+    /// Nodes, in order.
+    pub nodes: Vec<Node>,
+    dir: PathBuf,
+}
+
+fn binary() -> PathBuf {
+    std::env::var_os("QUORATE_BIN").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/debug/quorate"),
+        PathBuf::from,
+    )
+}
+
+/// A stretch of ports in which nothing listens now. Each process takes another stretch, each call the next.
+fn free_ports() -> Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let process = u16::try_from(std::process::id() % 200)?;
+    for _ in 0..50 {
+        let base = 21_000 + process * 40 + NEXT.fetch_add(8, Ordering::Relaxed) % 4_000;
+        let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if (base..base + 8).all(|port| free(port) && free(port + 1_000) && free(port + 10_000)) {
+            return Ok(base);
+        }
+    }
+    anyhow::bail!("no free stretch of ports on loopback")
+}
+
+impl Cluster {
+    /// Starts `count` nodes in a fresh directory; returns when all are ready for clients.
+    ///
+    /// # Errors
+    /// When the binary does not exist, or the cluster does not become ready.
+    pub fn start(test: &str, count: usize) -> Result<Cluster> {
+        let binary = binary();
+        ensure!(binary.exists(), "{} does not exist: build it with `cargo build -p quorate`", binary.display());
+        let dir = std::env::temp_dir().join(format!("quorate-test-{}-{test}", std::process::id()));
+        let base = free_ports()?;
+        let log = std::fs::File::create(dir.with_extension("log"))?;
+        let mut dev = Command::new(&binary)
+            .args(["dev", "--fresh", "--json", "--nodes", &count.to_string()])
+            .args(["--mqtt-port", &base.to_string(), "--admin-port", &(base + 4).to_string()])
+            .arg("--dir")
+            .arg(&dir)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .stdin(Stdio::null())
+            .spawn()
+            .with_context(|| format!("start {}", binary.display()))?;
+        let stdout = dev.stdout.take().context("stdout is piped")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let mut cluster = Cluster { dev, restarted: Vec::new(), nodes: Vec::new(), dir };
+        let ready: serde_json::Value =
+            serde_json::from_str(&line).with_context(|| format!("first line of dev: {line:?}"))?;
+        for node in ready.get("nodes").and_then(|nodes| nodes.as_array()).context("nodes in the first line")? {
+            let text = |key: &str| {
+                node.get(key).and_then(|value| value.as_str()).map(str::to_owned).context(key.to_owned())
+            };
+            let mqtt = text("mqtt")?;
+            let port = mqtt.rsplit(':').next().context("port")?.parse()?;
+            let pid = node.get("pid").and_then(serde_json::Value::as_u64).context("pid")?;
+            cluster.nodes.push(Node {
+                name: text("name")?,
+                pid: u32::try_from(pid)?,
+                mqtt_port: port,
+                admin: text("admin")?.trim_start_matches("http://").to_owned(),
+            });
+        }
+        ensure!(cluster.nodes.len() == count, "{count} nodes asked for, got {}", cluster.nodes.len());
+        Ok(cluster)
+    }
+
+    /// The node at a place.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn node(&self, place: usize) -> &Node {
+        self.nodes.get(place).expect("the test names a node that it started")
+    }
+
+    /// Sends a signal by name (`KILL`, `STOP`, `CONT`, `TERM`) to a node.
+    ///
+    /// # Errors
+    /// When `kill` cannot be run.
+    pub fn signal(&self, place: usize, signal: &str) -> Result<()> {
+        let status = Command::new("kill").args([format!("-{signal}"), self.node(place).pid.to_string()]).status()?;
+        ensure!(status.success(), "kill -{signal} of {}", self.node(place).name);
+        Ok(())
+    }
+
+    /// kill -9.
+    ///
+    /// # Errors
+    /// When `kill` cannot be run.
+    pub fn kill(&self, place: usize) -> Result<()> {
+        self.signal(place, "KILL")
+    }
+
+    /// Starts a killed node again by its configuration file, as a person would.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn restart(&mut self, place: usize) -> Result<()> {
+        let name = self.node(place).name.clone();
+        let log = std::fs::File::options().append(true).open(self.dir.with_extension("log"))?;
+        let child = Command::new(binary())
+            .args(["serve", "--config"])
+            .arg(self.dir.join(&name).join("quorate.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()?;
+        if let Some(node) = self.nodes.get_mut(place) {
+            node.pid = child.id();
+        }
+        self.restarted.push(child);
+        Ok(())
+    }
+
+    /// Removes all data of a node that is not running.
+    ///
+    /// # Errors
+    /// When the files cannot be removed.
+    pub fn wipe(&self, place: usize) -> Result<()> {
+        std::fs::remove_dir_all(self.dir.join(&self.node(place).name).join("data"))?;
+        Ok(())
+    }
+
+    /// Waits until `/readyz` of a node answers 200.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub fn wait_ready(&self, place: usize) -> Result<()> {
+        let admin = self.node(place).admin.clone();
+        wait_for(&format!("{} to be ready", self.node(place).name), || {
+            get(&admin, "/readyz").ok().filter(|(status, _)| *status == 200)
+        })?;
+        Ok(())
+    }
+
+    /// GET from a node's admin listener: status and body.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub fn get(&self, place: usize, path: &str) -> Result<(u16, String)> {
+        get(&self.node(place).admin, path)
+    }
+
+    /// The cluster as a node sees it.
+    ///
+    /// # Errors
+    /// When the node does not answer with a state.
+    pub fn state(&self, place: usize, with_hash: bool) -> Result<ClusterState> {
+        let path = if with_hash { "/v1/cluster/state?hash=true" } else { "/v1/cluster/state" };
+        let (status, body) = self.get(place, path)?;
+        ensure!(status == 200, "{path}: {status} {body}");
+        Ok(serde_json::from_str(&body)?)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // The nodes first: a stopped or restarted one does not end with `dev`.
+        for node in &self.nodes {
+            let _ = Command::new("kill").args(["-KILL", &node.pid.to_string()]).stderr(Stdio::null()).status();
+        }
+        for child in self.restarted.iter_mut().chain([&mut self.dev]) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if !std::thread::panicking() {
+            let _ = std::fs::remove_dir_all(&self.dir);
+            let _ = std::fs::remove_file(self.dir.with_extension("log"));
+        }
+    }
+}
+
+/// A plain HTTP GET.
+fn get(address: &str, path: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("end of the header")?;
+    let status = head.split(' ').nth(1).context("status")?.parse()?;
+    Ok((status, body.to_owned()))
+}
