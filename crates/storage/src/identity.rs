@@ -1,0 +1,194 @@
+//! The identity of a node: who it is, on which disk, and how often it has started.
+//!
+//! Owns: the identity file and the lock on the data directory. Does not: draw identifiers; the caller brings them.
+//! Invariants: an incarnation is durable before it is used, and never used twice; a directory that holds anything
+//! but has no identity is refused.
+//! Limits: NAME_BYTES_MAX. See: docs/formats/checkpoint.md.
+
+use std::io;
+
+use crate::disk::{Disk, read_up_to};
+use crate::field::{array, length_u32, u32_at, u64_at};
+use crate::limits::NAME_BYTES_MAX;
+
+/// Magic of the identity file.
+pub const IDENTITY_MAGIC: [u8; 8] = *b"QNODEID\0";
+
+/// Version of its format.
+pub const IDENTITY_VERSION: u8 = 1;
+
+const FILE: &str = "identity";
+const DRAFT: &str = "identity.draft";
+const LOCK: &str = "lock";
+
+/// Bytes before the names.
+const FIXED_BYTES: usize = 56;
+
+/// Longest file: fixed part, two names with their lengths, checksum.
+const FILE_BYTES_MAX: usize = FIXED_BYTES + 2 * (4 + NAME_BYTES_MAX) + 4;
+
+/// Who a node is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// Number of the node in its cluster; never reused.
+    pub node_id: u64,
+    /// Number of its present start.
+    pub incarnation: u64,
+    /// Drawn at random for this data directory: a wiped disk is another one.
+    pub disk_uuid: [u8; 16],
+    /// Cluster it belongs to.
+    pub cluster_id: String,
+    /// Name, as in its certificate.
+    pub node_name: String,
+}
+
+/// The identity cannot be established. The node must not start.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The disk failed.
+    #[error("{operation} the identity file")]
+    Io {
+        /// What was attempted.
+        operation: &'static str,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process has the data directory.
+    #[error("the data directory is used by another process")]
+    Locked,
+    /// The file is not what was written.
+    #[error("the identity file is corrupt")]
+    Corrupt,
+    /// There is data but no identity.
+    #[error("the data directory holds {found} but no identity file")]
+    Missing {
+        /// A name that was found.
+        found: String,
+    },
+    /// An identity is to be made where there is one.
+    #[error("the data directory has an identity already")]
+    Exists,
+    /// A name is too long.
+    #[error("a name of {bytes} bytes, more than {bytes_max}")]
+    NameTooLong {
+        /// Length.
+        bytes: usize,
+        /// Limit.
+        bytes_max: usize,
+    },
+}
+
+fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> IdentityError {
+    move |source| IdentityError::Io { operation, source }
+}
+
+/// Keeps other processes out of a data directory as long as it lives.
+pub struct DirectoryLock {
+    _lock: Box<dyn Send + Sync>,
+}
+
+/// Takes the lock of the data directory; the first thing a node does.
+pub fn lock(disk: &dyn Disk) -> Result<DirectoryLock, IdentityError> {
+    match disk.lock(LOCK) {
+        Ok(lock) => Ok(DirectoryLock { _lock: lock }),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(IdentityError::Locked),
+        Err(error) => Err(failed("lock")(error)),
+    }
+}
+
+impl Identity {
+    /// Reads the identity; `None` for an empty data directory.
+    pub fn load(disk: &dyn Disk) -> Result<Option<Self>, IdentityError> {
+        let names = disk.list("").map_err(failed("list the directory of"))?;
+        if names.iter().any(|name| name == FILE) {
+            let file = disk.open(FILE).map_err(failed("open"))?;
+            let bytes = read_up_to(file.as_ref(), 0, FILE_BYTES_MAX + 1).map_err(failed("read"))?;
+            return Self::decode(&bytes).map(Some).ok_or(IdentityError::Corrupt);
+        }
+        // The draft of a first start that was cut short says nothing yet; file systems bring their own directory.
+        let foreign = |name: &&String| ![DRAFT, LOCK, "lost+found"].contains(&name.as_str());
+        match names.iter().find(foreign) {
+            Some(found) => Err(IdentityError::Missing { found: found.clone() }),
+            None => Ok(None),
+        }
+    }
+
+    /// Gives an empty data directory this identity, durably.
+    pub fn create(&self, disk: &dyn Disk) -> Result<(), IdentityError> {
+        match Self::load(disk)? {
+            Some(_) => Err(IdentityError::Exists),
+            None => self.store(disk),
+        }
+    }
+
+    /// Begins the next incarnation; it is durable when this returns.
+    pub fn next_incarnation(&mut self, disk: &dyn Disk) -> Result<u64, IdentityError> {
+        let next = Self { incarnation: self.incarnation + 1, ..self.clone() };
+        next.store(disk)?;
+        *self = next;
+        Ok(self.incarnation)
+    }
+
+    /// Encodes the identity file.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = IDENTITY_MAGIC.to_vec();
+        bytes.extend_from_slice(&[IDENTITY_VERSION, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend_from_slice(&self.node_id.to_le_bytes());
+        bytes.extend_from_slice(&self.incarnation.to_le_bytes());
+        bytes.extend_from_slice(&self.disk_uuid);
+        bytes.extend_from_slice(&[0; 8]);
+        for name in [&self.cluster_id, &self.node_name] {
+            bytes.extend_from_slice(&length_u32(name.len()).to_le_bytes());
+            bytes.extend_from_slice(name.as_bytes());
+        }
+        let crc = crc32c::crc32c(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Decodes and checks an identity file.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (content, crc) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
+        let intact = array(content, 0) == Some(IDENTITY_MAGIC)
+            && content.get(8) == Some(&IDENTITY_VERSION)
+            && u32_at(crc, 0) == Some(crc32c::crc32c(content));
+        let (cluster_id, at) = name_at(content, FIXED_BYTES)?;
+        let (node_name, end) = name_at(content, at)?;
+        let identity = Self {
+            node_id: u64_at(content, 16)?,
+            incarnation: u64_at(content, 24)?,
+            disk_uuid: array(content, 32)?,
+            cluster_id,
+            node_name,
+        };
+        (intact && end == content.len()).then_some(identity)
+    }
+
+    fn store(&self, disk: &dyn Disk) -> Result<(), IdentityError> {
+        for name in [&self.cluster_id, &self.node_name] {
+            if name.len() > NAME_BYTES_MAX {
+                return Err(IdentityError::NameTooLong { bytes: name.len(), bytes_max: NAME_BYTES_MAX });
+            }
+        }
+        match disk.unlink(DRAFT) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("clear")(error)),
+            _ => {}
+        }
+        let file = disk.create(DRAFT, 0).map_err(failed("create"))?;
+        file.write_at(0, &self.encode()).map_err(failed("write"))?;
+        file.sync_data().map_err(failed("sync"))?;
+        disk.rename(DRAFT, FILE).map_err(failed("rename"))?;
+        disk.sync_directory("").map_err(failed("sync the directory of"))
+    }
+}
+
+fn name_at(bytes: &[u8], at: usize) -> Option<(String, usize)> {
+    let length = usize::try_from(u32_at(bytes, at)?).ok().filter(|length| *length <= NAME_BYTES_MAX)?;
+    let start = at + 4;
+    let name = bytes.get(start..start + length)?;
+    Some((String::from_utf8(name.to_vec()).ok()?, start + length))
+}
+
+#[cfg(test)]
+mod tests;

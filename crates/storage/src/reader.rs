@@ -1,0 +1,242 @@
+//! Reading entries and bodies while the log is written.
+//!
+//! Owns: lookups, the cache, reading ahead for drains of a backlog. Does not: change the log.
+//! Invariants: every record read from the disk is checked (checksum, group, index) before a byte of it is returned;
+//! no lock is held while the disk works.
+//! Limits: READ_AHEAD_BYTES, the cache's bytes.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+
+use crate::bodies::{Bodies, BodyError};
+use crate::cache::{Cache, Cached, DrainDetector, Origin, Place};
+use crate::disk::{DiskFile, read_up_to};
+use crate::field::memory;
+use crate::index::{LogIndex, Position};
+use crate::record::{Header, Kind, RECORD_HEADER_BYTES, split_payload, verify};
+use crate::segment::segment_name;
+use crate::{Group, Index, Term};
+
+/// An entry as it was appended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EntryRecord {
+    /// Index in the group.
+    pub index: Index,
+    /// Term.
+    pub term: Term,
+    /// Raft entry type.
+    pub entry_type: u8,
+    /// Data.
+    pub data: Bytes,
+    /// Context.
+    pub context: Bytes,
+}
+
+impl EntryRecord {
+    fn bytes(&self) -> u64 {
+        (self.data.len() + self.context.len()) as u64
+    }
+}
+
+/// Reading an entry or a body failed. The replica cannot go on with this group.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The disk failed.
+    #[error("read {file} at {offset}")]
+    Io {
+        /// File name.
+        file: String,
+        /// Offset.
+        offset: u64,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+    /// What is stored is not what was written.
+    #[error("{file} is corrupt at {offset}: entry {index} of group {group} does not match its checksum")]
+    Corrupt {
+        /// File name.
+        file: String,
+        /// Offset.
+        offset: u64,
+        /// Group.
+        group: Group,
+        /// Index.
+        index: Index,
+    },
+    /// A body file failed.
+    #[error("read body {index} of group {group}")]
+    Body {
+        /// Group.
+        group: Group,
+        /// Index.
+        index: Index,
+        /// Cause.
+        #[source]
+        source: BodyError,
+    },
+}
+
+/// What the writer and the readers of a log share.
+pub struct Shared {
+    pub index: RwLock<LogIndex>,
+    pub cache: Arc<Mutex<Cache>>,
+    pub bodies: Bodies,
+    pub drains: Mutex<DrainDetector>,
+}
+
+/// Reads a log. Clones read the same log; any number of threads may read while one writes.
+///
+/// An entry can be read from the moment `Log::append` returns, before it is synced.
+#[derive(Clone)]
+pub struct LogReader {
+    pub(crate) shared: Arc<Shared>,
+}
+
+struct Located {
+    position: Position,
+    term: Term,
+    file: Arc<dyn DiskFile>,
+    seed: u32,
+    end: u32,
+}
+
+impl LogReader {
+    /// First index of the group's log: one above the last index that was dropped or covered by a snapshot.
+    pub fn first_index(&self, group: Group) -> Index {
+        self.shared.index.read().groups.get(&group).map_or(1, |group| group.floor + 1)
+    }
+
+    /// Last index of the group's log; `first_index - 1` if it has no entries.
+    pub fn last_index(&self, group: Group) -> Index {
+        self.shared.index.read().groups.get(&group).map_or(0, crate::index::GroupIndex::last)
+    }
+
+    /// Term of an entry, also of the one just before the first.
+    pub fn term(&self, group: Group, index: Index) -> Option<Term> {
+        match self.shared.index.read().groups.get(&group) {
+            Some(group) => group.term(index),
+            None => (index == 0).then_some(0),
+        }
+    }
+
+    /// An entry; `None` if the log does not have it.
+    pub fn entry(&self, group: Group, index: Index) -> Result<Option<EntryRecord>, ReadError> {
+        loop {
+            let Some(located) = self.locate(group, index) else { return Ok(None) };
+            let place = Place::Log(located.position.segment, located.position.offset);
+            if let Some(cached) = self.shared.cache.lock().get(place) {
+                return Ok(Some(entry_of(index, cached)));
+            }
+            if let Some(cached) = self.read_record(group, index, &located)? {
+                return Ok(Some(entry_of(index, cached)));
+            }
+            // A segment may be recycled under a reader: only a place that still holds is corrupt.
+            let same = |now: Located| now.position == located.position && now.term == located.term;
+            if self.locate(group, index).is_some_and(same) {
+                let file = segment_name(located.position.segment);
+                let offset = u64::from(located.position.offset);
+                return Err(ReadError::Corrupt { file, offset, group, index });
+            }
+        }
+    }
+
+    /// Entries from `low` to below `high`, as many as fit in `bytes_max` but at least one; fewer if the log ends.
+    /// Empty if the log does not have `low`.
+    pub fn entries(
+        &self,
+        group: Group,
+        low: Index,
+        high: Index,
+        bytes_max: u64,
+    ) -> Result<Vec<EntryRecord>, ReadError> {
+        let mut entries: Vec<EntryRecord> = Vec::new();
+        let mut bytes = 0;
+        for index in low..high {
+            let Some(entry) = self.entry(group, index)? else { break };
+            bytes += entry.bytes();
+            if bytes > bytes_max && !entries.is_empty() {
+                break;
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    /// Data of an entry, from the log or from the body files after its segment was dropped; `None` if neither has it.
+    pub fn body(&self, group: Group, index: Index) -> Result<Option<Bytes>, ReadError> {
+        // A segment may be dropped between the two lookups, but its bodies are in place before that: the order counts.
+        if let Some(entry) = self.entry(group, index)? {
+            return Ok(Some(entry.data));
+        }
+        let body = self.shared.bodies.read(group, index);
+        body.map_err(|source| ReadError::Body { group, index, source })
+    }
+
+    /// Bytes the cache holds.
+    pub fn cache_bytes(&self) -> u64 {
+        self.shared.cache.lock().bytes()
+    }
+
+    fn locate(&self, group: Group, index: Index) -> Option<Located> {
+        let state = self.shared.index.read();
+        let group = state.groups.get(&group)?;
+        let position = group.position(index)?;
+        let term = group.term(index)?;
+        let segment = state.segments.get(&position.segment)?;
+        Some(Located { position, term, file: segment.file.clone(), seed: segment.seed, end: segment.end })
+    }
+
+    /// Reads a record and its neighbours into the cache; `None` if it does not validate.
+    fn read_record(
+        &self,
+        group: Group,
+        index: Index,
+        located: &Located,
+    ) -> Result<Option<Cached>, ReadError> {
+        let Position { segment, offset, payload_bytes } = located.position;
+        let wanted = RECORD_HEADER_BYTES as u64 + u64::from(payload_bytes);
+        let ahead = self.shared.drains.lock().read_bytes(group, index);
+        let available = u64::from(located.end.saturating_sub(offset));
+        let length = memory(wanted.max(ahead.min(available)));
+        let chunk = read_up_to(located.file.as_ref(), u64::from(offset), length).map_err(|source| {
+            ReadError::Io { file: segment_name(segment), offset: u64::from(offset), source }
+        })?;
+        let chunk = Bytes::from(chunk);
+        let Some(header) = verify(located.seed, &chunk) else { return Ok(None) };
+        let is_wanted = matches!(header.kind, Kind::Entry | Kind::EntryCopy)
+            && header.group == group
+            && header.index == index
+            && header.term == located.term;
+        let Some(found) = is_wanted.then(|| cached_of(&chunk, 0, &header)).flatten() else { return Ok(None) };
+        self.remember_chunk(segment, offset, located.seed, &chunk);
+        Ok(Some(found))
+    }
+
+    fn remember_chunk(&self, segment: u32, offset: u32, seed: u32, chunk: &Bytes) {
+        let mut cache = self.shared.cache.lock();
+        let mut at = 0usize;
+        while let Some(header) = chunk.get(at..).and_then(|rest| verify(seed, rest)) {
+            if matches!(header.kind, Kind::Entry | Kind::EntryCopy)
+                && let Some(cached) = cached_of(chunk, at, &header)
+                && let Ok(relative) = u32::try_from(at)
+            {
+                cache.insert(Place::Log(segment, offset + relative), cached, Origin::Read);
+            }
+            at += memory(header.stride());
+        }
+    }
+}
+
+fn entry_of(index: Index, cached: Cached) -> EntryRecord {
+    let Cached { term, entry_type, data, context } = cached;
+    EntryRecord { index, term, entry_type, data, context }
+}
+
+fn cached_of(chunk: &Bytes, at: usize, header: &Header) -> Option<Cached> {
+    let (data, context) = split_payload(chunk, at, header)?;
+    Some(Cached { term: header.term, entry_type: header.entry_type, data, context })
+}

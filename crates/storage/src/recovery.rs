@@ -1,0 +1,478 @@
+//! Opening a log: reading back what a crash has left.
+//!
+//! Owns: replay of all segments, the judgement on their tails, bringing the tail to the device before it is trusted.
+//! Does not: repair. A log that is corrupt is reported and left as it is; the replica gets its groups from its peers.
+//! Invariants: nothing is changed on disk before the whole log was found good; records are counted in exactly the
+//! order they were written; a sealed segment is whole or the log is corrupt.
+//! See: docs/formats/log-record.md.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::bodies::{Bodies, BodyError};
+use crate::cache::{Cache, DrainDetector};
+use crate::disk::{Disk, DiskFile, read_up_to};
+use crate::field::{length_u32, memory};
+use crate::index::{GroupIndex, LogIndex, Position, SegmentState};
+use crate::log::{Head, Log, LogError, LogOptions, Spare, begin_segment};
+use crate::reader::Shared;
+use crate::record::{Draft, Header, Kind, SEGMENT_HEADER_BYTES, SegmentHeader, Stamp};
+use crate::segment::{LogFile, Scan, Tail, segment_name, spare_name};
+use crate::{Group, HardState, Index, Term};
+
+/// A log could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The disk failed.
+    #[error("{operation} {path}")]
+    Io {
+        /// What was attempted.
+        operation: &'static str,
+        /// On which file.
+        path: String,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The log is not what was written. Nothing has been changed; the node must get its groups from its peers.
+    #[error("the log is corrupt in segment {segment} at {offset}: {corruption}")]
+    Corrupt {
+        /// Segment.
+        segment: u32,
+        /// Offset in its file.
+        offset: u64,
+        /// What does not hold.
+        corruption: Corruption,
+    },
+    /// A body file is unreadable or corrupt.
+    #[error("open body files")]
+    Bodies(#[source] BodyError),
+    /// The first write of the new epoch failed.
+    #[error("begin a new epoch")]
+    Begin(#[source] LogError),
+}
+
+/// What does not hold in a log.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Corruption {
+    /// The header page does not validate.
+    #[error("its header does not validate")]
+    SegmentHeader,
+    /// The file is shorter than its header says.
+    #[error("the file is {found} bytes long, not {expected}")]
+    Length {
+        /// Bytes there are.
+        found: u64,
+        /// Bytes there should be.
+        expected: u64,
+    },
+    /// A segment between others is missing, or the log is gone and bodies are not.
+    #[error("the segment is missing")]
+    Missing,
+    /// A sealed segment ends before the first record of the next one.
+    #[error("record {sequence} is bad in a sealed segment")]
+    Sealed {
+        /// Number of the bad record.
+        sequence: u64,
+    },
+    /// A record is bad that was synced before a later, valid one was written.
+    #[error("record {sequence} is bad although it was synced before the record at {witness}")]
+    Synced {
+        /// Number of the bad record.
+        sequence: u64,
+        /// Offset of the later record.
+        witness: u64,
+    },
+    /// The entries of a group have a hole.
+    #[error("entry {index} of group {group} is missing")]
+    Hole {
+        /// Group.
+        group: Group,
+        /// First index that is missing.
+        index: Index,
+    },
+}
+
+/// What was found in a log.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Recovery {
+    /// Groups by number.
+    pub groups: BTreeMap<Group, RecoveredGroup>,
+    /// Epoch of this opening.
+    pub epoch: u64,
+    /// There was no log: the directory was empty. On a node that has run before, its disk is not the one it had.
+    pub created: bool,
+    /// Unsynced records that the last crash tore, if any. They were never reported durable.
+    pub torn_tail: Option<TornTail>,
+    /// Records read.
+    pub records: u64,
+    /// Bytes of segments read.
+    pub bytes: u64,
+}
+
+/// A group as the log has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RecoveredGroup {
+    /// Last hard state, if any was written.
+    pub hard_state: Option<HardState>,
+    /// The log starts after this index: what is below was dropped, or came with a snapshot.
+    pub floor: Index,
+    /// Term of the entry at the floor.
+    pub floor_term: Term,
+    /// Last index; equal to the floor if there are no entries.
+    pub last: Index,
+}
+
+/// Where the log was cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TornTail {
+    /// Segment.
+    pub segment: u32,
+    /// Offset of the first bad record.
+    pub offset: u64,
+    /// Bytes from there to the end of what was recognised as written.
+    pub bytes: u64,
+}
+
+/// A group while the log is replayed: entries may have holes until copies of them turn up.
+#[derive(Default)]
+struct Replayed {
+    hard_state: Option<(HardState, u32)>,
+    floor: Index,
+    floor_term: Term,
+    mark_segment: Option<u32>,
+    entries: BTreeMap<Index, (Position, Term)>,
+}
+
+struct Replay {
+    groups: BTreeMap<Group, Replayed>,
+    segments: BTreeMap<u32, SegmentState>,
+    next: Option<Stamp>,
+    records: u64,
+    bytes: u64,
+    /// In the last segment: where records begin that may not be on the device.
+    unsynced: Vec<(u64, usize)>,
+    last: Option<LastSegment>,
+}
+
+struct LastSegment {
+    number: u32,
+    header: SegmentHeader,
+    file: Arc<dyn DiskFile>,
+    bytes: Vec<u8>,
+    end: usize,
+    torn: Option<TornTail>,
+}
+
+fn failed(operation: &'static str, path: &str) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_string();
+    move |source| OpenError::Io { operation, path, source }
+}
+
+/// See [`Log::open`].
+pub fn open(disk: Arc<dyn Disk>, options: LogOptions) -> Result<(Log, Recovery), OpenError> {
+    let options = options.bounded();
+    let directory = options.directory.clone();
+    disk.create_directory(&directory).map_err(failed("create directory", &directory))?;
+    let (numbers, spare_numbers) = list(disk.as_ref(), &directory)?;
+    let cache = Arc::new(Mutex::new(Cache::new(options.cache_bytes)));
+    let bodies =
+        Bodies::open(disk.clone(), &options.bodies_directory, options.body_file_bytes, cache.clone());
+    let bodies = bodies.map_err(OpenError::Bodies)?;
+    let created = numbers.is_empty();
+    if created && bodies.file_count() > 0 {
+        return Err(OpenError::Corrupt { segment: 1, offset: 0, corruption: Corruption::Missing });
+    }
+    let replay = if created {
+        create(disk.as_ref(), &options, &spare_numbers)?
+    } else {
+        replay(disk.as_ref(), &directory, &numbers)?
+    };
+    let spares = adopt_spares(disk.as_ref(), &options, created, &spare_numbers)?;
+
+    let Replay { groups, segments, next, records, bytes, unsynced, last } = replay;
+    let last = last.expect("a log has at least one segment: it was created or listed");
+    let next = next.expect("the scan of the last segment leaves the next stamp");
+    let groups = build_groups(groups, last.number)?;
+    let recovered = groups.iter().map(|(group, index)| (*group, recovered(index))).collect();
+    let mut recovery =
+        Recovery { groups: recovered, epoch: 0, created, torn_tail: last.torn, records, bytes };
+    settle_tail(&last, next.synced, &unsynced).map_err(failed("settle", &segment_name(last.number)))?;
+
+    let shared = Shared {
+        index: RwLock::new(LogIndex { groups, segments }),
+        cache,
+        bodies,
+        drains: Mutex::new(DrainDetector::default()),
+    };
+    let head = Head {
+        number: last.number,
+        file: last.file,
+        offset: last.end as u64,
+        seed: last.header.seed(),
+        length: last.header.length,
+    };
+    let stamp = Stamp { synced: next.sequence, ..next };
+    let mut log = Log::assemble(disk, options, Arc::new(shared), head, stamp, spares);
+    // From here on records carry a new epoch: what a crash tore out of the old one can never become valid again.
+    let begun = log.write(&[Draft::mark(Kind::EpochStart, 0, 0, 0)]).and_then(|()| log.sync());
+    begun.map_err(OpenError::Begin)?;
+    recovery.epoch = log.epoch();
+    Ok((log, recovery))
+}
+
+fn list(disk: &dyn Disk, directory: &str) -> Result<(Vec<u32>, Vec<u32>), OpenError> {
+    let (mut segments, mut spares) = (Vec::new(), Vec::new());
+    for name in disk.list(directory).map_err(failed("list", directory))? {
+        match LogFile::parse(&name) {
+            Some(LogFile::Segment(number)) => segments.push(number),
+            Some(LogFile::Spare(number)) => spares.push(number),
+            None => {}
+        }
+    }
+    Ok((segments, spares))
+}
+
+/// Makes the first segment of a new log.
+fn create(disk: &dyn Disk, options: &LogOptions, leftovers: &[u32]) -> Result<Replay, OpenError> {
+    let directory = &options.directory;
+    // Spares without a segment are the remains of a creation that a crash cut short.
+    for number in leftovers {
+        let path = format!("{directory}/{}", spare_name(*number));
+        disk.unlink(&path).map_err(failed("unlink", &path))?;
+    }
+    let header = SegmentHeader {
+        number: 1,
+        first_sequence: 1,
+        epoch: 0,
+        salt: options.salt,
+        length: options.segment_bytes,
+    };
+    let spare = format!("{directory}/{}", spare_name(0));
+    disk.create(&spare, header.length).map_err(failed("create", &spare))?;
+    begin_segment(disk, directory, 0, &header).map_err(failed("begin", &segment_name(1)))?;
+    replay(disk, directory, &[1])
+}
+
+/// Spares of the right size are kept, whatever is in them; others go.
+fn adopt_spares(
+    disk: &dyn Disk,
+    options: &LogOptions,
+    created: bool,
+    numbers: &[u32],
+) -> Result<Vec<Spare>, OpenError> {
+    let mut spares = Vec::new();
+    for number in numbers.iter().copied().filter(|_| !created) {
+        let path = format!("{}/{}", options.directory, spare_name(number));
+        let file = disk.open(&path).map_err(failed("open", &path))?;
+        let length = file.len().map_err(failed("measure", &path))?;
+        if length >= options.segment_bytes && spares.len() < options.spare_segments {
+            spares.push(Spare { number, length });
+        } else {
+            disk.unlink(&path).map_err(failed("unlink", &path))?;
+        }
+    }
+    Ok(spares)
+}
+
+fn replay(disk: &dyn Disk, directory: &str, numbers: &[u32]) -> Result<Replay, OpenError> {
+    let mut replay = Replay {
+        groups: BTreeMap::new(),
+        segments: BTreeMap::new(),
+        next: None,
+        records: 0,
+        bytes: 0,
+        unsynced: Vec::new(),
+        last: None,
+    };
+    let mut expected = numbers.first().copied();
+    let mut headers = Vec::new();
+    for number in numbers {
+        if expected != Some(*number) {
+            let segment = expected.unwrap_or(*number);
+            return Err(OpenError::Corrupt { segment, offset: 0, corruption: Corruption::Missing });
+        }
+        headers.push(read_header(disk, directory, *number)?);
+        expected = number.checked_add(1);
+    }
+    let mut following = headers.iter().skip(1).map(|(header, _)| header.first_sequence);
+    for (header, file) in &headers {
+        replay.segment(
+            header,
+            file,
+            following.next(),
+            &format!("{directory}/{}", segment_name(header.number)),
+        )?;
+    }
+    Ok(replay)
+}
+
+fn read_header(
+    disk: &dyn Disk,
+    directory: &str,
+    number: u32,
+) -> Result<(SegmentHeader, Arc<dyn DiskFile>), OpenError> {
+    let path = format!("{directory}/{}", segment_name(number));
+    let file = disk.open(&path).map_err(failed("open", &path))?;
+    let page = read_up_to(file.as_ref(), 0, SEGMENT_HEADER_BYTES).map_err(failed("read", &path))?;
+    let corrupt = |corruption| OpenError::Corrupt { segment: number, offset: 0, corruption };
+    let header = SegmentHeader::decode(&page).filter(|header| header.number == number);
+    let header = header.ok_or_else(|| corrupt(Corruption::SegmentHeader))?;
+    let found = file.len().map_err(failed("measure", &path))?;
+    if found != header.length {
+        return Err(corrupt(Corruption::Length { found, expected: header.length }));
+    }
+    Ok((header, file))
+}
+
+impl Replay {
+    fn segment(
+        &mut self,
+        header: &SegmentHeader,
+        file: &Arc<dyn DiskFile>,
+        first_of_next: Option<u64>,
+        path: &str,
+    ) -> Result<(), OpenError> {
+        let number = header.number;
+        let corrupt = |offset: usize, corruption| OpenError::Corrupt {
+            segment: number,
+            offset: offset as u64,
+            corruption,
+        };
+        let first = header.first_sequence;
+        let begun = Stamp { epoch: header.epoch, sequence: first, synced: first };
+        let next = self.next.unwrap_or(begun);
+        if next.sequence != first || next.epoch != header.epoch {
+            return Err(corrupt(0, Corruption::SegmentHeader));
+        }
+        let bytes = read_up_to(file.as_ref(), 0, memory(header.length)).map_err(failed("read", path))?;
+        let mut state = SegmentState {
+            file: file.clone(),
+            seed: header.seed(),
+            end: 0,
+            length: header.length,
+            groups: BTreeMap::new(),
+        };
+        self.unsynced.clear();
+        let mut scan = Scan::new(&bytes, header.seed(), begun);
+        while let Some((at, record, raw)) = scan.next_record() {
+            self.records += 1;
+            self.unsynced.push((record.stamp.sequence, at));
+            let position =
+                Position { segment: number, offset: length_u32(at), payload_bytes: record.payload_bytes };
+            self.apply(&record, raw, position, &mut state);
+        }
+        let (end, next) = (scan.offset, scan.next);
+        let torn = match first_of_next {
+            Some(sequence) if sequence == next.sequence => None,
+            Some(_) => return Err(corrupt(end, Corruption::Sealed { sequence: next.sequence })),
+            None => match scan.tail() {
+                Tail::Clean => None,
+                Tail::Torn { bytes } => Some(TornTail { segment: number, offset: end as u64, bytes }),
+                Tail::Corrupt { witness } => {
+                    return Err(corrupt(end, Corruption::Synced { sequence: next.sequence, witness }));
+                }
+            },
+        };
+        self.bytes += end as u64;
+        state.end = length_u32(end);
+        self.segments.insert(number, state);
+        self.next = Some(next);
+        if first_of_next.is_none() {
+            self.last = Some(LastSegment { number, header: *header, file: file.clone(), bytes, end, torn });
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, record: &Header, raw: &[u8], position: Position, segment: &mut SegmentState) {
+        if record.kind == Kind::EpochStart {
+            return;
+        }
+        if record.kind == Kind::GroupRemoved {
+            self.groups.remove(&record.group);
+            return;
+        }
+        let group = self.groups.entry(record.group).or_default();
+        match record.kind {
+            Kind::Entry => {
+                segment.cover(record.group, record.index);
+                group.entries.split_off(&record.index);
+                group.entries.insert(record.index, (position, record.term));
+            }
+            Kind::EntryCopy => {
+                segment.cover(record.group, record.index);
+                group.entries.insert(record.index, (position, record.term));
+            }
+            Kind::HardState => {
+                if let Some(state) = record.hard_state(raw) {
+                    group.hard_state = Some((state, position.segment));
+                }
+            }
+            Kind::Compacted if record.index > group.floor => {
+                group.entries = group.entries.split_off(&(record.index + 1));
+                group.start_after(record, position.segment);
+            }
+            Kind::Compacted => group.mark_segment = Some(position.segment),
+            Kind::Reset => {
+                group.entries.clear();
+                group.start_after(record, position.segment);
+            }
+            Kind::EpochStart | Kind::GroupRemoved => {}
+        }
+    }
+}
+
+impl Replayed {
+    fn start_after(&mut self, record: &Header, segment: u32) {
+        self.floor = record.index;
+        self.floor_term = record.term;
+        self.mark_segment = Some(segment);
+    }
+}
+
+fn build_groups(
+    replayed: BTreeMap<Group, Replayed>,
+    segment: u32,
+) -> Result<BTreeMap<Group, GroupIndex>, OpenError> {
+    let mut groups = BTreeMap::new();
+    for (group, replayed) in replayed {
+        let mut index = GroupIndex::default();
+        index.reset(replayed.floor, replayed.floor_term);
+        index.hard_state = replayed.hard_state;
+        index.mark_segment = replayed.mark_segment;
+        for (at, (position, term)) in replayed.entries {
+            if at <= index.floor {
+                continue;
+            }
+            if at != index.last() + 1 {
+                let corruption = Corruption::Hole { group, index: index.last() + 1 };
+                return Err(OpenError::Corrupt { segment, offset: u64::from(position.offset), corruption });
+            }
+            index.put(at, term, position);
+        }
+        groups.insert(group, index);
+    }
+    Ok(groups)
+}
+
+fn recovered(index: &GroupIndex) -> RecoveredGroup {
+    RecoveredGroup {
+        hard_state: index.hard_state.map(|(state, _)| state),
+        floor: index.floor,
+        floor_term: index.floor_term,
+        last: index.last(),
+    }
+}
+
+/// Brings to the device what was read but may only be in a cache. After a failed sync the system takes such bytes
+/// for clean, and no sync would write them: they are written again.
+fn settle_tail(last: &LastSegment, synced: u64, records: &[(u64, usize)]) -> io::Result<()> {
+    let first = records.iter().find(|(sequence, _)| *sequence >= synced).map(|(_, at)| *at);
+    if let Some(tail) = first.and_then(|first| Some((first, last.bytes.get(first..last.end)?))) {
+        last.file.write_at(tail.0 as u64, tail.1)?;
+    }
+    last.file.sync_data()
+}
