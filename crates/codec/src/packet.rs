@@ -1,6 +1,11 @@
 //! The packets of MQTT, as types. One type serves all protocol versions; what a version does not have
 //! is `None` or empty, and is left out when encoding for it.
+//!
+//! Owns: the types; how each is read and written is in the file of its name.
+//! Does not: keep every packet that can be made of these types valid; encoding checks the rest.
+//! Spec: MQTT 5, chapter 3.
 
+use std::fmt;
 use std::num::NonZeroU16;
 
 use bytes::Bytes;
@@ -8,6 +13,17 @@ use bytes::Bytes;
 use crate::reason::ReasonCode;
 use crate::text::Text;
 use crate::topic::{TopicFilter, TopicName};
+
+mod ack;
+mod auth;
+mod connack;
+mod connect;
+mod disconnect;
+mod publish;
+mod subscribe;
+mod unsubscribe;
+
+pub use publish::PublishParts;
 
 /// Protocol version, by the level byte of CONNECT.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -29,6 +45,18 @@ pub enum QoS {
     AtLeastOnce = 1,
     /// QoS 2.
     ExactlyOnce = 2,
+}
+
+impl QoS {
+    /// The QoS of this number; `None` above 2.
+    pub const fn from_value(value: u8) -> Option<Self> {
+        match value {
+            0 => Some(Self::AtMostOnce),
+            1 => Some(Self::AtLeastOnce),
+            2 => Some(Self::ExactlyOnce),
+            _ => None,
+        }
+    }
 }
 
 /// Which side of a connection sent a packet.
@@ -61,6 +89,70 @@ pub enum PacketType {
     Auth = 15,
 }
 
+impl PacketType {
+    /// The type of this number; `None` for 0 and above 15.
+    pub const fn from_value(value: u8) -> Option<Self> {
+        Some(match value {
+            1 => Self::Connect,
+            2 => Self::ConnAck,
+            3 => Self::Publish,
+            4 => Self::PubAck,
+            5 => Self::PubRec,
+            6 => Self::PubRel,
+            7 => Self::PubComp,
+            8 => Self::Subscribe,
+            9 => Self::SubAck,
+            10 => Self::Unsubscribe,
+            11 => Self::UnsubAck,
+            12 => Self::PingReq,
+            13 => Self::PingResp,
+            14 => Self::Disconnect,
+            15 => Self::Auth,
+            _ => return None,
+        })
+    }
+
+    /// Whether this side may send such a packet in this version (2.1.2).
+    pub const fn may_come_from(self, sender: Role, version: ProtocolVersion) -> bool {
+        let five = matches!(version, ProtocolVersion::V5);
+        let client = matches!(sender, Role::Client);
+        match self {
+            Self::Publish | Self::PubAck | Self::PubRec | Self::PubRel | Self::PubComp => true,
+            Self::Connect | Self::Subscribe | Self::Unsubscribe | Self::PingReq => client,
+            Self::ConnAck | Self::SubAck | Self::UnsubAck | Self::PingResp => !client,
+            Self::Disconnect => client || five,
+            Self::Auth => five,
+        }
+    }
+
+    /// Its name in the specification.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "CONNECT",
+            Self::ConnAck => "CONNACK",
+            Self::Publish => "PUBLISH",
+            Self::PubAck => "PUBACK",
+            Self::PubRec => "PUBREC",
+            Self::PubRel => "PUBREL",
+            Self::PubComp => "PUBCOMP",
+            Self::Subscribe => "SUBSCRIBE",
+            Self::SubAck => "SUBACK",
+            Self::Unsubscribe => "UNSUBSCRIBE",
+            Self::UnsubAck => "UNSUBACK",
+            Self::PingReq => "PINGREQ",
+            Self::PingResp => "PINGRESP",
+            Self::Disconnect => "DISCONNECT",
+            Self::Auth => "AUTH",
+        }
+    }
+}
+
+impl fmt::Display for PacketType {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
 /// Packet identifier: non-zero, per session and direction [MQTT-2.2.1-3].
 pub type PacketId = NonZeroU16;
 
@@ -86,6 +178,29 @@ pub enum Packet {
     PingResp,
     Disconnect(Disconnect),
     Auth(Auth),
+}
+
+impl Packet {
+    /// Its type.
+    pub const fn packet_type(&self) -> PacketType {
+        match self {
+            Self::Connect(_) => PacketType::Connect,
+            Self::ConnAck(_) => PacketType::ConnAck,
+            Self::Publish(_) => PacketType::Publish,
+            Self::PubAck(_) => PacketType::PubAck,
+            Self::PubRec(_) => PacketType::PubRec,
+            Self::PubRel(_) => PacketType::PubRel,
+            Self::PubComp(_) => PacketType::PubComp,
+            Self::Subscribe(_) => PacketType::Subscribe,
+            Self::SubAck(_) => PacketType::SubAck,
+            Self::Unsubscribe(_) => PacketType::Unsubscribe,
+            Self::UnsubAck(_) => PacketType::UnsubAck,
+            Self::PingReq => PacketType::PingReq,
+            Self::PingResp => PacketType::PingResp,
+            Self::Disconnect(_) => PacketType::Disconnect,
+            Self::Auth(_) => PacketType::Auth,
+        }
+    }
 }
 
 /// CONNECT (3.1).
@@ -202,6 +317,25 @@ pub enum PublishQoS {
     AtLeastOnce(PacketId),
     /// QoS 2.
     ExactlyOnce(PacketId),
+}
+
+impl PublishQoS {
+    /// The QoS without the packet identifier.
+    pub const fn level(self) -> QoS {
+        match self {
+            Self::AtMostOnce => QoS::AtMostOnce,
+            Self::AtLeastOnce(_) => QoS::AtLeastOnce,
+            Self::ExactlyOnce(_) => QoS::ExactlyOnce,
+        }
+    }
+
+    /// The packet identifier of QoS 1 and 2.
+    pub const fn packet_id(self) -> Option<PacketId> {
+        match self {
+            Self::AtMostOnce => None,
+            Self::AtLeastOnce(id) | Self::ExactlyOnce(id) => Some(id),
+        }
+    }
 }
 
 /// Properties of PUBLISH (3.3.2.3).

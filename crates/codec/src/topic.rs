@@ -129,6 +129,11 @@ impl TopicFilter {
         self.as_str().split('/')
     }
 
+    /// Whether it has a level that is a wildcard.
+    pub fn has_wildcard(&self) -> bool {
+        self.0.as_bytes().iter().any(|byte| matches!(byte, b'+' | b'#'))
+    }
+
     /// Whether this is a shared subscription.
     pub fn is_shared(&self) -> bool {
         self.0.as_bytes().starts_with(SHARE_PREFIX.as_bytes())
