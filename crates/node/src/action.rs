@@ -75,6 +75,15 @@ pub enum Action {
     /// Make a higher incarnation durable and report it: this one was declared dead. All client connections have been
     /// told to close.
     NewIncarnation,
+    /// Control has decided about `Event::Join`.
+    Joined {
+        /// The disk that asked.
+        disk: [u8; 16],
+        /// Its identity, or why it may not join.
+        decision: Result<NodeId, String>,
+        /// The nodes it must speak with.
+        peers: Vec<PeerAddress>,
+    },
     /// Count dropped messages.
     Dropped(DropReason, u64),
     /// Something an operator should see in the log.

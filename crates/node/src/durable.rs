@@ -14,6 +14,16 @@ impl<T> Durable<T> {
         Durable(value)
     }
 
+    /// Another value that the same commit vouches for.
+    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Durable<U> {
+        Durable(change(self.0))
+    }
+
+    /// The value, and the bare proof for another value.
+    pub(crate) fn split(self) -> (T, Durable<()>) {
+        (self.0, Durable(()))
+    }
+
     /// The value.
     pub fn get(&self) -> &T {
         &self.0

@@ -167,9 +167,30 @@ pub struct DirectDelivery {
     pub message: Arc<DirectMessage>,
 }
 
+/// A change of one connection's subscriptions in the node's routing table.
+#[derive(Clone, PartialEq, Debug)]
+pub enum LocalChange {
+    /// A subscription was made, or replaced the one with the same filter.
+    Add {
+        /// Filter, options with the QoS granted, identifier.
+        subscription: SubscribeFilter,
+        /// Hash of the client identifier ([`quorate_state::hash::client_hash`]), for No Local.
+        client: u64,
+        /// The session outlives the connection: its partition delivers what is left at QoS 1 or above.
+        durable: bool,
+    },
+    /// A subscription has ended.
+    Remove(TopicFilter),
+    /// The connection is over.
+    RemoveAll,
+}
+
 /// What a [`crate::Client`] wants done after it handled something. The shell drains it after each call.
 #[derive(Debug, Default)]
 pub struct ClientOutput {
+    /// Changes of the connection's subscriptions in [`crate::Routing`]: applied before `requests` are handed over, so
+    /// that a subscription is in force here before the node announces it.
+    pub local: Vec<LocalChange>,
     /// Requests to the node, in order.
     pub requests: Vec<ClientRequest>,
     /// Direct deliveries to connections of this node.

@@ -67,6 +67,8 @@ pub enum Event {
     },
     /// `Action::NewIncarnation` is durable.
     Incarnation(Incarnation),
+    /// A node without an identity asks to join. Answered by `Action::Joined` once control has decided.
+    Join(Box<quorate_state::command::NodeRecord>),
     /// Operator: move leadership of all groups away from this node.
     TransferAway,
 }

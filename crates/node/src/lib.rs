@@ -10,12 +10,20 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation))]
 
 pub mod action;
+mod bytes_io;
+pub mod consensus;
 pub mod durable;
 pub mod edge;
 pub mod event;
 pub mod limits;
+mod machine;
+pub mod node;
 pub mod peer;
+mod stream;
 
 pub use action::Action;
+pub use bytes_io::Malformed;
+pub use consensus::log::{LogSource, Position, StoredEntry};
 pub use durable::Durable;
 pub use event::Event;
+pub use node::{Node, NodeConfig, RestoredGroup, StartError};

@@ -40,6 +40,16 @@ pub const STREAM_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of log entries a group keeps in memory for followers; older ones are read through `LogSource`.
 pub const ENTRIES_IN_MEMORY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Append messages on their way to one member without an answer: with `ENTRY_BYTES_MAX` each, what a slow member may
+/// have outstanding.
+pub const APPENDS_IN_FLIGHT_MAX: usize = 64;
+
+/// Bytes of entries of a group that are proposed and not committed; more proposals are refused and their streams wait.
+pub const UNCOMMITTED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Bytes of entries applied before Raft is looked at again.
+pub const APPLY_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
 /// Retained messages in one page of a retained read.
 pub const RETAINED_PAGE_MESSAGES_MAX: usize = 64;
 

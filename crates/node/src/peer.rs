@@ -3,10 +3,20 @@
 //! Owns: [`PeerMessage`], its encoding with a version byte. Does not: read or write sockets.
 //! See: docs/formats/peer-frame.md.
 
-use bytes::Bytes;
-use quorate_state::{ConnId, DeliverySeq, GroupId, Incarnation, LogIndex, Reply, SessionId, StreamId, StreamSeq};
+use std::sync::Arc;
 
-use crate::edge::SessionDelivery;
+use bytes::{BufMut, Bytes, BytesMut};
+use quorate_codec::{PacketId, QoS, Text, TopicFilter, TopicName};
+use quorate_state::{
+    ConnId, DeliverySeq, GroupId, Incarnation, LogIndex, Message, NodeId, Reply, SessionId, StreamId, StreamSeq,
+};
+
+use crate::bytes_io::{Malformed, Reader, put_bytes, put_count};
+use crate::consensus::wire;
+use crate::edge::{DirectMessage, SessionDelivery};
+
+/// Version of the frame format; the first byte of every frame.
+pub const FRAME_VERSION: u8 = 1;
 
 /// A message between two nodes.
 #[derive(Debug)]
@@ -45,6 +55,8 @@ pub enum PeerMessage {
         stream: StreamId,
         /// The next sequence it would take; 0 when this node does not lead the group.
         expected: StreamSeq,
+        /// Who leads, as far as this node knows.
+        leader: Option<NodeId>,
     },
     /// Messages of durable sessions for connections of the receiving node.
     Deliver {
@@ -105,9 +117,9 @@ pub enum PeerMessage {
         /// Echoed.
         query: u64,
         /// Filter.
-        filter: quorate_codec::TopicFilter,
+        filter: TopicFilter,
         /// Continue after this topic.
-        after: Option<quorate_codec::TopicName>,
+        after: Option<TopicName>,
     },
     /// One page of retained messages.
     RetainedPage {
@@ -116,6 +128,323 @@ pub enum PeerMessage {
         /// Encoded messages with their remaining lifetime in seconds.
         messages: Vec<(Bytes, Option<u32>)>,
         /// Ask again after this topic; `None` when done.
-        next: Option<quorate_codec::TopicName>,
+        next: Option<TopicName>,
     },
+    /// A message for the direct subscriptions of the receiving node. Travels on the routing link.
+    Forward(Arc<DirectMessage>),
+}
+
+impl PeerMessage {
+    /// Appends version, kind and fields; the shell puts the length before it.
+    pub fn encode(&self, out: &mut BytesMut) {
+        out.put_u8(FRAME_VERSION);
+        match self {
+            PeerMessage::Raft(group, message) => {
+                out.put_u8(1);
+                out.put_u32_le(group.0);
+                wire::encode(message, out);
+            }
+            PeerMessage::StreamAppend { group, stream, first, confirmed, commands } => {
+                out.put_u8(2);
+                put_stream(out, *group, *stream);
+                out.put_u64_le(first.0);
+                out.put_u64_le(confirmed.0);
+                put_count(out, commands.len());
+                for command in commands {
+                    put_bytes(out, command);
+                }
+            }
+            PeerMessage::StreamApplied { group, stream, applied, replies } => {
+                out.put_u8(3);
+                put_stream(out, *group, *stream);
+                out.put_u64_le(applied.0);
+                put_count(out, replies.len());
+                for (seq, reply) in replies {
+                    out.put_u64_le(seq.0);
+                    let mut encoded = BytesMut::new();
+                    reply.encode(&mut encoded);
+                    put_bytes(out, &encoded);
+                }
+            }
+            PeerMessage::StreamReject { group, stream, expected, leader } => {
+                out.put_u8(4);
+                put_stream(out, *group, *stream);
+                out.put_u64_le(expected.0);
+                out.put_u64_le(leader.map_or(0, |leader| leader.0));
+            }
+            PeerMessage::Deliver { group, items } => {
+                out.put_u8(5);
+                out.put_u32_le(group.0);
+                put_count(out, items.len());
+                for (conn, session, delivery) in items {
+                    out.put_u64_le(conn.0);
+                    out.put_u64_le(session.0);
+                    put_delivery(out, delivery);
+                }
+            }
+            PeerMessage::Resync { group, session, from } => {
+                out.put_u8(6);
+                out.put_u32_le(group.0);
+                out.put_u64_le(session.0);
+                out.put_u64_le(from.0);
+            }
+            PeerMessage::CloseConn { incarnation, conn, reason } => {
+                out.put_u8(7);
+                out.put_u64_le(incarnation.0);
+                out.put_u64_le(conn.0);
+                out.put_u8(*reason);
+            }
+            PeerMessage::ConnClosed { incarnation, conn } => {
+                out.put_u8(8);
+                out.put_u64_le(incarnation.0);
+                out.put_u64_le(conn.0);
+            }
+            PeerMessage::LeaseRequest { incarnation, sent_ms, applied } => {
+                out.put_u8(9);
+                out.put_u64_le(incarnation.0);
+                out.put_u64_le(*sent_ms);
+                out.put_u64_le(applied.0);
+            }
+            PeerMessage::LeaseGrant { incarnation, sent_ms } => {
+                out.put_u8(10);
+                out.put_u64_le(incarnation.0);
+                out.put_u64_le(*sent_ms);
+            }
+            PeerMessage::ControlApplied(index) => {
+                out.put_u8(11);
+                out.put_u64_le(index.0);
+            }
+            PeerMessage::Barrier(index) => {
+                out.put_u8(12);
+                out.put_u64_le(index.0);
+            }
+            PeerMessage::RetainedQuery { group, query, filter, after } => {
+                out.put_u8(13);
+                out.put_u32_le(group.0);
+                out.put_u64_le(*query);
+                put_bytes(out, filter.as_str().as_bytes());
+                put_topic(out, after.as_ref());
+            }
+            PeerMessage::RetainedPage { query, messages, next } => {
+                out.put_u8(14);
+                out.put_u64_le(*query);
+                put_count(out, messages.len());
+                for (message, expiry_s) in messages {
+                    put_bytes(out, message);
+                    put_expiry(out, *expiry_s);
+                }
+                put_topic(out, next.as_ref());
+            }
+            PeerMessage::Forward(direct) => {
+                out.put_u8(15);
+                direct.message.encode(out);
+            }
+        }
+    }
+
+    /// Decodes what `encode` wrote. Byte strings share the input.
+    ///
+    /// # Errors
+    /// [`Malformed`] for anything else: the link is then closed.
+    pub fn decode(frame: Bytes) -> Result<PeerMessage, Malformed> {
+        let mut reader = Reader(frame);
+        if reader.u8("frame version")? != FRAME_VERSION {
+            return Err(Malformed("frame version"));
+        }
+        let kind = reader.u8("frame kind")?;
+        let message = match kind {
+            1 => {
+                let group = GroupId(reader.u32("group")?);
+                return Ok(PeerMessage::Raft(group, Box::new(wire::decode(reader.0)?)));
+            }
+            2 => read_append(&mut reader)?,
+            3 => read_applied(&mut reader)?,
+            4 => {
+                let (group, stream) = read_stream(&mut reader)?;
+                let expected = StreamSeq(reader.u64("expected")?);
+                let leader = Some(NodeId(reader.u64("leader")?)).filter(|leader| leader.0 != 0);
+                PeerMessage::StreamReject { group, stream, expected, leader }
+            }
+            5 => {
+                let group = GroupId(reader.u32("group")?);
+                let mut items = Vec::new();
+                for _ in 0..reader.count(32, "delivery count")? {
+                    let conn = ConnId(reader.u64("connection")?);
+                    let session = SessionId(reader.u64("session")?);
+                    items.push((conn, session, read_delivery(&mut reader)?));
+                }
+                PeerMessage::Deliver { group, items }
+            }
+            6 => PeerMessage::Resync {
+                group: GroupId(reader.u32("group")?),
+                session: SessionId(reader.u64("session")?),
+                from: DeliverySeq(reader.u64("delivery")?),
+            },
+            7 => PeerMessage::CloseConn {
+                incarnation: Incarnation(reader.u64("incarnation")?),
+                conn: ConnId(reader.u64("connection")?),
+                reason: reader.u8("reason")?,
+            },
+            8 => PeerMessage::ConnClosed {
+                incarnation: Incarnation(reader.u64("incarnation")?),
+                conn: ConnId(reader.u64("connection")?),
+            },
+            9 => PeerMessage::LeaseRequest {
+                incarnation: Incarnation(reader.u64("incarnation")?),
+                sent_ms: reader.u64("time")?,
+                applied: LogIndex(reader.u64("applied")?),
+            },
+            10 => PeerMessage::LeaseGrant {
+                incarnation: Incarnation(reader.u64("incarnation")?),
+                sent_ms: reader.u64("time")?,
+            },
+            11 => PeerMessage::ControlApplied(LogIndex(reader.u64("applied")?)),
+            12 => PeerMessage::Barrier(LogIndex(reader.u64("applied")?)),
+            13 => PeerMessage::RetainedQuery {
+                group: GroupId(reader.u32("group")?),
+                query: reader.u64("query")?,
+                filter: read_text(&mut reader, "filter")
+                    .and_then(|text| TopicFilter::new(text).map_err(|_| Malformed("filter")))?,
+                after: read_topic(&mut reader)?,
+            },
+            14 => {
+                let query = reader.u64("query")?;
+                let mut messages = Vec::new();
+                for _ in 0..reader.count(5, "message count")? {
+                    messages.push((reader.bytes("message")?, read_expiry(&mut reader)?));
+                }
+                PeerMessage::RetainedPage { query, messages, next: read_topic(&mut reader)? }
+            }
+            15 => {
+                let message = Message::decode(&reader.0).map_err(|_| Malformed("message"))?;
+                return Ok(PeerMessage::Forward(Arc::new(DirectMessage { message })));
+            }
+            _ => return Err(Malformed("frame kind")),
+        };
+        reader.finish("trailing bytes in a frame")?;
+        Ok(message)
+    }
+}
+
+fn put_stream(out: &mut BytesMut, group: GroupId, stream: StreamId) {
+    out.put_u32_le(group.0);
+    match stream {
+        StreamId::Node(node, incarnation) => {
+            out.put_u8(0);
+            out.put_u64_le(node.0);
+            out.put_u64_le(incarnation.0);
+        }
+        StreamId::Group(group) => {
+            out.put_u8(1);
+            out.put_u32_le(group.0);
+        }
+    }
+}
+
+fn read_stream(reader: &mut Reader) -> Result<(GroupId, StreamId), Malformed> {
+    let group = GroupId(reader.u32("group")?);
+    let stream = match reader.u8("stream kind")? {
+        0 => StreamId::Node(NodeId(reader.u64("node")?), Incarnation(reader.u64("incarnation")?)),
+        1 => StreamId::Group(GroupId(reader.u32("source group")?)),
+        _ => return Err(Malformed("stream kind")),
+    };
+    Ok((group, stream))
+}
+
+fn read_append(reader: &mut Reader) -> Result<PeerMessage, Malformed> {
+    let (group, stream) = read_stream(reader)?;
+    let first = StreamSeq(reader.u64("first")?);
+    let confirmed = StreamSeq(reader.u64("confirmed")?);
+    let mut commands = Vec::new();
+    for _ in 0..reader.count(4, "command count")? {
+        commands.push(reader.bytes("command")?);
+    }
+    Ok(PeerMessage::StreamAppend { group, stream, first, confirmed, commands })
+}
+
+fn read_applied(reader: &mut Reader) -> Result<PeerMessage, Malformed> {
+    let (group, stream) = read_stream(reader)?;
+    let applied = StreamSeq(reader.u64("applied")?);
+    let mut replies = Vec::new();
+    for _ in 0..reader.count(12, "reply count")? {
+        let seq = StreamSeq(reader.u64("reply position")?);
+        let encoded = reader.bytes("reply")?;
+        replies.push((seq, Reply::decode(&encoded).map_err(|_| Malformed("reply"))?));
+    }
+    Ok(PeerMessage::StreamApplied { group, stream, applied, replies })
+}
+
+fn put_delivery(out: &mut BytesMut, delivery: &SessionDelivery) {
+    out.put_u64_le(delivery.seq.0);
+    out.put_u16_le(delivery.packet_id.get());
+    out.put_u8(delivery.qos as u8 | u8::from(delivery.retain) << 2 | u8::from(delivery.dup) << 3);
+    put_expiry(out, delivery.expiry_s);
+    put_count(out, delivery.identifiers.len());
+    for identifier in &delivery.identifiers {
+        out.put_u32_le(*identifier);
+    }
+    let mut encoded = BytesMut::with_capacity(delivery.message.payload.len() + 128);
+    delivery.message.encode(&mut encoded);
+    put_bytes(out, &encoded);
+}
+
+fn read_delivery(reader: &mut Reader) -> Result<SessionDelivery, Malformed> {
+    let seq = DeliverySeq(reader.u64("delivery")?);
+    let low = reader.u8("packet identifier")?;
+    let high = reader.u8("packet identifier")?;
+    let packet_id = PacketId::new(u16::from_le_bytes([low, high])).ok_or(Malformed("packet identifier"))?;
+    let flags = reader.u8("delivery flags")?;
+    let qos = match flags & 3 {
+        0 => QoS::AtMostOnce,
+        1 => QoS::AtLeastOnce,
+        2 => QoS::ExactlyOnce,
+        _ => return Err(Malformed("delivery flags")),
+    };
+    let expiry_s = read_expiry(reader)?;
+    let mut identifiers = Vec::new();
+    for _ in 0..reader.count(4, "identifier count")? {
+        identifiers.push(reader.u32("identifier")?);
+    }
+    let body = reader.bytes("message")?;
+    let message = Message::decode(&body).map_err(|_| Malformed("message"))?;
+    Ok(SessionDelivery {
+        seq,
+        packet_id,
+        qos,
+        retain: flags & 4 != 0,
+        dup: flags & 8 != 0,
+        identifiers,
+        expiry_s,
+        message,
+    })
+}
+
+fn put_expiry(out: &mut BytesMut, expiry_s: Option<u32>) {
+    match expiry_s {
+        None => out.put_u8(0),
+        Some(seconds) => {
+            out.put_u8(1);
+            out.put_u32_le(seconds);
+        }
+    }
+}
+
+fn read_expiry(reader: &mut Reader) -> Result<Option<u32>, Malformed> {
+    if reader.u8("expiry flag")? == 0 { Ok(None) } else { reader.u32("expiry").map(Some) }
+}
+
+fn put_topic(out: &mut BytesMut, topic: Option<&TopicName>) {
+    put_bytes(out, topic.map_or(b"", |topic| topic.as_str().as_bytes()));
+}
+
+fn read_topic(reader: &mut Reader) -> Result<Option<TopicName>, Malformed> {
+    let text = read_text(reader, "topic")?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    TopicName::new(text).map(Some).map_err(|_| Malformed("topic"))
+}
+
+fn read_text(reader: &mut Reader, what: &'static str) -> Result<Text, Malformed> {
+    Text::new(reader.bytes(what)?).map_err(|_| Malformed(what))
 }

@@ -1,0 +1,471 @@
+//! Everything that happens on behalf of one client connection on its node.
+//!
+//! Owns: [`Client`]: the protocol machine of the connection, its session policy, the order of its acknowledgements,
+//! and the session itself when it ends with the connection (transient). Does not: read or write sockets, replicate,
+//! know other connections.
+//! Invariants: nothing that promises something is sent while the node's lease has passed; what is withheld leaves in
+//! order when the lease is back; `Closed` is asked once per `Connect`, and nothing is acknowledged after it.
+//! Limits: `limits`, and [`ClientConfig`]. Spec: MQTT 5, 3.1, 3.2, 3.14, 4.1.
+//! See: docs/decisions/0001-session-homed-partitions.md, docs/decisions/0008-takeover-waits-for-a-lease.md.
+
+use core::time::Duration;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use quorate_codec::{Connect, PacketId, ProtocolVersion, ReasonCode, Text, TopicFilter};
+use quorate_connection::{Accept, Connection, Event};
+use quorate_state::command::{SessionExpiry, SubscribeFilter};
+use quorate_state::effect::DropReason;
+use quorate_state::hash::client_hash;
+use quorate_state::{Incarnation, Owner};
+
+use crate::durable::Durable;
+use crate::edge::{ClientEvent, ClientOutput, ClientRequest, DirectDelivery, LocalChange};
+use crate::routing::Routing;
+use direct::Outgoing;
+use publish::Publishing;
+use subscribe::Subscribing;
+
+mod direct;
+pub mod limits;
+mod publish;
+mod subscribe;
+
+use limits::{CLIENT_ID_BYTES_MAX, PUBLISHES_PENDING_MAX, RETRY_AFTER, SUBSCRIBES_PENDING_MAX};
+
+/// What holds for all client connections of a node.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// Limits and capabilities of the protocol machine.
+    pub connection: quorate_connection::Config,
+    /// Longest session expiry granted, in seconds; `u32::MAX` grants sessions that never expire.
+    pub session_expiry_max_s: u32,
+    /// Most QoS 1 messages inflight to a client, whatever Receive Maximum it announces. At least 1.
+    pub inflight_max: u16,
+    /// Messages that wait for the window of a transient session; beyond, the newest are dropped and counted.
+    pub direct_queue_messages_max: usize,
+    /// Bytes of such messages.
+    pub direct_queue_bytes_max: usize,
+    /// Subscriptions per session.
+    pub subscriptions_max: usize,
+    /// Partitions of the cluster.
+    pub partitions: u32,
+    /// Whether a client may connect without a user name.
+    pub anonymous_allowed: bool,
+}
+
+/// What a client needs to know of its node in every call. The three are to be read together: an incarnation that was
+/// declared dead never sees a lease again, even if the node has a new one.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// Routes and local subscriptions.
+    pub routing: &'a Routing,
+    /// From this time on, nothing is acknowledged.
+    pub lease_until: Duration,
+    /// The node's incarnation that holds the lease.
+    pub incarnation: Incarnation,
+}
+
+/// One client connection. Sans IO, like the machine within: `handle_*` take input with `now`; after each, the shell
+/// carries out `ClientOutput`, writes [`Client::output`] and asks [`Client::poll_timeout`].
+#[derive(Debug)]
+pub struct Client {
+    owner: Owner,
+    config: Arc<ClientConfig>,
+    connection: Connection,
+    phase: Phase,
+    /// Hash of the client identifier; 0 before CONNECT.
+    client_hash: u64,
+    publishing: Publishing,
+    subscribing: Subscribing,
+    outgoing: Outgoing,
+    /// PUBACKs for the durable session that the node has not been told of yet.
+    acknowledged: Vec<PacketId>,
+    /// What the node said while fenced, from the first event that makes a promise on.
+    withheld: VecDeque<ClientEvent>,
+    /// When to look again whether what waits may go on.
+    retry_at: Option<Duration>,
+}
+
+/// How far the connection has come.
+#[derive(Debug)]
+enum Phase {
+    /// No CONNECT yet.
+    Opening,
+    /// The node was asked to connect.
+    Requested {
+        /// Client identifier for CONNACK, when the client sent none.
+        assigned: Option<Text>,
+    },
+    /// CONNACK was sent.
+    Open {
+        /// The session ends with the connection.
+        transient: bool,
+    },
+    /// Nothing more is acknowledged.
+    Closed,
+}
+
+impl Client {
+    /// A connection that was just accepted. `owner` is unique in the cluster for ever: client identifiers are
+    /// assigned from it.
+    #[must_use]
+    pub fn new(owner: Owner, config: Arc<ClientConfig>, now: Duration) -> Client {
+        let connection = Connection::new(config.connection.clone(), now);
+        Client {
+            owner,
+            config,
+            connection,
+            phase: Phase::Opening,
+            client_hash: 0,
+            publishing: Publishing::default(),
+            subscribing: Subscribing::default(),
+            outgoing: Outgoing::default(),
+            acknowledged: Vec::new(),
+            withheld: VecDeque::new(),
+            retry_at: None,
+        }
+    }
+
+    /// Bytes came from the client.
+    pub fn handle_bytes(
+        &mut self,
+        input: &mut BytesMut,
+        context: &Context<'_>,
+        out: &mut ClientOutput,
+        now: Duration,
+    ) {
+        self.release(context, out, now);
+        self.connection.handle_bytes(input, now);
+        self.obey_connection(context, out, now);
+        self.finish_call(context, out, now);
+    }
+
+    /// The node answers, or has something for the client.
+    pub fn handle_event(
+        &mut self,
+        event: ClientEvent,
+        context: &Context<'_>,
+        out: &mut ClientOutput,
+        now: Duration,
+    ) {
+        self.release(context, out, now);
+        if self.must_withhold(&event, context, now) {
+            self.withheld.push_back(event);
+        } else {
+            self.obey_node(event, out, now);
+        }
+        self.obey_connection(context, out, now);
+        self.finish_call(context, out, now);
+    }
+
+    /// A message reached this connection directly. Dropped and counted when the session cannot take it.
+    pub fn handle_direct(
+        &mut self,
+        delivery: DirectDelivery,
+        context: &Context<'_>,
+        out: &mut ClientOutput,
+        now: Duration,
+    ) {
+        self.release(context, out, now);
+        match self.phase {
+            Phase::Open { .. } => self.deliver_direct(delivery, out, now),
+            Phase::Opening | Phase::Requested { .. } | Phase::Closed => out.dropped.push((DropReason::SessionEnded, 1)),
+        }
+        self.finish_call(context, out, now);
+    }
+
+    /// The time of [`Client::poll_timeout`] has come. Harmless when called early.
+    pub fn handle_timeout(&mut self, context: &Context<'_>, out: &mut ClientOutput, now: Duration) {
+        self.release(context, out, now);
+        self.connection.handle_timeout(now);
+        self.obey_connection(context, out, now);
+        self.finish_call(context, out, now);
+    }
+
+    /// The client is gone without DISCONNECT.
+    pub fn handle_eof(&mut self, context: &Context<'_>, out: &mut ClientOutput, now: Duration) {
+        self.connection.handle_eof();
+        self.obey_connection(context, out, now);
+        self.finish_call(context, out, now);
+    }
+
+    /// When to call [`Client::handle_timeout`] at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let keep_alive = self.connection.poll_timeout();
+        [keep_alive, self.retry_at].into_iter().flatten().min()
+    }
+
+    /// Bytes to write to the client; the shell takes out what it has written.
+    pub fn output(&mut self) -> &mut BytesMut {
+        self.connection.output()
+    }
+
+    /// Whether the connection is over: write what is left and close the socket.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.connection.is_closed()
+    }
+
+    /// Whether bytes of the client are welcome. While not, the shell leaves them in the socket.
+    #[must_use]
+    pub fn wants_read(&self) -> bool {
+        self.connection.wants_read()
+            && !self.is_slow()
+            && self.publishing.waiting() < PUBLISHES_PENDING_MAX
+            && self.subscribing.waiting() < SUBSCRIBES_PENDING_MAX
+    }
+
+    /// The connection.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    fn fenced(&self, context: &Context<'_>, now: Duration) -> bool {
+        now >= context.lease_until || context.incarnation != self.owner.incarnation
+    }
+
+    fn is_transient(&self) -> bool {
+        matches!(self.phase, Phase::Open { transient: true })
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Closed)
+    }
+
+    /// Lets go what was withheld, when the lease is back.
+    fn release(&mut self, context: &Context<'_>, out: &mut ClientOutput, now: Duration) {
+        while !self.fenced(context, now) {
+            let Some(event) = self.withheld.pop_front() else { break };
+            self.obey_node(event, out, now);
+        }
+    }
+
+    /// What makes a promise waits for the lease; so does what came after it, except what ends the connection.
+    fn must_withhold(&self, event: &ClientEvent, context: &Context<'_>, now: Duration) -> bool {
+        match event {
+            ClientEvent::Refused(_) | ClientEvent::Close(_) => false,
+            // Settled in order, and not while fenced: see `settle_publishes`.
+            ClientEvent::PublishApplied { .. } => false,
+            ClientEvent::Connected { .. } | ClientEvent::Subscribed { .. } | ClientEvent::Unsubscribed { .. } => {
+                self.fenced(context, now) || !self.withheld.is_empty()
+            }
+            ClientEvent::Deliver(_) | ClientEvent::Retained { .. } => !self.withheld.is_empty(),
+        }
+    }
+
+    fn obey_node(&mut self, event: ClientEvent, out: &mut ClientOutput, now: Duration) {
+        if self.is_over() {
+            return;
+        }
+        match event {
+            ClientEvent::Connected { session_present, expiry, subscriptions, .. } => {
+                self.connected(&session_present, expiry, subscriptions, out, now);
+            }
+            ClientEvent::Refused(reason) => self.refuse_connect(reason, out),
+            ClientEvent::PublishApplied { number, rejected } => self.publish_applied(number, rejected),
+            ClientEvent::Subscribed { packet_id, reasons } => self.subscribed(packet_id.into_inner(), &reasons, out),
+            ClientEvent::Unsubscribed { packet_id, existed } => self.unsubscribed(packet_id.into_inner(), existed),
+            ClientEvent::Deliver(delivery) => self.deliver_session(delivery, out),
+            ClientEvent::Retained { qos, identifier, expiry_s, message } => {
+                self.deliver_retained(qos, identifier, expiry_s, message, out, now);
+            }
+            ClientEvent::Close(reason) => self.close(reason, out),
+        }
+    }
+
+    fn obey_connection(&mut self, context: &Context<'_>, out: &mut ClientOutput, now: Duration) {
+        while let Some(event) = self.connection.poll_event() {
+            if self.is_over() {
+                continue;
+            }
+            match event {
+                Event::Connect(connect) => self.connect(&connect, context, out, now),
+                Event::Publish { publish, topic, token } => self.publish(publish, topic, token, context, out, now),
+                Event::Acknowledged(packet_id) => self.delivery_acknowledged(packet_id),
+                Event::Subscribe(subscribe) => self.subscribe(&subscribe, out),
+                Event::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe, out),
+                Event::Closed { expiry_s } => {
+                    let expiry = expiry_s.map(|seconds| self.capped(expiry_of_seconds(seconds)));
+                    self.finish(expiry, out);
+                }
+            }
+        }
+    }
+
+    /// What every call ends with.
+    fn finish_call(&mut self, context: &Context<'_>, out: &mut ClientOutput, now: Duration) {
+        self.retry_at = None;
+        if self.is_over() {
+            return;
+        }
+        self.settle_publishes(context, out, now);
+        self.pump(out, now);
+        self.report_acknowledged(out);
+        let waits_for_lease = !self.withheld.is_empty() || self.publishing.waits_for_lease();
+        if waits_for_lease || self.waits_for_output() {
+            self.retry_at = Some(now + RETRY_AFTER);
+        }
+    }
+
+    fn report_acknowledged(&mut self, out: &mut ClientOutput) {
+        if !self.acknowledged.is_empty() {
+            let packet_ids = std::mem::take(&mut self.acknowledged);
+            out.requests.push(ClientRequest::Acknowledged { packet_ids });
+        }
+    }
+
+    /// CONNECT was read.
+    fn connect(&mut self, connect: &Connect, context: &Context<'_>, out: &mut ClientOutput, now: Duration) {
+        if self.fenced(context, now) {
+            return self.refuse_connect(ReasonCode::SERVER_UNAVAILABLE, out);
+        }
+        if let Some(reason) = self.refusal_of(connect) {
+            return self.refuse_connect(reason, out);
+        }
+        let assigned = connect.client_id.as_str().is_empty().then(|| self.assigned_client_id());
+        let client_id = assigned.clone().unwrap_or_else(|| own_text(&connect.client_id));
+        self.client_hash = client_hash(client_id.as_str());
+        self.phase = Phase::Requested { assigned };
+        out.requests.push(ClientRequest::Connect {
+            client_id,
+            clean_start: connect.clean_start,
+            expiry: self.capped(requested_expiry(connect)),
+            receive_max: connect.receive_max.map_or(u16::MAX, u16::from).min(self.config.inflight_max),
+            principal: connect.username.as_ref().map(own_text).unwrap_or_default(),
+        });
+    }
+
+    /// Why a CONNECT is against the policy; `None` when it is not.
+    fn refusal_of(&self, connect: &Connect) -> Option<ReasonCode> {
+        let client_id = connect.client_id.as_str();
+        let must_have_id = match connect.version {
+            ProtocolVersion::V31 => true,
+            ProtocolVersion::V311 => !connect.clean_start, // [MQTT-3.1.3-8]
+            ProtocolVersion::V5 => false,
+        };
+        let missing = client_id.is_empty() && must_have_id;
+        if missing || client_id.len() > CLIENT_ID_BYTES_MAX || client_id.chars().any(char::is_control) {
+            return Some(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID);
+        }
+        let anonymous = connect.username.is_none();
+        (anonymous && !self.config.anonymous_allowed).then_some(ReasonCode::NOT_AUTHORIZED)
+    }
+
+    /// [MQTT-3.1.3-6, MQTT-3.1.3-7] unique, because no connection ever has the same owner.
+    fn assigned_client_id(&self) -> Text {
+        let Owner { node, incarnation, conn } = self.owner;
+        text(&format!("auto-{node}-{incarnation}-{conn}"))
+    }
+
+    /// The session is this connection's: CONNACK.
+    fn connected(
+        &mut self,
+        session_present: &Durable<bool>,
+        expiry: SessionExpiry,
+        subscriptions: Vec<SubscribeFilter>,
+        out: &mut ClientOutput,
+        now: Duration,
+    ) {
+        let Phase::Requested { assigned } = &mut self.phase else { return };
+        let assigned = assigned.take();
+        // A session that was made to outlive its connection stays with its partition, even when it ends now with this
+        // one; a session made to end with its connection is never present.
+        let transient = expiry == SessionExpiry::AtClose && !session_present.get();
+        self.phase = Phase::Open { transient };
+        self.resume_subscriptions(subscriptions, out);
+        let accept = Accept {
+            session_present: *session_present.get(),
+            session_expiry_s: seconds_of_expiry(expiry),
+            assigned_client_id: assigned,
+        };
+        self.connection.accept(accept, now);
+    }
+
+    fn refuse_connect(&mut self, reason: ReasonCode, out: &mut ClientOutput) {
+        self.connection.refuse(reason);
+        self.finish(None, out);
+    }
+
+    fn close(&mut self, reason: ReasonCode, out: &mut ClientOutput) {
+        self.connection.close(reason);
+        self.finish(None, out);
+    }
+
+    /// The connection is over, whatever the cause: from here on nothing is acknowledged.
+    fn finish(&mut self, expiry: Option<SessionExpiry>, out: &mut ClientOutput) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Closed);
+        self.publishing.clear();
+        self.withheld.clear();
+        let dropped = self.outgoing.clear();
+        if dropped > 0 {
+            out.dropped.push((DropReason::SessionEnded, dropped));
+        }
+        if self.subscribing.has_local() {
+            out.local.push(LocalChange::RemoveAll);
+        }
+        self.subscribing.clear();
+        match phase {
+            Phase::Requested { .. } | Phase::Open { .. } => {
+                self.report_acknowledged(out);
+                out.requests.push(ClientRequest::Closed { expiry });
+            }
+            Phase::Opening | Phase::Closed => {}
+        }
+    }
+
+    fn capped(&self, expiry: SessionExpiry) -> SessionExpiry {
+        match (expiry, self.config.session_expiry_max_s) {
+            (SessionExpiry::AtClose, _) | (_, 0) => SessionExpiry::AtClose,
+            (expiry, u32::MAX) => expiry,
+            (SessionExpiry::After(seconds), max) => SessionExpiry::After(seconds.min(max)),
+            (SessionExpiry::Never, max) => SessionExpiry::After(max),
+        }
+    }
+}
+
+/// How long the client wants its session to live [MQTT-3.1.2-23].
+fn requested_expiry(connect: &Connect) -> SessionExpiry {
+    match connect.version {
+        ProtocolVersion::V5 => expiry_of_seconds(connect.session_expiry_s.unwrap_or(0)),
+        // Clean Session 0 asks for a session that outlives the connection, without saying how long.
+        ProtocolVersion::V31 | ProtocolVersion::V311 if connect.clean_start => SessionExpiry::AtClose,
+        ProtocolVersion::V31 | ProtocolVersion::V311 => SessionExpiry::Never,
+    }
+}
+
+fn expiry_of_seconds(seconds: u32) -> SessionExpiry {
+    match seconds {
+        0 => SessionExpiry::AtClose,
+        u32::MAX => SessionExpiry::Never,
+        seconds => SessionExpiry::After(seconds),
+    }
+}
+
+fn seconds_of_expiry(expiry: SessionExpiry) -> u32 {
+    match expiry {
+        SessionExpiry::AtClose => 0,
+        SessionExpiry::After(seconds) => seconds,
+        SessionExpiry::Never => u32::MAX,
+    }
+}
+
+/// A copy with its own storage: what is kept must not keep the client's whole input in memory.
+fn own_text(shared: &Text) -> Text {
+    text(shared.as_str())
+}
+
+/// As [`own_text`].
+fn own_filter(shared: &TopicFilter) -> TopicFilter {
+    TopicFilter::new(text(shared.as_str())).expect("a copy of a valid filter is valid")
+}
+
+fn text(copied: &str) -> Text {
+    Text::parse(copied).expect("a copy of a text, and what is made of numbers, is valid")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,282 @@
+//! Messages on their way to the client: of its durable session, and those that reach the connection directly.
+//!
+//! Owns: the queue and the packet identifiers of a transient session; what of a durable session waits for the window.
+//! Does not: hold the queue of a durable session; choose its packet identifiers.
+//! Invariants: never two inflight messages on one packet identifier; QoS 1 messages leave in the order in which they
+//! came; every message dropped is counted with its reason.
+//! Limits: `ClientConfig::direct_queue_messages_max` and `direct_queue_bytes_max`, then the newest is dropped;
+//! OUTPUT_BYTES_MAX for a client that does not read. Spec: MQTT 5, 3.3.2.3.3, 4.3, 4.4, 4.9.
+
+use core::time::Duration;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use quorate_codec::{PacketId, QoS};
+use quorate_connection::{Delivery, NotSent};
+use quorate_state::Message;
+use quorate_state::effect::DropReason;
+
+use super::Client;
+use super::limits::{OUTPUT_BYTES_MAX, QUEUED_MESSAGE_OVERHEAD_BYTES};
+use crate::edge::{ClientOutput, DirectDelivery, DirectMessage, SessionDelivery};
+
+/// What waits to be sent, and what a transient session has inflight.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    /// QoS 1 messages of a transient session.
+    queue: VecDeque<Queued>,
+    queue_bytes: usize,
+    packet_ids: PacketIds,
+    /// Messages of the durable session that found the window full. Its partition keeps to the same window, so this
+    /// is empty but for a client whose window shrank.
+    waiting: VecDeque<SessionDelivery>,
+}
+
+/// A message and how it is to be delivered.
+#[derive(Debug)]
+struct Queued {
+    qos: QoS,
+    retain: bool,
+    identifiers: Vec<u32>,
+    /// Remaining lifetime in seconds at `since`.
+    expiry_s: Option<u32>,
+    since: Duration,
+    message: Arc<DirectMessage>,
+}
+
+impl Queued {
+    fn bytes(&self) -> usize {
+        let message = &self.message.message;
+        let variable = message.topic.as_str().len() + message.properties.len() + message.payload.len();
+        variable + QUEUED_MESSAGE_OVERHEAD_BYTES
+    }
+
+    /// Remaining lifetime: [MQTT-3.3.2-6] the time waited here is taken off. `Err` when it has passed.
+    fn expiry_left(&self, now: Duration) -> Result<Option<u32>, Expired> {
+        let Some(expiry_s) = self.expiry_s else { return Ok(None) };
+        let waited = now.saturating_sub(self.since);
+        let lifetime = Duration::from_secs(u64::from(expiry_s));
+        if waited > Duration::ZERO && waited >= lifetime {
+            return Err(Expired);
+        }
+        let waited_s = u32::try_from(waited.as_secs()).unwrap_or(u32::MAX);
+        Ok(Some(expiry_s.saturating_sub(waited_s)))
+    }
+}
+
+struct Expired;
+
+impl Outgoing {
+    /// Whether messages wait for room in the output rather than for the client.
+    pub(super) fn waits_for_output(&self) -> bool {
+        !self.queue.is_empty() || !self.waiting.is_empty()
+    }
+
+    /// Forgets everything; how many messages that were.
+    pub(super) fn clear(&mut self) -> u64 {
+        let dropped = self.queue.len() as u64;
+        *self = Outgoing::default();
+        dropped
+    }
+}
+
+impl Client {
+    /// A message that matched subscriptions of this connection, past its partition.
+    pub(super) fn deliver_direct(&mut self, delivery: DirectDelivery, out: &mut ClientOutput, now: Duration) {
+        let DirectDelivery { qos, retain, identifiers, message } = delivery;
+        let expiry_s = message.message.expiry_s;
+        self.offer(Queued { qos, retain, identifiers, expiry_s, since: now, message }, out, now);
+    }
+
+    /// A retained message for a new subscription: sent with RETAIN set [MQTT-3.3.1-8].
+    pub(super) fn deliver_retained(
+        &mut self,
+        qos: QoS,
+        identifier: Option<u32>,
+        expiry_s: Option<u32>,
+        message: Message,
+        out: &mut ClientOutput,
+        now: Duration,
+    ) {
+        let message = Arc::new(DirectMessage { message });
+        let identifiers = identifier.into_iter().collect();
+        self.offer(Queued { qos, retain: true, identifiers, expiry_s, since: now, message }, out, now);
+    }
+
+    /// A message of the durable session.
+    pub(super) fn deliver_session(&mut self, delivery: SessionDelivery, out: &mut ClientOutput) {
+        if self.outgoing.waiting.is_empty() {
+            self.send_session(delivery, out);
+        } else {
+            self.outgoing.waiting.push_back(delivery);
+        }
+    }
+
+    /// The client acknowledged a message.
+    pub(super) fn delivery_acknowledged(&mut self, packet_id: PacketId) {
+        if !self.outgoing.packet_ids.release(packet_id) {
+            self.acknowledged.push(packet_id);
+        }
+    }
+
+    /// Sends what waits, as far as window and output allow.
+    pub(super) fn pump(&mut self, out: &mut ClientOutput, now: Duration) {
+        while !self.outgoing.waiting.is_empty() && self.connection.inflight_room() > 0 {
+            let Some(delivery) = self.outgoing.waiting.pop_front() else { return };
+            self.send_session(delivery, out);
+        }
+        while !self.outgoing.queue.is_empty() && self.has_window() {
+            let Some(queued) = self.outgoing.queue.pop_front() else { return };
+            self.outgoing.queue_bytes -= queued.bytes();
+            self.send_queued(&queued, out, now);
+        }
+    }
+
+    /// Whether a transient session may send one more QoS 1 message.
+    fn has_window(&mut self) -> bool {
+        self.connection.inflight_room() > 0
+            && self.outgoing.packet_ids.in_use.len() < usize::from(self.config.inflight_max)
+            && !self.is_slow()
+    }
+
+    /// Whether the client leaves more unread than it may.
+    pub(super) fn is_slow(&self) -> bool {
+        self.connection.output_bytes() > OUTPUT_BYTES_MAX
+    }
+
+    /// Sends a message, or queues it, or drops and counts it.
+    fn offer(&mut self, mut queued: Queued, out: &mut ClientOutput, now: Duration) {
+        if !self.is_transient() {
+            // The packet identifiers of a durable session are its partition's to give.
+            queued.qos = QoS::AtMostOnce;
+        }
+        if queued.qos == QoS::AtMostOnce {
+            if self.is_slow() {
+                out.dropped.push((DropReason::QueueBytes, 1));
+            } else {
+                self.send_queued(&queued, out, now);
+            }
+            return;
+        }
+        if self.outgoing.queue.is_empty() && self.has_window() {
+            self.send_queued(&queued, out, now);
+            return;
+        }
+        let bytes = queued.bytes();
+        if self.outgoing.queue.len() >= self.config.direct_queue_messages_max {
+            out.dropped.push((DropReason::QueueMessages, 1));
+        } else if self.outgoing.queue_bytes + bytes > self.config.direct_queue_bytes_max {
+            out.dropped.push((DropReason::QueueBytes, 1));
+        } else {
+            self.outgoing.queue_bytes += bytes;
+            self.outgoing.queue.push_back(queued);
+        }
+    }
+
+    fn send_queued(&mut self, queued: &Queued, out: &mut ClientOutput, now: Duration) {
+        let Ok(expiry_s) = queued.expiry_left(now) else {
+            out.dropped.push((DropReason::MessageExpired, 1));
+            return;
+        };
+        let packet_id = match queued.qos {
+            QoS::AtMostOnce => None,
+            QoS::AtLeastOnce | QoS::ExactlyOnce => {
+                Some(self.outgoing.packet_ids.acquire().expect("the window is smaller than the identifiers"))
+            }
+        };
+        let message = &queued.message.message;
+        let sent = self.connection.deliver(&delivery(
+            message,
+            packet_id,
+            false,
+            queued.retain,
+            &queued.identifiers,
+            expiry_s,
+        ));
+        if let Err(not_sent) = sent {
+            if let Some(packet_id) = packet_id {
+                self.outgoing.packet_ids.release(packet_id);
+            }
+            let reason = match not_sent {
+                NotSent::TooLarge => DropReason::PacketTooLarge,
+                NotSent::WindowFull => DropReason::QueueMessages,
+                NotSent::Closed => DropReason::SessionEnded,
+            };
+            out.dropped.push((reason, 1));
+        }
+    }
+
+    fn send_session(&mut self, session: SessionDelivery, out: &mut ClientOutput) {
+        let sent = self.connection.deliver(&delivery(
+            &session.message,
+            Some(session.packet_id),
+            session.dup,
+            session.retain,
+            &session.identifiers,
+            session.expiry_s,
+        ));
+        match sent {
+            Ok(()) | Err(NotSent::Closed) => {}
+            Err(NotSent::TooLarge) => {
+                // [MQTT-3.1.2-25] as if it had been delivered: the session goes on with the next one.
+                out.dropped.push((DropReason::PacketTooLarge, 1));
+                self.acknowledged.push(session.packet_id);
+            }
+            Err(NotSent::WindowFull) => self.outgoing.waiting.push_front(session),
+        }
+    }
+}
+
+/// Packet identifiers of a transient session, given in turn.
+#[derive(Debug, Default)]
+struct PacketIds {
+    last: u16,
+    in_use: BTreeSet<PacketId>,
+}
+
+impl PacketIds {
+    /// The next free one; `None` when all are in use.
+    fn acquire(&mut self) -> Option<PacketId> {
+        for _ in 0..=self.in_use.len() {
+            self.last = if self.last == u16::MAX { 1 } else { self.last + 1 };
+            let packet_id = PacketId::new(self.last)?;
+            if self.in_use.insert(packet_id) {
+                return Some(packet_id);
+            }
+        }
+        None
+    }
+
+    /// Whether it was in use.
+    fn release(&mut self, packet_id: PacketId) -> bool {
+        self.in_use.remove(&packet_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packet_ids_wrap_around_and_skip_those_in_use() {
+        let mut ids = PacketIds { last: u16::MAX - 2, in_use: BTreeSet::new() };
+        let taken: Vec<u16> = (0..4).map(|_| ids.acquire().unwrap().get()).collect();
+        assert_eq!(taken, [65_534, 65_535, 1, 2]);
+        ids.last = u16::MAX - 2;
+        assert!(ids.release(PacketId::new(1).unwrap()));
+        assert_eq!(ids.acquire().unwrap().get(), 1);
+        assert_eq!(ids.acquire().unwrap().get(), 3);
+    }
+
+    #[test]
+    fn packet_ids_all_in_use_gives_none() {
+        let mut ids = PacketIds::default();
+        let taken: BTreeSet<PacketId> = (0..65_535).map(|_| ids.acquire().unwrap()).collect();
+        assert_eq!(taken.len(), 65_535);
+        assert_eq!(ids.acquire(), None);
+        assert!(ids.release(PacketId::new(777).unwrap()));
+        assert!(!ids.release(PacketId::new(777).unwrap()));
+        assert_eq!(ids.acquire(), PacketId::new(777));
+        assert_eq!(ids.acquire(), None);
+    }
+}

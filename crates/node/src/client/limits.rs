@@ -1,0 +1,25 @@
+//! Limits of one client connection on its node, each with its reason.
+
+use core::time::Duration;
+
+/// Bytes waiting to be written to a client from which on it counts as slow: QoS 0 messages for it are dropped,
+/// QoS 1 messages of a transient session stay in its queue, and nothing more is read from it. The output of a
+/// connection is bounded by this, one message, and its window of QoS 1 messages.
+pub const OUTPUT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Client identifiers are replicated and held on every replica; 1 KiB is far beyond what clients use.
+pub const CLIENT_ID_BYTES_MAX: usize = 1024;
+
+/// SUBSCRIBE and UNSUBSCRIBE packets of one connection that wait for the cluster. From here on, nothing more is read
+/// from the client until one is answered.
+pub const SUBSCRIBES_PENDING_MAX: usize = 64;
+
+/// QoS 1 publishes of one connection that wait for their acknowledgement. A client of MQTT 5 is held to the Receive
+/// Maximum announced to it; from clients of 3.x, nothing more is read.
+pub const PUBLISHES_PENDING_MAX: usize = 65_535;
+
+/// How soon a connection looks again whether the lease is back or a slow client has read, when nothing else wakes it.
+pub const RETRY_AFTER: Duration = Duration::from_millis(50);
+
+/// What a queued message counts besides its topic, payload and properties.
+pub const QUEUED_MESSAGE_OVERHEAD_BYTES: usize = 128;

@@ -1,0 +1,243 @@
+//! The publishes of one connection: routed, made durable where they must be, handed over, acknowledged in order.
+//!
+//! Owns: the QoS 1 publishes between their arrival and their PUBACK. Does not: match topics, replicate.
+//! Invariants: PUBACK with success needs an [`Ack`], which only the report of a commit or the hand-over to the direct
+//! receivers can make; PUBACKs leave in the order of the publishes [MQTT-4.6.0-2]; a direct receiver sees a QoS 1
+//! message only after all partitions that must store it have; nothing is routed or acknowledged while fenced.
+//! Limits: PUBLISHES_PENDING_MAX. Spec: MQTT 5, 3.3, 3.4, 4.3.2.
+
+use core::time::Duration;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_codec::{Publish, QoS, ReasonCode, TopicName};
+use quorate_connection::{Connection, PublishToken};
+use quorate_state::{Command, GroupId, Message};
+
+use super::{Client, Context};
+use crate::durable::Durable;
+use crate::edge::{ClientOutput, ClientRequest, DirectMessage, PublishNumber};
+use crate::routing::{RouteCache, RouteMatch, retained_partition};
+
+/// The publishes of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Publishing {
+    /// Number of the last publish that went to a partition or had to wait for one.
+    last: PublishNumber,
+    /// QoS 1 publishes that were routed, in order; numbers grow.
+    pending: VecDeque<Pending>,
+    /// QoS 1 publishes that arrived while fenced, in order: the routes may be stale.
+    held: VecDeque<(Publish, TopicName, PublishToken)>,
+    cache: RouteCache,
+}
+
+/// A routed QoS 1 publish.
+#[derive(Debug)]
+struct Pending {
+    number: PublishNumber,
+    token: PublishToken,
+    /// Partitions that have not answered yet.
+    outstanding: usize,
+    /// A partition's word that it has applied the publish.
+    proof: Option<Durable<PublishNumber>>,
+    /// A partition refused it.
+    rejected: Option<ReasonCode>,
+    /// What to hand over once all partitions have it.
+    direct: Option<(Arc<RouteMatch>, Arc<DirectMessage>)>,
+    /// Reason for PUBACK when all went well.
+    reason: ReasonCode,
+}
+
+/// Why a publish may be acknowledged with success.
+enum Ack {
+    /// Every partition that must store it has it.
+    Durable(Durable<PublishNumber>),
+    /// No partition must store it, and it was handed to its direct receivers.
+    HandedOver(HandedOver),
+}
+
+/// The proof that a message was handed to its direct receivers.
+struct HandedOver(());
+
+impl Publishing {
+    /// Publishes that wait for their acknowledgement.
+    pub(super) fn waiting(&self) -> usize {
+        self.pending.len() + self.held.len()
+    }
+
+    /// Whether publishes wait for the lease alone.
+    pub(super) fn waits_for_lease(&self) -> bool {
+        !self.held.is_empty() || self.pending.front().is_some_and(|first| first.outstanding == 0)
+    }
+
+    /// Drops everything: nothing will be acknowledged any more.
+    pub(super) fn clear(&mut self) {
+        self.pending.clear();
+        self.held.clear();
+    }
+
+    fn next_number(&mut self) -> PublishNumber {
+        self.last += 1;
+        self.last
+    }
+}
+
+impl Client {
+    /// PUBLISH was read. `token` is the promise of a PUBACK, for QoS 1.
+    pub(super) fn publish(
+        &mut self,
+        publish: Publish,
+        topic: TopicName,
+        token: Option<PublishToken>,
+        context: &Context<'_>,
+        out: &mut ClientOutput,
+        now: Duration,
+    ) {
+        match token {
+            None => self.publish_at_most_once(&publish, topic, context, out),
+            Some(token) if self.fenced(context, now) || !self.publishing.held.is_empty() => {
+                self.publishing.held.push_back((publish, topic, token));
+            }
+            Some(token) => self.publish_at_least_once(&publish, topic, token, context, out),
+        }
+    }
+
+    /// A partition has applied or refused a publish.
+    pub(super) fn publish_applied(&mut self, number: Durable<PublishNumber>, rejected: Option<ReasonCode>) {
+        // Publishes of QoS 0 that were to be retained have a number but nobody who waits for it.
+        let pending = &mut self.publishing.pending;
+        let Ok(at) = pending.binary_search_by_key(number.get(), |publish| publish.number) else { return };
+        let Some(publish) = pending.get_mut(at) else { return };
+        assert!(publish.outstanding > 0, "a partition answers a publish once");
+        publish.outstanding -= 1;
+        publish.proof = Some(number);
+        publish.rejected = publish.rejected.or(rejected);
+    }
+
+    /// Routes what was held and acknowledges what is complete, in order. Does nothing while fenced.
+    pub(super) fn settle_publishes(&mut self, context: &Context<'_>, out: &mut ClientOutput, now: Duration) {
+        if self.fenced(context, now) {
+            return;
+        }
+        while let Some((publish, topic, token)) = self.publishing.held.pop_front() {
+            self.publish_at_least_once(&publish, topic, token, context, out);
+        }
+        while self.publishing.pending.front().is_some_and(|first| first.outstanding == 0) {
+            let Some(first) = self.publishing.pending.pop_front() else { return };
+            let Pending { token, proof, rejected, direct, reason, .. } = first;
+            if let Some(rejected) = rejected {
+                refuse(&mut self.connection, token, rejected);
+                continue;
+            }
+            let handed_over = hand_over(direct.as_ref(), out);
+            let ack = proof.map_or(Ack::HandedOver(handed_over), Ack::Durable);
+            acknowledge(&mut self.connection, token, &ack, reason);
+        }
+    }
+
+    fn publish_at_most_once(
+        &mut self,
+        publish: &Publish,
+        topic: TopicName,
+        context: &Context<'_>,
+        out: &mut ClientOutput,
+    ) {
+        let route = self.publishing.cache.lookup(context.routing, topic.as_str());
+        if !publish.retain && !route.has_direct() {
+            return;
+        }
+        let message = self.message(publish, topic, QoS::AtMostOnce);
+        if publish.retain {
+            let group = retained_partition(message.topic.as_str(), self.config.partitions);
+            let command = encode_publish(&message, true, false);
+            let number = self.publishing.next_number();
+            out.requests.push(ClientRequest::Publish { number, targets: vec![(group, command)] });
+        }
+        if route.has_direct() {
+            hand_over(Some(&(route, Arc::new(DirectMessage { message }))), out);
+        }
+    }
+
+    fn publish_at_least_once(
+        &mut self,
+        publish: &Publish,
+        topic: TopicName,
+        token: PublishToken,
+        context: &Context<'_>,
+        out: &mut ClientOutput,
+    ) {
+        let route = self.publishing.cache.lookup(context.routing, topic.as_str());
+        let message = self.message(publish, topic, QoS::AtLeastOnce);
+        let targets = self.targets(&message, &route);
+        let number = self.publishing.next_number();
+        // [MQTT-3.4.2-1] 0x10 tells the publisher that nobody has subscribed.
+        let unmatched = route.is_empty() && !message.retain;
+        let reason = if unmatched { ReasonCode::NO_MATCHING_SUBSCRIBERS } else { ReasonCode::SUCCESS };
+        self.publishing.pending.push_back(Pending {
+            number,
+            token,
+            outstanding: targets.len(),
+            proof: None,
+            rejected: None,
+            direct: route.has_direct().then(|| (route, Arc::new(DirectMessage { message }))),
+            reason,
+        });
+        if !targets.is_empty() {
+            out.requests.push(ClientRequest::Publish { number, targets });
+        }
+    }
+
+    /// The partitions that must apply a QoS 1 message, each with its command. Encoded here, where many connections
+    /// work at once, and once per kind of command.
+    fn targets(&self, message: &Message, route: &RouteMatch) -> Vec<(GroupId, Bytes)> {
+        let mut targets = Vec::with_capacity(route.partitions.len() + usize::from(message.retain));
+        if !route.partitions.is_empty() {
+            let command = encode_publish(message, false, true);
+            targets.extend(route.partitions.iter().map(|group| (*group, command.clone())));
+        }
+        if message.retain {
+            let retained = retained_partition(message.topic.as_str(), self.config.partitions);
+            match targets.iter_mut().find(|(group, _)| *group == retained) {
+                Some((_, command)) => *command = encode_publish(message, true, true),
+                None => targets.push((retained, encode_publish(message, true, false))),
+            }
+        }
+        targets
+    }
+
+    fn message(&self, publish: &Publish, topic: TopicName, qos: QoS) -> Message {
+        let properties = publish.properties.as_deref();
+        Message {
+            topic,
+            qos,
+            retain: publish.retain,
+            expiry_s: properties.and_then(|properties| properties.message_expiry_s),
+            publisher: self.client_hash,
+            properties: properties.map(encode_properties).unwrap_or_default(),
+            payload: publish.payload.clone(),
+        }
+    }
+}
+
+/// Hands a message to its direct receivers, on this node and on others.
+fn hand_over(direct: Option<&(Arc<RouteMatch>, Arc<DirectMessage>)>, out: &mut ClientOutput) -> HandedOver {
+    if let Some((route, message)) = direct {
+        out.forwards.extend(route.nodes.iter().map(|node| (*node, Arc::clone(message))));
+        route.deliver(message, &mut out.direct);
+    }
+    HandedOver(())
+}
+
+/// The only way to a PUBACK with success.
+fn acknowledge(connection: &mut Connection, token: PublishToken, ack: &Ack, reason: ReasonCode) {
+    match ack {
+        Ack::Durable(_) | Ack::HandedOver(HandedOver(())) => connection.acknowledge(token, reason),
+    }
+}
+
+/// A failure promises nothing, so it needs no proof.
+fn refuse(connection: &mut Connection, token: PublishToken, reason: ReasonCode) {
+    assert!(reason.is_failure(), "a partition refuses with a failure");
+    connection.acknowledge(token, reason);
+}

@@ -1,0 +1,176 @@
+//! Deliveries to the client.
+
+use super::*;
+use crate::client::limits::OUTPUT_BYTES_MAX;
+
+#[test]
+fn transient_session_is_sent_no_more_than_its_window() {
+    let mut harness = Harness::transient();
+    for payload in ["1", "2", "3", "4", "5"] {
+        harness.direct(delivery(ONE, payload));
+    }
+    let first = harness.publishes();
+    assert_eq!(payloads(&first), ["1", "2", "3"]);
+    let ids: Vec<u16> = first.iter().map(|publish| publish.qos.packet_id().unwrap().get()).collect();
+    assert_eq!(ids, [1, 2, 3]);
+    harness.send(puback(2));
+    let next = harness.publishes();
+    assert_eq!(payloads(&next), ["4"]);
+    assert_eq!(next[0].qos.packet_id(), Some(id(4)));
+    harness.send_all(&[puback(1), puback(3), puback(4)]);
+    assert_eq!(payloads(&harness.publishes()), ["5"]);
+    assert!(harness.requests().is_empty(), "nobody but this connection knows the session");
+    assert!(harness.dropped().is_empty());
+}
+
+#[test]
+fn receive_maximum_of_the_client_bounds_the_window() {
+    // [MQTT-3.3.4-9]
+    let mut harness = Harness::new(ProtocolVersion::V5);
+    let asked = Connect { receive_max: PacketId::new(1), ..connect(ProtocolVersion::V5, "me") };
+    harness.open(asked, false, SessionExpiry::AtClose, vec![]);
+    harness.direct(delivery(ONE, "1"));
+    harness.direct(delivery(ONE, "2"));
+    harness.direct(delivery(ZERO, "0"));
+    assert_eq!(payloads(&harness.publishes()), ["1", "0"]);
+    harness.send(puback(1));
+    assert_eq!(payloads(&harness.publishes()), ["2"]);
+}
+
+#[test]
+fn transient_queue_drops_the_newest_and_counts() {
+    let mut harness = Harness::transient();
+    for number in 0..10 {
+        harness.direct(delivery(ONE, &number.to_string()));
+    }
+    assert_eq!(harness.dropped(), [(DropReason::QueueMessages, 1); 3]);
+    assert_eq!(payloads(&harness.publishes()), ["0", "1", "2"]);
+    harness.send_all(&[puback(1), puback(2), puback(3)]);
+    assert_eq!(payloads(&harness.publishes()), ["3", "4", "5"]);
+    harness.direct(delivery(ONE, &"x".repeat(9_000)));
+    harness.direct(delivery(ONE, &"y".repeat(9_000)));
+    assert_eq!(harness.dropped(), [(DropReason::QueueBytes, 1)]);
+    harness.eof();
+    assert_eq!(harness.dropped(), [(DropReason::SessionEnded, 2)]);
+}
+
+#[test]
+fn queued_message_loses_lifetime_and_expires() {
+    // [MQTT-3.3.2-5, MQTT-3.3.2-6]
+    let mut harness = Harness::transient();
+    for payload in ["1", "2", "3"] {
+        harness.direct(delivery(ONE, payload));
+    }
+    for (payload, expiry_s) in [("short", 10), ("long", 25)] {
+        let message = Message { expiry_s: Some(expiry_s), ..message("t", ONE, payload) };
+        harness.direct(DirectDelivery { message: Arc::new(DirectMessage { message }), ..delivery(ONE, "") });
+    }
+    harness.publishes();
+    harness.now += Duration::from_secs(10);
+    harness.send_all(&[puback(1), puback(2)]);
+    let sent = harness.publishes();
+    assert_eq!(payloads(&sent), ["long"]);
+    assert_eq!(sent[0].properties.as_ref().unwrap().message_expiry_s, Some(15));
+    assert_eq!(harness.dropped(), [(DropReason::MessageExpired, 1)]);
+}
+
+#[test]
+fn slow_client_loses_qos_0_and_keeps_qos_1() {
+    let config = ClientConfig { direct_queue_bytes_max: 10_000_000, ..config() };
+    let mut harness = Harness::with(ProtocolVersion::V5, config);
+    harness.open(connect(ProtocolVersion::V5, "me"), false, SessionExpiry::AtClose, vec![]);
+    let big = "x".repeat(OUTPUT_BYTES_MAX / 2);
+    for _ in 0..3 {
+        harness.direct(delivery(ZERO, &big));
+    }
+    assert!(harness.dropped().is_empty());
+    assert!(!harness.client.wants_read());
+    harness.direct(delivery(ZERO, "lost"));
+    harness.direct(delivery(ONE, "kept"));
+    assert_eq!(harness.dropped(), [(DropReason::QueueBytes, 1)]);
+    assert_eq!(harness.publishes().len(), 3);
+    assert!(harness.client.wants_read());
+    assert!(harness.client.poll_timeout().is_some_and(|time| time <= harness.now + RETRY_AFTER));
+    harness.timeout();
+    assert_eq!(payloads(&harness.publishes()), ["kept"]);
+    assert_eq!(harness.client.poll_timeout(), None);
+}
+
+#[test]
+fn message_beyond_the_clients_packet_size_is_dropped_and_counted() {
+    // [MQTT-3.1.2-24, MQTT-3.1.2-25]
+    for durable in [false, true] {
+        let mut harness = Harness::new(ProtocolVersion::V5);
+        let session_expiry_s = durable.then_some(60);
+        let asked = Connect { packet_bytes_max: Some(100), session_expiry_s, ..connect(ProtocolVersion::V5, "me") };
+        let expiry = if durable { SessionExpiry::After(60) } else { SessionExpiry::AtClose };
+        harness.open(asked, false, expiry, vec![]);
+        let big = "x".repeat(100);
+        if durable {
+            harness.event(ClientEvent::Deliver(session_delivery(1, &big)));
+            let requests = harness.requests();
+            let [ClientRequest::Acknowledged { packet_ids }] = &requests[..] else { panic!("{requests:?}") };
+            assert_eq!(packet_ids[..], [id(1)]);
+        } else {
+            harness.direct(delivery(ONE, &big));
+            assert!(harness.requests().is_empty());
+        }
+        assert_eq!(harness.dropped(), [(DropReason::PacketTooLarge, 1)]);
+        assert_eq!(harness.received(), []);
+        // The window is as wide as before.
+        for number in 2..5 {
+            if durable {
+                harness.event(ClientEvent::Deliver(session_delivery(number, "x")));
+            } else {
+                harness.direct(delivery(ONE, "x"));
+            }
+        }
+        assert_eq!(harness.publishes().len(), 3, "durable: {durable}");
+    }
+}
+
+#[test]
+fn durable_session_keeps_packet_ids_and_reports_acknowledgements_together() {
+    let mut harness = Harness::durable();
+    let again = SessionDelivery { dup: true, retain: true, identifiers: vec![7, 9], ..session_delivery(41, "x") };
+    harness.event(ClientEvent::Deliver(again));
+    harness.event(ClientEvent::Deliver(session_delivery(17, "y")));
+    harness.direct(delivery(ZERO, "z"));
+    let sent = harness.publishes();
+    let flags: Vec<_> = sent.iter().map(|one| (one.qos.packet_id().map(u16::from), one.dup, one.retain)).collect();
+    assert_eq!(flags, [(Some(41), true, true), (Some(17), false, false), (None, false, false)]);
+    assert_eq!(sent[0].properties.as_ref().unwrap().subscription_identifiers, [7, 9]);
+    harness.send_all(&[puback(17), puback(41)]);
+    let requests = harness.requests();
+    let [ClientRequest::Acknowledged { packet_ids }] = &requests[..] else { panic!("{requests:?}") };
+    assert_eq!(packet_ids[..], [id(17), id(41)]);
+}
+
+#[test]
+fn acknowledgements_are_reported_before_the_close() {
+    let mut harness = Harness::durable();
+    harness.event(ClientEvent::Deliver(session_delivery(1, "x")));
+    harness.received();
+    let disconnect = quorate_codec::Disconnect {
+        reason: ReasonCode::NORMAL_DISCONNECTION,
+        session_expiry_s: None,
+        reason_string: None,
+        server_reference: None,
+        user_properties: vec![],
+    };
+    harness.send_all(&[puback(1), Packet::Disconnect(disconnect)]);
+    let requests = harness.requests();
+    assert!(
+        matches!(requests[..], [ClientRequest::Acknowledged { .. }, ClientRequest::Closed { .. }]),
+        "{requests:?}"
+    );
+}
+
+#[test]
+fn direct_message_after_the_end_is_counted() {
+    let mut harness = Harness::transient();
+    harness.eof();
+    harness.direct(delivery(ONE, "late"));
+    assert_eq!(harness.dropped(), [(DropReason::SessionEnded, 1)]);
+    assert_eq!(harness.received(), []);
+}

@@ -1,0 +1,329 @@
+//! Publishes, from PUBLISH to PUBACK.
+
+use super::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+fn durable_route(harness: &mut Harness, text: &str, group: u32) {
+    harness.routing.route_changed(&filter(text), RouteTarget::Partition(GroupId(group)), true);
+}
+
+fn transient_route(harness: &mut Harness, text: &str) {
+    harness.routing.route_changed(&filter(text), RouteTarget::Node(NodeId(2)), true);
+    let subscription = SubscribeFilter { filter: filter(text), options: options(ONE), identifier: None };
+    let change = LocalChange::Add { subscription, client: 77, durable: false };
+    harness.routing.apply_local(ConnId(70), change);
+}
+
+/// Number, groups and decoded commands of the publishes asked for since the last call.
+fn asked(harness: &mut Harness) -> Vec<(PublishNumber, Vec<(GroupId, Command)>)> {
+    let requests = harness.requests().into_iter().map(|request| match request {
+        ClientRequest::Publish { number, targets } => {
+            let decoded = targets.into_iter().map(|(group, mut bytes)| (group, Command::decode(&mut bytes).unwrap()));
+            (number, decoded.collect())
+        }
+        other => panic!("{other:?}"),
+    });
+    requests.collect()
+}
+
+fn numbers(harness: &mut Harness) -> Vec<PublishNumber> {
+    asked(harness).into_iter().map(|publish| publish.0).collect()
+}
+
+/// Store and fan-out flags of the commands per group.
+fn flags(commands: &[(GroupId, Command)]) -> Vec<(u32, bool, bool)> {
+    let flags = commands.iter().map(|(group, command)| match command {
+        Command::Publish { store_retained, fan_out, .. } => (group.0, *store_retained, *fan_out),
+        other => panic!("{other:?}"),
+    });
+    flags.collect()
+}
+
+const OK: ReasonCode = ReasonCode::SUCCESS;
+
+#[test]
+fn puback_waits_for_every_target() {
+    let mut harness = Harness::transient();
+    durable_route(&mut harness, "a", 1);
+    durable_route(&mut harness, "#", 3);
+    harness.send(publish_1("a", 10));
+    let publishes = asked(&mut harness);
+    let [(1, commands)] = &publishes[..] else { panic!("{publishes:?}") };
+    assert_eq!(flags(commands), [(1, false, true), (3, false, true)]);
+    let Command::Publish { message, .. } = &commands[0].1 else { panic!() };
+    assert_eq!((message.topic.as_str(), message.qos, message.publisher), ("a", ONE, client_hash("me")));
+    assert_eq!(harness.pubacks(), []);
+    harness.applied(1);
+    assert_eq!(harness.pubacks(), []);
+    harness.applied(1);
+    assert_eq!(harness.pubacks(), [(10, OK)]);
+}
+
+#[test]
+fn pubacks_leave_in_the_order_of_the_publishes() {
+    // [MQTT-4.6.0-2]
+    let mut harness = Harness::transient();
+    durable_route(&mut harness, "a", 1);
+    transient_route(&mut harness, "b");
+    harness.send_all(&[publish_1("a", 1), publish_1("b", 2), publish_1("a", 3)]);
+    assert_eq!(harness.handed_over(), [""; 0], "the second may not overtake the first");
+    assert_eq!(numbers(&mut harness), [1, 3]);
+    harness.applied(3);
+    assert_eq!(harness.pubacks(), []);
+    harness.applied(1);
+    assert_eq!(harness.pubacks(), [(1, OK), (2, OK), (3, OK)]);
+    assert_eq!(harness.handed_over(), ["2"]);
+    assert_eq!(harness.out.forwards.len(), 1);
+}
+
+#[test]
+fn direct_receivers_see_a_message_only_after_its_commit() {
+    // Contract D2.
+    let mut harness = Harness::transient();
+    durable_route(&mut harness, "a", 1);
+    durable_route(&mut harness, "a", 2);
+    transient_route(&mut harness, "a");
+    harness.send(publish_1("a", 1));
+    harness.applied(1);
+    assert!(harness.out.direct.is_empty() && harness.out.forwards.is_empty());
+    harness.applied(1);
+    let [(node, forwarded)] = &harness.out.forwards[..] else { panic!() };
+    assert_eq!((*node, payload_of(forwarded)), (NodeId(2), "1".to_owned()));
+    assert_eq!(harness.handed_over(), ["1"]);
+    assert_eq!(harness.pubacks(), [(1, OK)]);
+}
+
+#[test]
+fn publish_without_subscribers_says_so() {
+    let mut harness = Harness::transient();
+    harness.send(publish_1("nobody", 1));
+    assert_eq!(harness.pubacks(), [(1, ReasonCode::NO_MATCHING_SUBSCRIBERS)]);
+    assert!(harness.requests().is_empty());
+}
+
+#[test]
+fn refused_publish_is_reported_and_not_handed_over() {
+    let mut harness = Harness::transient();
+    durable_route(&mut harness, "a", 1);
+    durable_route(&mut harness, "a", 2);
+    transient_route(&mut harness, "a");
+    harness.send(publish_1("a", 1));
+    let rejected = Some(ReasonCode::QUOTA_EXCEEDED);
+    harness.event(ClientEvent::PublishApplied { number: Durable::committed(1), rejected });
+    assert_eq!(harness.pubacks(), []);
+    harness.applied(1);
+    assert_eq!(harness.pubacks(), [(1, ReasonCode::QUOTA_EXCEEDED)]);
+    assert!(harness.out.direct.is_empty() && harness.out.forwards.is_empty());
+}
+
+#[test]
+fn refused_publish_of_an_older_client_closes_its_connection() {
+    let mut harness = Harness::new(ProtocolVersion::V311);
+    harness.open(connect(ProtocolVersion::V311, "me"), false, SessionExpiry::AtClose, vec![]);
+    durable_route(&mut harness, "a", 1);
+    harness.send_all(&[publish_1("a", 1), publish_1("a", 2)]);
+    harness.requests();
+    let rejected = Some(ReasonCode::QUOTA_EXCEEDED);
+    harness.event(ClientEvent::PublishApplied { number: Durable::committed(1), rejected });
+    harness.applied(2);
+    assert_eq!(harness.received(), []);
+    assert!(harness.client.is_closed());
+    assert!(matches!(harness.requests()[..], [ClientRequest::Closed { expiry: None }]));
+}
+
+#[test]
+fn retained_publish_goes_to_the_topics_partition_too() {
+    let retained = retained_partition("a", PARTITIONS);
+    let other = GroupId(retained.0 % PARTITIONS + 1);
+    let mut harness = Harness::transient();
+    let mut keep = publish("a", PublishQoS::AtLeastOnce(id(1)), "x");
+    keep.retain = true;
+    harness.send(Packet::Publish(keep.clone()));
+    assert_eq!(flags(&asked(&mut harness)[0].1), [(retained.0, true, false)]);
+    durable_route(&mut harness, "a", other.0);
+    keep.qos = PublishQoS::AtLeastOnce(id(2));
+    harness.send(Packet::Publish(keep.clone()));
+    assert_eq!(flags(&asked(&mut harness)[0].1), [(other.0, false, true), (retained.0, true, false)]);
+    durable_route(&mut harness, "a", retained.0);
+    keep.qos = PublishQoS::AtLeastOnce(id(3));
+    harness.send(Packet::Publish(keep.clone()));
+    let mut both = flags(&asked(&mut harness)[0].1);
+    both.sort_unstable();
+    let mut expected = [(other.0, false, true), (retained.0, true, true)];
+    expected.sort_unstable();
+    assert_eq!(both, expected);
+    keep.qos = PublishQoS::AtMostOnce;
+    harness.send(Packet::Publish(keep));
+    assert_eq!(flags(&asked(&mut harness)[0].1), [(retained.0, true, false)], "QoS 0 is not for durable sessions");
+    for number in 1..=4 {
+        for _ in 0..2.min(number) {
+            if number < 4 {
+                harness.applied(number);
+            }
+        }
+    }
+    harness.applied(4);
+    assert_eq!(harness.pubacks(), [(1, OK), (2, OK), (3, OK)]);
+}
+
+#[test]
+fn qos_0_is_handed_over_at_once_and_never_asked() {
+    let mut harness = Harness::transient();
+    durable_route(&mut harness, "a", 1);
+    transient_route(&mut harness, "a");
+    harness.send(publish_1("a", 1));
+    harness.requests();
+    harness.lose_lease();
+    harness.send(Packet::Publish(publish("a", PublishQoS::AtMostOnce, "now")));
+    assert_eq!(harness.handed_over(), ["now"]);
+    assert!(harness.requests().is_empty());
+}
+
+#[test]
+fn properties_travel_with_the_message() {
+    let mut harness = Harness::transient();
+    durable_route(&mut harness, "a", 1);
+    transient_route(&mut harness, "a");
+    let mut sent = publish("a", PublishQoS::AtLeastOnce(id(1)), "x");
+    sent.properties = Some(Box::new(PublishProperties {
+        message_expiry_s: Some(30),
+        content_type: Some(Text::from_static("text/plain")),
+        user_properties: vec![(Text::from_static("k"), Text::from_static("v"))],
+        ..PublishProperties::default()
+    }));
+    harness.send(Packet::Publish(sent));
+    harness.applied(1);
+    harness.pubacks();
+    let (_, delivery) = harness.out.direct.pop().unwrap();
+    assert_eq!(delivery.message.message.expiry_s, Some(30));
+    harness.direct(DirectDelivery { identifiers: vec![3], ..delivery });
+    let received = harness.publishes();
+    let properties = received[0].properties.as_ref().unwrap();
+    assert_eq!(properties.content_type, Some(Text::from_static("text/plain")));
+    assert_eq!(properties.user_properties.len(), 1);
+    assert_eq!((properties.message_expiry_s, &properties.subscription_identifiers[..]), (Some(30), &[3][..]));
+}
+
+#[test]
+fn publish_while_fenced_is_routed_when_the_lease_is_back() {
+    let mut harness = Harness::transient();
+    transient_route(&mut harness, "a");
+    harness.lose_lease();
+    harness.send_all(&[publish_1("a", 1), publish_1("b", 2)]);
+    assert!(harness.requests().is_empty() && harness.out.direct.is_empty());
+    assert!(harness.client.poll_timeout().is_some_and(|time| time <= harness.now + RETRY_AFTER));
+    // While the node was cut off, a durable session subscribed elsewhere.
+    durable_route(&mut harness, "a", 2);
+    harness.regain_lease();
+    harness.timeout();
+    assert_eq!(numbers(&mut harness), [1]);
+    assert_eq!(harness.pubacks(), []);
+    harness.applied(1);
+    assert_eq!(harness.pubacks(), [(1, OK), (2, ReasonCode::NO_MATCHING_SUBSCRIBERS)]);
+    assert_eq!(harness.handed_over(), ["1"]);
+    assert_eq!(harness.client.poll_timeout(), None);
+}
+
+#[test]
+fn commit_learned_while_fenced_is_acknowledged_when_the_lease_is_back() {
+    let mut harness = Harness::transient();
+    durable_route(&mut harness, "a", 1);
+    transient_route(&mut harness, "a");
+    harness.send(publish_1("a", 1));
+    harness.lose_lease();
+    harness.applied(1);
+    harness.timeout();
+    assert_eq!(harness.pubacks(), []);
+    assert!(harness.out.direct.is_empty());
+    harness.regain_lease();
+    harness.timeout();
+    assert_eq!(harness.pubacks(), [(1, OK)]);
+    assert_eq!(harness.handed_over(), ["1"]);
+}
+
+#[test]
+fn change_of_the_routes_is_seen_by_the_next_publish() {
+    let mut harness = Harness::transient();
+    harness.send(publish_1("a", 1));
+    assert!(asked(&mut harness).is_empty());
+    durable_route(&mut harness, "a", 2);
+    harness.send(publish_1("a", 2));
+    assert_eq!(asked(&mut harness).len(), 1);
+    harness.routing.route_changed(&filter("a"), RouteTarget::Partition(GroupId(2)), false);
+    harness.send(publish_1("a", 3));
+    assert!(asked(&mut harness).is_empty());
+}
+
+/// Publishes, answers in any order, and a lease that comes and goes: acknowledgements and hand-overs are those of the
+/// publishes in order, and none comes before all partitions have answered.
+#[test]
+fn random_schedules_keep_order_and_wait_for_every_partition() {
+    for seed in 0..60_u64 {
+        let mut state = seed;
+        let mut below = |limit: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % limit
+        };
+        let mut harness = Harness::transient();
+        durable_route(&mut harness, "one", 1);
+        durable_route(&mut harness, "two", 1);
+        durable_route(&mut harness, "two", 2);
+        for text in ["one", "two", "none"] {
+            transient_route(&mut harness, text);
+        }
+        let (mut sent, mut acked, mut handed) = (0_u16, Vec::new(), Vec::new());
+        // Answers still owed, by number; and the packet identifier of each number.
+        let mut owed: Vec<PublishNumber> = Vec::new();
+        let mut packet_of: BTreeMap<PublishNumber, u16> = BTreeMap::new();
+        for _ in 0..120 {
+            match below(8) {
+                0..3 if sent < 40 => {
+                    sent += 1;
+                    let name = ["one", "two", "none"][below(3)];
+                    harness.send(publish_1(name, sent));
+                }
+                3 => harness.lose_lease(),
+                4 => harness.regain_lease(),
+                5 => harness.timeout(),
+                _ if !owed.is_empty() => {
+                    let number = owed.swap_remove(below(owed.len()));
+                    harness.applied(number);
+                }
+                _ => {}
+            }
+            settle(&mut harness, &mut owed, &mut packet_of, &mut acked, &mut handed);
+        }
+        harness.regain_lease();
+        harness.timeout();
+        settle(&mut harness, &mut owed, &mut packet_of, &mut acked, &mut handed);
+        while let Some(number) = owed.pop() {
+            harness.applied(number);
+            settle(&mut harness, &mut owed, &mut packet_of, &mut acked, &mut handed);
+        }
+        let all: Vec<u16> = (1..=sent).collect();
+        assert_eq!(acked, all, "seed {seed}");
+        assert_eq!(handed, all, "seed {seed}");
+    }
+}
+
+fn settle(
+    harness: &mut Harness,
+    owed: &mut Vec<PublishNumber>,
+    packet_of: &mut BTreeMap<PublishNumber, u16>,
+    acked: &mut Vec<u16>,
+    handed: &mut Vec<u16>,
+) {
+    for (number, commands) in asked(harness) {
+        let Command::Publish { message, .. } = &commands[0].1 else { panic!() };
+        packet_of.insert(number, std::str::from_utf8(&message.payload).unwrap().parse().unwrap());
+        owed.extend(commands.iter().map(|_| number));
+    }
+    let waiting: BTreeSet<u16> = owed.iter().map(|number| packet_of[number]).collect();
+    let fenced = harness.now >= harness.lease_until;
+    let handed_now: Vec<u16> = harness.handed_over().iter().map(|payload| payload.parse().unwrap()).collect();
+    let acked_now: Vec<u16> = harness.pubacks().iter().map(|ack| ack.0).collect();
+    assert!(!fenced || acked_now.is_empty());
+    assert!(handed_now.iter().chain(&acked_now).all(|packet_id| !waiting.contains(packet_id)));
+    handed.extend(handed_now);
+    acked.extend(acked_now);
+}

@@ -1,0 +1,240 @@
+//! CONNECT to close.
+
+use super::*;
+
+/// What the CONNECT asks its node for, or the reason of the CONNACK that refuses it.
+fn check_connect(config: ClientConfig, connect: Connect) -> Result<ClientRequest, ReasonCode> {
+    let mut harness = Harness::with(connect.version, config);
+    harness.send(Packet::Connect(Box::new(connect)));
+    let mut requests = harness.requests();
+    match harness.received().pop() {
+        Some(Packet::ConnAck(connack)) => {
+            assert!(requests.is_empty());
+            assert!(harness.client.is_closed());
+            Err(connack.reason)
+        }
+        None => Ok(requests.pop().unwrap()),
+        Some(other) => panic!("{other:?}"),
+    }
+}
+
+fn expiry_asked(connect: Connect) -> SessionExpiry {
+    match check_connect(config(), connect) {
+        Ok(ClientRequest::Connect { expiry, .. }) => expiry,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn connect_against_policy_is_refused() {
+    use ProtocolVersion::{V5, V311};
+    let invalid = ReasonCode::CLIENT_IDENTIFIER_NOT_VALID;
+    let refusal = |config: ClientConfig, connect| check_connect(config, connect).unwrap_err();
+    assert_eq!(refusal(config(), connect(V5, "a\u{1}b")), invalid);
+    assert_eq!(refusal(config(), connect(V5, "a\u{85}b")), invalid);
+    assert_eq!(refusal(config(), connect(V5, &"x".repeat(CLIENT_ID_BYTES_MAX + 1))), invalid);
+    // [MQTT-3.1.3-8]
+    let resume = Connect { clean_start: false, ..connect(V311, "") };
+    assert_eq!(refusal(config(), resume), invalid);
+    let closed = ClientConfig { anonymous_allowed: false, ..config() };
+    assert_eq!(refusal(closed.clone(), connect(V5, "me")), ReasonCode::NOT_AUTHORIZED);
+    let named = Connect { username: Some(Text::from_static("ann")), ..connect(V5, "me") };
+    let Ok(ClientRequest::Connect { principal, .. }) = check_connect(closed, named) else { panic!() };
+    assert_eq!(principal.as_str(), "ann");
+}
+
+#[test]
+fn connect_without_client_id_is_given_one() {
+    // [MQTT-3.1.3-6]
+    for version in [ProtocolVersion::V5, ProtocolVersion::V311] {
+        let Ok(ClientRequest::Connect { client_id, .. }) = check_connect(config(), connect(version, "")) else {
+            panic!()
+        };
+        assert_eq!(client_id.as_str(), "auto-1-7-9");
+    }
+    // [MQTT-3.1.3-7] CONNACK tells which.
+    let mut harness = Harness::new(ProtocolVersion::V5);
+    harness.send(Packet::Connect(Box::new(connect(ProtocolVersion::V5, ""))));
+    harness.event(connected(false, SessionExpiry::AtClose, vec![]));
+    let packets = harness.received();
+    let [Packet::ConnAck(connack)] = &packets[..] else { panic!("{packets:?}") };
+    assert_eq!(connack.properties.assigned_client_id, Some(Text::from_static("auto-1-7-9")));
+}
+
+#[test]
+fn session_expiry_follows_version_and_cap() {
+    use ProtocolVersion::{V5, V311};
+    use SessionExpiry::{After, AtClose};
+    let five = |session_expiry_s| Connect { session_expiry_s, ..connect(V5, "me") };
+    assert_eq!(expiry_asked(five(None)), AtClose);
+    assert_eq!(expiry_asked(five(Some(0))), AtClose);
+    assert_eq!(expiry_asked(five(Some(60))), After(60));
+    assert_eq!(expiry_asked(five(Some(4000))), After(3600));
+    assert_eq!(expiry_asked(five(Some(u32::MAX))), After(3600));
+    assert_eq!(expiry_asked(connect(V311, "me")), AtClose);
+    assert_eq!(expiry_asked(Connect { clean_start: false, ..connect(V311, "me") }), After(3600));
+    let uncapped = ClientConfig { session_expiry_max_s: u32::MAX, ..config() };
+    let Ok(ClientRequest::Connect { expiry, .. }) = check_connect(uncapped, five(Some(u32::MAX))) else { panic!() };
+    assert_eq!(expiry, SessionExpiry::Never);
+}
+
+#[test]
+fn receive_maximum_is_capped() {
+    let asked = |receive_max: Option<u16>| {
+        let receive_max = receive_max.and_then(PacketId::new);
+        match check_connect(config(), Connect { receive_max, ..connect(ProtocolVersion::V5, "me") }) {
+            Ok(ClientRequest::Connect { receive_max, .. }) => receive_max,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((asked(None), asked(Some(2)), asked(Some(100))), (3, 2, 3));
+}
+
+#[test]
+fn connect_while_fenced_is_refused_at_once() {
+    let mut harness = Harness::new(ProtocolVersion::V5);
+    harness.lose_lease();
+    harness.send(Packet::Connect(Box::new(connect(ProtocolVersion::V5, "me"))));
+    let packets = harness.received();
+    let [Packet::ConnAck(connack)] = &packets[..] else { panic!("{packets:?}") };
+    assert_eq!(connack.reason, ReasonCode::SERVER_UNAVAILABLE);
+    assert!(harness.client.is_closed());
+    assert!(harness.requests().is_empty());
+}
+
+#[test]
+fn connack_is_withheld_until_the_lease_is_back() {
+    let mut harness = Harness::new(ProtocolVersion::V5);
+    let asked = Connect { session_expiry_s: Some(60), ..connect(ProtocolVersion::V5, "me") };
+    harness.send(Packet::Connect(Box::new(asked)));
+    harness.lose_lease();
+    harness.event(connected(true, SessionExpiry::After(60), vec![]));
+    harness.event(ClientEvent::Deliver(session_delivery(1, "first")));
+    assert_eq!(harness.received(), []);
+    assert!(harness.client.poll_timeout().is_some_and(|time| time <= harness.now + RETRY_AFTER));
+    harness.regain_lease();
+    harness.timeout();
+    let packets = harness.received();
+    let [Packet::ConnAck(connack), Packet::Publish(publish)] = &packets[..] else { panic!("{packets:?}") };
+    assert!(connack.session_present);
+    assert_eq!(&publish.payload[..], b"first");
+}
+
+#[test]
+fn incarnation_that_was_declared_dead_never_acknowledges_again() {
+    let mut harness = Harness::transient();
+    harness.send(publish_1("a", 1));
+    assert_eq!(harness.pubacks().len(), 1);
+    harness.incarnation = Incarnation(8);
+    harness.send(publish_1("a", 2));
+    harness.send(subscribe(3, &[("a", ONE)]));
+    harness.event(ClientEvent::Subscribed {
+        packet_id: Durable::committed(id(3)),
+        reasons: vec![ReasonCode::GRANTED_QOS_1],
+    });
+    harness.timeout();
+    assert_eq!(harness.received(), []);
+}
+
+#[test]
+fn resumed_session_brings_its_subscriptions_back() {
+    let subscription = SubscribeFilter { filter: filter("a/+"), options: options(ZERO), identifier: Some(4) };
+    let mut harness = Harness::new(ProtocolVersion::V5);
+    let asked = Connect { session_expiry_s: Some(60), clean_start: false, ..connect(ProtocolVersion::V5, "me") };
+    harness.open(asked, true, SessionExpiry::After(60), vec![subscription]);
+    let mut deliveries = Vec::new();
+    let message = Arc::new(DirectMessage { message: message("a/b", ONE, "x") });
+    harness.routing.local_deliveries(&message, &mut deliveries);
+    let [(conn, delivery)] = &deliveries[..] else { panic!("{deliveries:?}") };
+    assert_eq!((*conn, delivery.qos, &delivery.identifiers[..]), (OWNER.conn, ZERO, &[4][..]));
+}
+
+#[test]
+fn resumed_session_that_now_ends_at_close_stays_with_its_partition() {
+    let mut harness = Harness::new(ProtocolVersion::V5);
+    let subscription = SubscribeFilter { filter: filter("a"), options: options(ONE), identifier: None };
+    let asked = Connect { clean_start: false, ..connect(ProtocolVersion::V5, "me") };
+    harness.open(asked, true, SessionExpiry::AtClose, vec![subscription]);
+    let mut deliveries = Vec::new();
+    let message = Arc::new(DirectMessage { message: message("a", ONE, "x") });
+    harness.routing.local_deliveries(&message, &mut deliveries);
+    assert!(deliveries.is_empty());
+}
+
+#[test]
+fn refused_connect_gets_the_reason_and_one_closed() {
+    let mut harness = Harness::new(ProtocolVersion::V5);
+    harness.send(Packet::Connect(Box::new(connect(ProtocolVersion::V5, "me"))));
+    harness.requests();
+    harness.event(ClientEvent::Refused(ReasonCode::QUOTA_EXCEEDED));
+    let packets = harness.received();
+    let [Packet::ConnAck(connack)] = &packets[..] else { panic!("{packets:?}") };
+    assert_eq!(connack.reason, ReasonCode::QUOTA_EXCEEDED);
+    assert!(matches!(harness.requests()[..], [ClientRequest::Closed { expiry: None }]));
+    harness.eof();
+    assert!(harness.requests().is_empty());
+}
+
+#[test]
+fn close_ends_everything_once_and_nothing_is_acknowledged_after_it() {
+    let mut harness = Harness::durable();
+    harness.routing.route_changed(&filter("a"), RouteTarget::Partition(GroupId(2)), true);
+    harness.send(subscribe(1, &[("b", ONE)]));
+    harness.send(publish_1("a", 2));
+    harness.requests();
+    harness.event(ClientEvent::Close(ReasonCode::SESSION_TAKEN_OVER));
+    assert!(matches!(harness.requests()[..], [ClientRequest::Closed { expiry: None }]));
+    assert_eq!(harness.routing.local_subscriptions(), 0);
+    let packets = harness.received();
+    let [Packet::Disconnect(disconnect)] = &packets[..] else { panic!("{packets:?}") };
+    assert_eq!(disconnect.reason, ReasonCode::SESSION_TAKEN_OVER);
+    assert!(harness.client.is_closed());
+
+    harness.applied(1);
+    let packet_id = Durable::committed(id(1));
+    harness.event(ClientEvent::Subscribed { packet_id, reasons: vec![ReasonCode::GRANTED_QOS_1] });
+    harness.event(ClientEvent::Deliver(session_delivery(1, "x")));
+    harness.event(ClientEvent::Close(ReasonCode::SESSION_TAKEN_OVER));
+    harness.send(publish_1("a", 3));
+    harness.timeout();
+    harness.eof();
+    assert!(harness.requests().is_empty());
+    assert_eq!(harness.received(), []);
+}
+
+#[test]
+fn every_way_to_end_asks_closed_once() {
+    let disconnect = |session_expiry_s| {
+        let reason = ReasonCode::NORMAL_DISCONNECTION;
+        let [reason_string, server_reference] = [None, None];
+        let user_properties = vec![];
+        Packet::Disconnect(quorate_codec::Disconnect {
+            reason,
+            session_expiry_s,
+            reason_string,
+            server_reference,
+            user_properties,
+        })
+    };
+    type End = Box<dyn Fn(&mut Harness)>;
+    let ends: [(End, Option<SessionExpiry>); 5] = [
+        (Box::new(Harness::eof), None),
+        (Box::new(move |harness| harness.send(disconnect(None))), None),
+        (Box::new(move |harness| harness.send(disconnect(Some(5)))), Some(SessionExpiry::After(5))),
+        (Box::new(move |harness| harness.send(disconnect(Some(9999)))), Some(SessionExpiry::After(3600))),
+        // [MQTT-3.1.0-2] a second CONNECT is a protocol error.
+        (Box::new(|harness| harness.send(Packet::Connect(Box::new(connect(ProtocolVersion::V5, "me"))))), None),
+    ];
+    for (number, (end, expected)) in ends.into_iter().enumerate() {
+        let mut harness = Harness::durable();
+        harness.send(subscribe(1, &[("b", ONE)]));
+        harness.requests();
+        end(&mut harness);
+        harness.eof();
+        let requests = harness.requests();
+        let [ClientRequest::Closed { expiry }] = &requests[..] else { panic!("{number}: {requests:?}") };
+        assert_eq!(*expiry, expected, "{number}");
+        assert_eq!(harness.routing.local_subscriptions(), 0, "{number}");
+        assert!(harness.client.is_closed(), "{number}");
+    }
+}

@@ -1,0 +1,118 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+
+use super::*;
+
+fn subacks(harness: &mut Harness) -> Vec<(u16, Vec<ReasonCode>)> {
+    let acks = harness.received().into_iter().map(|packet| match packet {
+        Packet::SubAck(ack) => (ack.packet_id.get(), ack.reasons),
+        Packet::UnsubAck(ack) => (ack.packet_id.get(), ack.reasons),
+        other => panic!("{other:?}"),
+    });
+    acks.collect()
+}
+
+fn subscribed(packet_id: u16, reasons: &[ReasonCode]) -> ClientEvent {
+    ClientEvent::Subscribed { packet_id: Durable::committed(id(packet_id)), reasons: reasons.to_vec() }
+}
+
+#[test]
+fn suback_merges_reasons_in_packet_order() {
+    // [MQTT-3.8.4-6]
+    let mut harness = Harness::durable();
+    harness.send(subscribe(5, &[("a", ZERO), ("$share/g/b", ONE), ("c", QoS::ExactlyOnce), ("d", ONE)]));
+    let requests = harness.requests();
+    let [ClientRequest::Subscribe { packet_id, filters }] = &requests[..] else { panic!("{requests:?}") };
+    let asked: Vec<(&str, QoS)> = filters.iter().map(|one| (one.filter.as_str(), one.options.qos)).collect();
+    assert_eq!((packet_id.get(), asked), (5, vec![("a", ZERO), ("c", ONE), ("d", ONE)]));
+    assert_eq!(harness.routing.local_subscriptions(), 3);
+    assert_eq!(subacks(&mut harness), []);
+    let answer = [ReasonCode::GRANTED_QOS_0, ReasonCode::QUOTA_EXCEEDED, ReasonCode::GRANTED_QOS_1];
+    harness.event(subscribed(5, &answer));
+    let not_shared = ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED;
+    assert_eq!(subacks(&mut harness), [(5, vec![answer[0], not_shared, answer[1], answer[2]])]);
+    // What the partition refused is not served directly either.
+    assert_eq!(harness.routing.local_subscriptions(), 2);
+}
+
+#[test]
+fn suback_comes_at_once_when_every_filter_is_refused() {
+    let mut harness = Harness::transient();
+    harness.send(subscribe(5, &[("$share/g/b", ONE)]));
+    assert_eq!(subacks(&mut harness), [(5, vec![ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED])]);
+    assert!(harness.requests().is_empty());
+}
+
+#[test]
+fn subscriptions_beyond_the_limit_are_refused() {
+    let mut harness = Harness::transient();
+    harness.send(subscribe(1, &[("1", ONE), ("2", ONE), ("3", ONE), ("4", ONE), ("5", ONE), ("6", ONE), ("5", ZERO)]));
+    let requests = harness.requests();
+    let [ClientRequest::Subscribe { filters, .. }] = &requests[..] else { panic!("{requests:?}") };
+    assert_eq!(filters.len(), 6);
+    harness.event(subscribed(1, &[ReasonCode::GRANTED_QOS_1; 6]));
+    let [(1, reasons)] = &subacks(&mut harness)[..] else { panic!() };
+    assert_eq!(reasons.iter().position(|reason| *reason == ReasonCode::QUOTA_EXCEEDED), Some(5));
+}
+
+#[test]
+fn local_subscription_is_made_before_the_node_is_asked() {
+    let mut harness = Harness::transient();
+    let mut input = BytesMut::new();
+    quorate_codec::encode(&subscribe(1, &[("a", ONE)]), harness.version, &mut input).unwrap();
+    let lease_until = harness.lease_until;
+    let context = Context { routing: &harness.routing, lease_until, incarnation: harness.incarnation };
+    let mut out = ClientOutput::default();
+    harness.client.handle_bytes(&mut input, &context, &mut out, harness.now);
+    let [LocalChange::Add { subscription, client, durable }] = &out.local[..] else { panic!("{out:?}") };
+    assert_eq!((subscription.filter.as_str(), *client, *durable), ("a", client_hash("me"), false));
+    assert!(matches!(out.requests[..], [ClientRequest::Subscribe { .. }]));
+}
+
+#[test]
+fn unsuback_tells_which_subscriptions_existed() {
+    let mut harness = Harness::durable();
+    harness.send(subscribe(1, &[("a", ONE)]));
+    harness.event(subscribed(1, &[ReasonCode::GRANTED_QOS_1]));
+    harness.received();
+    harness.requests();
+    let filters = vec![filter("a"), filter("b")];
+    harness.send(Packet::Unsubscribe(Unsubscribe { packet_id: id(2), user_properties: vec![], filters }));
+    assert_eq!(harness.routing.local_subscriptions(), 0);
+    assert!(matches!(&harness.requests()[..], [ClientRequest::Unsubscribe { filters, .. }] if filters.len() == 2));
+    assert_eq!(subacks(&mut harness), []);
+    harness.event(ClientEvent::Unsubscribed { packet_id: Durable::committed(id(2)), existed: vec![true, false] });
+    assert_eq!(subacks(&mut harness), [(2, vec![ReasonCode::SUCCESS, ReasonCode::NO_SUBSCRIPTION_EXISTED])]);
+}
+
+#[test]
+fn suback_and_what_follows_are_withheld_in_order_while_fenced() {
+    let mut harness = Harness::transient();
+    harness.send(subscribe(1, &[("a", ONE)]));
+    harness.send(subscribe(2, &[("b", ONE)]));
+    harness.lose_lease();
+    harness.event(subscribed(1, &[ReasonCode::GRANTED_QOS_1]));
+    let retained = message("a", ONE, "kept");
+    harness.event(ClientEvent::Retained { qos: ONE, identifier: None, expiry_s: None, message: retained });
+    harness.event(subscribed(2, &[ReasonCode::GRANTED_QOS_1]));
+    harness.timeout();
+    assert_eq!(harness.received(), []);
+    harness.regain_lease();
+    harness.timeout();
+    let packets = harness.received();
+    let [Packet::SubAck(first), Packet::Publish(kept), Packet::SubAck(second)] = &packets[..] else {
+        panic!("{packets:?}")
+    };
+    assert_eq!((first.packet_id.get(), kept.retain, second.packet_id.get()), (1, true, 2));
+}
+
+#[test]
+fn reading_stops_at_too_many_waiting_subscribes() {
+    let mut harness = Harness::transient();
+    for number in 1..=SUBSCRIBES_PENDING_MAX {
+        assert!(harness.client.wants_read());
+        harness.send(subscribe(number as u16, &[("a", ONE)]));
+    }
+    assert!(!harness.client.wants_read());
+    harness.event(subscribed(1, &[ReasonCode::GRANTED_QOS_1]));
+    assert!(harness.client.wants_read());
+}

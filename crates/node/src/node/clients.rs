@@ -1,0 +1,503 @@
+//! What client connections ask for, turned into commands; what the groups answer, turned into events.
+//!
+//! Owns: CONNECT with takeover, publishes, SUBSCRIBE with the cluster barrier, UNSUBSCRIBE, acknowledgements, close.
+//! Does not: parse packets or match topics; see `client` and `routing`.
+//! Invariants: `Connected` is given only when no other connection of the client can acknowledge any more.
+//! Spec: contract D1, D4, D10, D11. See: docs/decisions/0008-takeover-waits-for-a-lease.md.
+
+use core::time::Duration;
+
+use quorate_codec::{PacketId, ReasonCode, Text, TopicFilter};
+use quorate_state::command::{Command, RouteTarget, SessionExpiry, SubscribeFilter};
+use quorate_state::hash::partition_of_client;
+use quorate_state::{
+    CONTROL, ConnId, DeliverySeq, GroupId, Incarnation, LogIndex, NodeId, Owner, Reply, StreamId, StreamSeq,
+};
+
+use super::Node;
+use super::connection::{Connection, Held, LocalRoute, Pending, Waiting};
+use crate::durable::Durable;
+use crate::edge::{ClientEvent, ClientRequest, PublishNumber};
+use crate::peer::PeerMessage;
+
+/// What a command in this node's streams was for.
+#[derive(Debug)]
+pub(super) enum Op {
+    Connect(ConnId),
+    Publish(ConnId, PublishNumber),
+    Subscribe(ConnId, PacketId, Vec<SubscribeFilter>, Vec<(StreamId, StreamSeq)>),
+    Unsubscribe(ConnId, PacketId),
+    Acknowledge(ConnId),
+    Join([u8; 16]),
+    /// The answer changes nothing here.
+    Quiet,
+}
+
+impl Node {
+    pub(super) fn client_request(&mut self, conn: ConnId, request: ClientRequest, now: Duration) {
+        match request {
+            ClientRequest::Connect { client_id, clean_start, expiry, receive_max, principal } => {
+                self.connect(conn, client_id, clean_start, expiry, receive_max, principal);
+            }
+            ClientRequest::Publish { number, targets } => {
+                for (group, command) in targets {
+                    self.push_encoded(group, command, Op::Publish(conn, number));
+                }
+            }
+            ClientRequest::Subscribe { packet_id, filters } => self.subscribe(conn, packet_id, filters, now),
+            ClientRequest::Unsubscribe { packet_id, filters } => self.unsubscribe(conn, packet_id, filters),
+            ClientRequest::Acknowledged { packet_ids } => {
+                if let Some((group, held)) = self.held(conn) {
+                    let command =
+                        Command::Acknowledge { session: held.session, epoch: held.epoch, packet_ids };
+                    self.push(group, &command, Op::Acknowledge(conn));
+                }
+            }
+            ClientRequest::Closed { expiry } => self.closed(conn, expiry, now),
+        }
+    }
+
+    fn held(&self, conn: ConnId) -> Option<(GroupId, Held)> {
+        let connection = self.connections.all.get(&conn)?;
+        Some((connection.group, connection.held.clone()?))
+    }
+
+    fn connect(
+        &mut self,
+        conn: ConnId,
+        client_id: Text,
+        clean_start: bool,
+        expiry: SessionExpiry,
+        receive_max: u16,
+        principal: Text,
+    ) {
+        if self.renewing {
+            self.client(conn, ClientEvent::Refused(ReasonCode::SERVER_UNAVAILABLE));
+            return;
+        }
+        let group = partition_of_client(client_id.as_str(), self.config.cluster.partitions);
+        let connection = Connection {
+            group,
+            held: None,
+            pending: None,
+            open: false,
+            next_delivery: DeliverySeq(1),
+            early: Vec::new(),
+            filters: Default::default(),
+            closing: false,
+        };
+        self.connections.all.insert(conn, connection);
+        let owner = Owner { node: self.id, incarnation: self.incarnation, conn };
+        let command = Command::Connect { client_id, owner, clean_start, expiry, receive_max, principal };
+        self.push(group, &command, Op::Connect(conn));
+    }
+
+    /// A command of this node's stream is applied.
+    pub(super) fn op_done(&mut self, group: GroupId, done: Durable<(Op, Option<Reply>)>, now: Duration) {
+        let ((op, reply), proof) = done.split();
+        match op {
+            Op::Connect(conn) => self.connect_done(group, conn, reply, proof, now),
+            Op::Publish(conn, number) => {
+                let rejected = match reply {
+                    Some(Reply::Rejected(reason)) => Some(reason),
+                    Some(Reply::Refused(_)) => Some(ReasonCode::UNSPECIFIED_ERROR),
+                    _ => None,
+                };
+                if self.connections.all.contains_key(&conn) {
+                    self.client(conn, ClientEvent::PublishApplied { number: proof.map(|()| number), rejected });
+                }
+            }
+            Op::Subscribe(conn, packet_id, filters, needs) => {
+                self.subscribe_done(group, conn, proof.map(|()| packet_id), filters, needs, reply, now);
+            }
+            Op::Unsubscribe(conn, packet_id) => match reply {
+                Some(Reply::Unsubscribed(existed)) if self.connections.all.contains_key(&conn) => {
+                    let packet_id = proof.map(|()| packet_id);
+                    self.client(conn, ClientEvent::Unsubscribed { packet_id, existed });
+                }
+                _ => self.lost_session(conn),
+            },
+            Op::Acknowledge(conn) => {
+                if reply == Some(Reply::Fenced) {
+                    self.lost_session(conn);
+                }
+            }
+            Op::Join(disk) => self.join_done(disk, reply),
+            Op::Quiet => {}
+        }
+    }
+
+    /// The home partition says that the session is another connection's.
+    fn lost_session(&mut self, conn: ConnId) {
+        self.close_here(conn, ReasonCode::SESSION_TAKEN_OVER);
+    }
+
+    /// Tells a connection of this node to close, once.
+    pub(super) fn close_here(&mut self, conn: ConnId, reason: ReasonCode) {
+        if let Some(connection) = self.connections.all.get_mut(&conn)
+            && !std::mem::replace(&mut connection.closing, true)
+        {
+            self.client(conn, ClientEvent::Close(reason));
+        }
+    }
+
+    fn connect_done(
+        &mut self,
+        group: GroupId,
+        conn: ConnId,
+        reply: Option<Reply>,
+        proof: Durable<()>,
+        now: Duration,
+    ) {
+        match reply {
+            Some(Reply::Connected {
+                session,
+                epoch,
+                session_present,
+                previous,
+                subscriptions,
+                next_delivery,
+                expiry,
+            }) => {
+                let held = Held { session, epoch, durable: expiry != SessionExpiry::AtClose };
+                let Some(connection) = self.connections.all.get_mut(&conn) else {
+                    // Closed before it was answered: give the session up again.
+                    let command = Command::Disconnect { session, epoch, expiry: None };
+                    self.push(group, &command, Op::Quiet);
+                    return;
+                };
+                connection.held = Some(held);
+                connection.next_delivery = next_delivery;
+                let session_present = proof.map(|()| session_present);
+                match previous {
+                    None => self.open(conn, session_present, expiry, subscriptions, now),
+                    Some(previous) => {
+                        connection.pending =
+                            Some(Pending { previous, session_present, expiry, subscriptions });
+                        self.close_previous(conn, previous, now);
+                    }
+                }
+            }
+            Some(Reply::ConnectRefused(reason)) => self.refuse(conn, reason),
+            _ => self.refuse(conn, ReasonCode::SERVER_UNAVAILABLE),
+        }
+    }
+
+    fn refuse(&mut self, conn: ConnId, reason: ReasonCode) {
+        if self.connections.all.remove(&conn).is_some() {
+            self.client(conn, ClientEvent::Refused(reason));
+        }
+    }
+
+    /// Has the former owner's connection closed, and waits for it unless it is certainly gone.
+    fn close_previous(&mut self, conn: ConnId, previous: Owner, now: Duration) {
+        if previous.node == self.id {
+            if previous.incarnation == self.incarnation && self.connections.all.contains_key(&previous.conn) {
+                self.connections.closers.entry(previous.conn).or_default().0.insert(conn);
+                self.close_here(previous.conn, ReasonCode::SESSION_TAKEN_OVER);
+            } else {
+                self.previous_gone(conn, now);
+            }
+        } else if self.certainly_dead(previous.node, previous.incarnation) {
+            self.previous_gone(conn, now);
+        } else {
+            self.ask_to_close(previous);
+        }
+    }
+
+    fn ask_to_close(&mut self, previous: Owner) {
+        let reason = ReasonCode::SESSION_TAKEN_OVER.value();
+        let ask = PeerMessage::CloseConn { incarnation: previous.incarnation, conn: previous.conn, reason };
+        self.send(previous.node, ask);
+    }
+
+    /// Asks again for every takeover that waits for a connection of `node`.
+    pub(super) fn ask_previous_again(&mut self, node: NodeId) {
+        let asked: Vec<Owner> = self
+            .connections
+            .all
+            .values()
+            .filter_map(|connection| connection.pending.as_ref())
+            .map(|pending| pending.previous)
+            .filter(|previous| previous.node == node)
+            .collect();
+        for previous in asked {
+            self.ask_to_close(previous);
+        }
+    }
+
+
+    /// A node asks to close a connection here.
+    pub(super) fn close_for_peer(&mut self, from: NodeId, incarnation: Incarnation, conn: ConnId, reason: u8) {
+        if incarnation == self.incarnation && self.connections.all.contains_key(&conn) {
+            self.connections.closers.entry(conn).or_default().1.insert(from);
+            let reason = ReasonCode::from_value(reason).unwrap_or(ReasonCode::SESSION_TAKEN_OVER);
+            self.close_here(conn, reason);
+        } else {
+            self.send(from, PeerMessage::ConnClosed { incarnation, conn });
+        }
+    }
+
+    /// A former owner's connection is closed.
+    pub(super) fn previous_closed(
+        &mut self,
+        node: NodeId,
+        incarnation: Incarnation,
+        conn: ConnId,
+        now: Duration,
+    ) {
+        self.previous_ended(now, |previous| {
+            previous.node == node && previous.incarnation == incarnation && previous.conn == conn
+        });
+    }
+
+    /// Opens every connection whose former owner fits.
+    pub(super) fn previous_ended(&mut self, now: Duration, fits: impl Fn(&Owner) -> bool) {
+        let ready: Vec<ConnId> = self
+            .connections
+            .all
+            .iter()
+            .filter(|(_, connection)| connection.pending.as_ref().is_some_and(|pending| fits(&pending.previous)))
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in ready {
+            self.previous_gone(conn, now);
+        }
+    }
+
+    fn previous_gone(&mut self, conn: ConnId, now: Duration) {
+        let pending = self.connections.all.get_mut(&conn).and_then(|connection| connection.pending.take());
+        if let Some(Pending { session_present, expiry, subscriptions, .. }) = pending {
+            self.open(conn, session_present, expiry, subscriptions, now);
+        }
+    }
+
+    /// The session is this connection's alone.
+    fn open(
+        &mut self,
+        conn: ConnId,
+        session_present: Durable<bool>,
+        expiry: SessionExpiry,
+        subscriptions: Vec<SubscribeFilter>,
+        _now: Duration,
+    ) {
+        let Some(connection) = self.connections.all.get_mut(&conn) else { return };
+        let Some(held) = connection.held.clone() else { return };
+        connection.open = true;
+        let early = std::mem::take(&mut connection.early);
+        let group = connection.group;
+        for subscription in &subscriptions {
+            self.add_local_route(conn, &subscription.filter);
+        }
+        self.client(conn, ClientEvent::Connected {
+            session_present,
+            group,
+            session: held.session,
+            epoch: held.epoch,
+            expiry,
+            subscriptions,
+        });
+        for delivery in early {
+            self.client(conn, ClientEvent::Deliver(delivery));
+        }
+    }
+
+    fn closed(&mut self, conn: ConnId, expiry: Option<SessionExpiry>, now: Duration) {
+        let Some(connection) = self.connections.all.remove(&conn) else { return };
+        if let Some(held) = &connection.held {
+            let command = Command::Disconnect { session: held.session, epoch: held.epoch, expiry };
+            self.push(connection.group, &command, Op::Quiet);
+        }
+        for filter in &connection.filters {
+            self.drop_local_route(filter);
+        }
+        self.retained.connection_closed(conn);
+        if let Some((here, nodes)) = self.connections.closers.remove(&conn) {
+            for waiter in here {
+                self.previous_gone(waiter, now);
+            }
+            let incarnation = self.incarnation;
+            for node in nodes {
+                self.send(node, PeerMessage::ConnClosed { incarnation, conn });
+            }
+        }
+    }
+
+    /// Counts a filter for a connection; announces the route when it is the node's first. Gives the position of the
+    /// announcement.
+    fn add_local_route(&mut self, conn: ConnId, filter: &TopicFilter) -> (StreamId, StreamSeq) {
+        let stream = StreamId::Node(self.id, self.incarnation);
+        let new = self
+            .connections
+            .all
+            .get_mut(&conn)
+            .is_some_and(|connection| connection.filters.insert(filter.clone()));
+        if let Some(route) = self.connections.routes.get_mut(filter) {
+            route.count += u32::from(new);
+            return (stream, route.seq);
+        }
+        let command = Command::RouteAdd { filter: filter.clone(), target: RouteTarget::Node(self.id) };
+        let seq = self.push(CONTROL, &command, Op::Quiet);
+        self.connections.routes.insert(filter.clone(), LocalRoute { count: 1, seq });
+        (stream, seq)
+    }
+
+    fn drop_local_route(&mut self, filter: &TopicFilter) {
+        let Some(route) = self.connections.routes.get_mut(filter) else { return };
+        route.count = route.count.saturating_sub(1);
+        if route.count == 0 {
+            self.connections.routes.remove(filter);
+            let command = Command::RouteRemove { filter: filter.clone(), target: RouteTarget::Node(self.id) };
+            self.push(CONTROL, &command, Op::Quiet);
+        }
+    }
+
+    fn subscribe(&mut self, conn: ConnId, packet_id: PacketId, filters: Vec<SubscribeFilter>, now: Duration) {
+        let Some((group, held)) = self.held(conn) else { return };
+        let existed: Vec<bool> = {
+            let known = self.connections.all.get(&conn).map(|connection| &connection.filters);
+            filters.iter().map(|f| known.is_some_and(|known| known.contains(&f.filter))).collect()
+        };
+        let needs: Vec<(StreamId, StreamSeq)> =
+            filters.iter().map(|subscription| self.add_local_route(conn, &subscription.filter)).collect();
+        if held.durable {
+            let command =
+                Command::Subscribe { session: held.session, epoch: held.epoch, filters: filters.clone() };
+            self.push(group, &command, Op::Subscribe(conn, packet_id, filters, needs));
+            return;
+        }
+        let reasons = filters.iter().map(|f| granted(f.options.qos)).collect();
+        let retained = wanted_retained(filters, &existed);
+        // A transient session promises nothing beyond its connection: what makes its SUBACK true is the barrier alone.
+        let packet_id = Durable::committed(packet_id);
+        self.wait(Waiting { conn, packet_id, reasons, retained, needs, index: None }, now);
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn subscribe_done(
+        &mut self,
+        group: GroupId,
+        conn: ConnId,
+        packet_id: Durable<PacketId>,
+        filters: Vec<SubscribeFilter>,
+        mut needs: Vec<(StreamId, StreamSeq)>,
+        reply: Option<Reply>,
+        now: Duration,
+    ) {
+        let Some(Reply::Subscribed(results)) = reply else {
+            self.lost_session(conn);
+            return;
+        };
+        needs.extend(results.iter().filter_map(|result| Some((StreamId::Group(group), result.route?))));
+        let reasons = results.iter().map(|result| result.reason).collect();
+        let (filters, existed): (Vec<_>, Vec<_>) = filters
+            .into_iter()
+            .zip(&results)
+            .filter(|(_, result)| !result.reason.is_failure())
+            .map(|(filter, result)| (filter, result.existed))
+            .unzip();
+        let retained = wanted_retained(filters, &existed);
+        self.wait(Waiting { conn, packet_id, reasons, retained, needs, index: None }, now);
+    }
+
+    fn wait(&mut self, waiting: Waiting, now: Duration) {
+        self.connections.waiting.push_back(waiting);
+        self.finish_waiting(now);
+    }
+
+    /// Answers every SUBSCRIBE whose routes all live nodes have by now.
+    pub(super) fn finish_waiting(&mut self, now: Duration) {
+        let Some(control) = self.groups.get(&CONTROL).map(|group| group.machine()) else { return };
+        let applied = control.applied();
+        let barrier = self.barrier;
+        let mut done = Vec::new();
+        let mut keep = std::collections::VecDeque::new();
+        for mut waiting in std::mem::take(&mut self.connections.waiting) {
+            let passed = &mut self.connections.passed;
+            waiting.needs.retain(|(stream, seq)| passed.get(stream).is_none_or(|passed| passed < seq));
+            if waiting.index.is_none()
+                && waiting.needs.iter().all(|(stream, seq)| control.stream_applied(*stream) >= *seq)
+            {
+                waiting.index = Some(applied);
+            }
+            if waiting.needs.is_empty() || waiting.index.is_some_and(|index| index <= barrier) {
+                for (stream, seq) in &waiting.needs {
+                    let entry = passed.entry(*stream).or_default();
+                    *entry = (*entry).max(*seq);
+                }
+                done.push(waiting);
+            } else {
+                keep.push_back(waiting);
+            }
+        }
+        self.connections.waiting = keep;
+        for Waiting { conn, packet_id, reasons, retained, .. } in done {
+            if self.connections.all.contains_key(&conn) {
+                self.client(conn, ClientEvent::Subscribed { packet_id, reasons });
+                self.read_retained(conn, retained, now);
+            }
+        }
+    }
+
+    fn unsubscribe(&mut self, conn: ConnId, packet_id: PacketId, filters: Vec<TopicFilter>) {
+        let Some((group, held)) = self.held(conn) else { return };
+        let mut existed = Vec::with_capacity(filters.len());
+        for filter in &filters {
+            let had = self
+                .connections
+                .all
+                .get_mut(&conn)
+                .is_some_and(|connection| connection.filters.remove(filter));
+            if had {
+                self.drop_local_route(filter);
+            }
+            existed.push(had);
+        }
+        if held.durable {
+            let command = Command::Unsubscribe { session: held.session, epoch: held.epoch, filters };
+            self.push(group, &command, Op::Unsubscribe(conn, packet_id));
+        } else {
+            let packet_id = Durable::committed(packet_id);
+            self.client(conn, ClientEvent::Unsubscribed { packet_id, existed });
+        }
+    }
+
+    /// The barrier has moved.
+    pub(super) fn barrier_moved(&mut self, index: LogIndex, now: Duration) {
+        if index > self.barrier {
+            self.barrier = index;
+            self.finish_waiting(now);
+        }
+    }
+
+    /// All connections are told to close: this incarnation is over.
+    pub(super) fn close_all(&mut self, reason: ReasonCode) {
+        let all: Vec<ConnId> = self.connections.all.keys().copied().collect();
+        for conn in all {
+            self.close_here(conn, reason);
+        }
+    }
+}
+
+/// SUBACK reason for a granted QoS.
+fn granted(qos: quorate_codec::QoS) -> ReasonCode {
+    match qos {
+        quorate_codec::QoS::AtMostOnce => ReasonCode::GRANTED_QOS_0,
+        quorate_codec::QoS::AtLeastOnce => ReasonCode::GRANTED_QOS_1,
+        quorate_codec::QoS::ExactlyOnce => ReasonCode::GRANTED_QOS_2,
+    }
+}
+
+/// The subscriptions that want retained messages [MQTT-3.3.1-9, MQTT-3.3.1-10, MQTT-3.3.1-11].
+fn wanted_retained(filters: Vec<SubscribeFilter>, existed: &[bool]) -> Vec<SubscribeFilter> {
+    filters
+        .into_iter()
+        .zip(existed)
+        .filter(|(subscription, existed)| match subscription.options.retain_handling {
+            quorate_codec::RetainHandling::Always => true,
+            quorate_codec::RetainHandling::IfNew => !**existed,
+            quorate_codec::RetainHandling::Never => false,
+        })
+        .map(|(subscription, _)| subscription)
+        .collect()
+}

@@ -1,0 +1,94 @@
+//! The client connections of this node, as the node sees them.
+//!
+//! Owns: which connection holds which session, what it waits for, and the direct routes of its filters.
+//! Does not: speak MQTT; see [`crate::Client`].
+//! Invariants: an entry exists from `ClientRequest::Connect` to `ClientRequest::Closed`; a filter's count equals the
+//! number of connections that subscribe to it here.
+//! Limits: bounded by the listener's limit of connections.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use quorate_codec::{PacketId, ReasonCode, TopicFilter};
+use quorate_state::command::{SessionExpiry, SubscribeFilter};
+use quorate_state::{ConnId, DeliverySeq, Epoch, GroupId, LogIndex, NodeId, Owner, SessionId, StreamId, StreamSeq};
+
+use crate::durable::Durable;
+use crate::edge::SessionDelivery;
+
+/// What a connection got from its home partition.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) session: SessionId,
+    pub(super) epoch: Epoch,
+    pub(super) durable: bool,
+}
+
+/// A CONNECT that is applied, but whose former owner is not known to be closed.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) previous: Owner,
+    pub(super) session_present: Durable<bool>,
+    pub(super) expiry: SessionExpiry,
+    pub(super) subscriptions: Vec<SubscribeFilter>,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) group: GroupId,
+    pub(super) held: Option<Held>,
+    pub(super) pending: Option<Pending>,
+    pub(super) open: bool,
+    pub(super) next_delivery: DeliverySeq,
+    /// Deliveries that came before CONNACK may be sent; at most an inflight window.
+    pub(super) early: Vec<SessionDelivery>,
+    pub(super) filters: BTreeSet<TopicFilter>,
+    /// Told to close; nothing more is sent to it.
+    pub(super) closing: bool,
+}
+
+/// A SUBSCRIBE that waits for the cluster.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) conn: ConnId,
+    pub(super) packet_id: Durable<PacketId>,
+    pub(super) reasons: Vec<ReasonCode>,
+    pub(super) retained: Vec<SubscribeFilter>,
+    /// Route announcements that control must have applied.
+    pub(super) needs: Vec<(StreamId, StreamSeq)>,
+    /// Control position at which it had; the barrier must reach it.
+    pub(super) index: Option<LogIndex>,
+}
+
+/// A direct route of this node.
+#[derive(Debug)]
+pub(super) struct LocalRoute {
+    pub(super) count: u32,
+    pub(super) seq: StreamSeq,
+}
+
+/// All connections.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    pub(super) all: BTreeMap<ConnId, Connection>,
+    pub(super) routes: BTreeMap<TopicFilter, LocalRoute>,
+    pub(super) waiting: VecDeque<Waiting>,
+    /// Announcements known to have passed the barrier, per stream.
+    pub(super) passed: BTreeMap<StreamId, StreamSeq>,
+    /// Who waits for a connection of this node to close: connections here, and nodes.
+    pub(super) closers: BTreeMap<ConnId, (BTreeSet<ConnId>, BTreeSet<NodeId>)>,
+}
+
+impl Connections {
+    /// A new incarnation has begun: what the old connections held is gone. They are still told to close.
+    pub(super) fn forget_old(&mut self) {
+        for connection in self.all.values_mut() {
+            connection.held = None;
+            connection.pending = None;
+            connection.filters.clear();
+        }
+        self.routes.clear();
+        self.waiting.clear();
+        self.passed.clear();
+    }
+}

@@ -1,0 +1,151 @@
+//! Messages of durable sessions on their way from the partition's leader to the connection that holds the session.
+//!
+//! Owns: batches per node, and on the receiving side the check that nothing is missing and nothing comes twice.
+//! Does not: assign packet identifiers; the partition did.
+//! Invariants: a connection sees its deliveries without gap and each once, whatever leaders and links do.
+//! Spec: contract D5, D7, D15.
+
+use quorate_state::effect::Deliver;
+use quorate_state::{ConnId, DeliverySeq, GroupId, Message, NodeId, SessionId};
+
+use super::Node;
+use crate::consensus::group::Group;
+use crate::edge::{ClientEvent, SessionDelivery};
+use crate::peer::PeerMessage;
+
+/// Bytes of messages in one `Deliver` frame.
+const DELIVER_BYTES_MAX: usize = 256 * 1024;
+
+impl Node {
+    /// As leader: a message is in flight to the owner of its session.
+    pub(super) fn deliver(&mut self, group: GroupId, deliver: Deliver) {
+        let identifiers = self
+            .groups
+            .get(&group)
+            .and_then(|group| group.machine().partition())
+            .map(|partition| partition.identifiers(deliver.session, deliver.identifiers).to_vec())
+            .unwrap_or_default();
+        let Some(message) =
+            self.body(group, deliver.message).and_then(|body| Message::decode(&body).ok())
+        else {
+            // The body could not be read now (a failing disk read is reported by the shell). The message stays in
+            // flight: the next resync of this session tries again.
+            return;
+        };
+        let delivery = SessionDelivery {
+            seq: deliver.seq,
+            packet_id: deliver.packet_id,
+            qos: deliver.qos,
+            retain: deliver.retain,
+            dup: deliver.dup,
+            identifiers,
+            expiry_s: deliver.expiry_s,
+            message,
+        };
+        let bytes = delivery.message.payload.len() + 64;
+        let batch = self.deliveries.entry((deliver.owner.node, group)).or_default();
+        batch.bytes += bytes;
+        batch.items.push((deliver.owner.conn, deliver.session, delivery));
+        if batch.bytes >= DELIVER_BYTES_MAX {
+            self.flush_deliveries();
+        }
+    }
+
+    pub(super) fn flush_deliveries(&mut self) {
+        for ((node, group), batch) in std::mem::take(&mut self.deliveries) {
+            if node == self.id {
+                self.deliver_here(self.id, group, batch.items);
+            } else {
+                self.send(node, PeerMessage::Deliver { group, items: batch.items });
+            }
+        }
+    }
+
+    /// Deliveries for connections of this node.
+    pub(super) fn deliver_here(
+        &mut self,
+        from: NodeId,
+        group: GroupId,
+        items: Vec<(ConnId, SessionId, SessionDelivery)>,
+    ) {
+        for (conn, session, delivery) in items {
+            let Some(connection) = self.connections.all.get_mut(&conn) else { continue };
+            if connection.closing || delivery.seq < connection.next_delivery {
+                continue;
+            }
+            if delivery.seq > connection.next_delivery {
+                let resync = PeerMessage::Resync { group, session, from: connection.next_delivery };
+                self.send(from, resync);
+                continue;
+            }
+            connection.next_delivery = DeliverySeq(delivery.seq.0 + 1);
+            if connection.open {
+                self.client(conn, ClientEvent::Deliver(delivery));
+            } else {
+                connection.early.push(delivery);
+            }
+        }
+    }
+
+    /// As leader: a connection missed something.
+    pub(super) fn resync_session(&mut self, from: NodeId, group: GroupId, session: SessionId, seq: DeliverySeq) {
+        let again = self.in_flight(group, |partition| partition.inflight_of_session(session, seq).collect());
+        for deliver in again {
+            if deliver.owner.node == from {
+                self.deliver(group, deliver);
+            }
+        }
+        self.flush_deliveries();
+    }
+
+    /// As new leader of a group: what the former one sent may be lost.
+    pub(super) fn resync_group(&mut self, group: GroupId) {
+        let nodes: Vec<NodeId> = self.peers_up.iter().copied().chain([self.id]).collect();
+        for node in nodes {
+            self.resync_to(group, node);
+        }
+    }
+
+    /// The link to a node is new: what was sent before may be lost.
+    pub(super) fn resync_node(&mut self, node: NodeId) {
+        for group in self.leads.clone() {
+            self.resync_to(group, node);
+        }
+    }
+
+    fn resync_to(&mut self, group: GroupId, node: NodeId) {
+        let Some(incarnation) = self
+            .control()
+            .and_then(|control| control.node(node))
+            .map(|(record, _)| record.incarnation)
+        else {
+            return;
+        };
+        let again =
+            self.in_flight(group, |partition| partition.inflight_of(node, incarnation).collect());
+        for deliver in again {
+            self.deliver(group, deliver);
+        }
+        self.flush_deliveries();
+    }
+
+    fn in_flight(
+        &self,
+        group: GroupId,
+        read: impl FnOnce(&quorate_state::partition::Partition) -> Vec<Deliver>,
+    ) -> Vec<Deliver> {
+        self.groups
+            .get(&group)
+            .filter(|group| group.is_leading())
+            .and_then(|group: &Group| group.machine().partition())
+            .map(read)
+            .unwrap_or_default()
+    }
+}
+
+/// Deliveries gathered for one node.
+#[derive(Debug, Default)]
+pub(super) struct DeliveryBatch {
+    bytes: usize,
+    items: Vec<(ConnId, SessionId, SessionDelivery)>,
+}

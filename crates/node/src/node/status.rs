@@ -1,0 +1,155 @@
+//! What a node says of itself: for operators, readiness and tests.
+//!
+//! Owns: [`NodeStatus`] and the readiness clauses. Does not: format them for HTTP.
+//! Invariants: reading changes nothing. Limits: the hash walks the whole state; ask for it only on demand.
+
+use core::time::Duration;
+
+use quorate_state::command::NodeRecord;
+use quorate_state::control::NodeStatus as Membership;
+use quorate_state::partition::Counts;
+use quorate_state::{CONTROL, GroupId, Incarnation, LogIndex, NodeId};
+
+use super::Node;
+
+/// A snapshot of a node's view.
+#[derive(Clone, Debug)]
+pub struct NodeStatus {
+    /// Identity.
+    pub id: NodeId,
+    /// Incarnation.
+    pub incarnation: Incarnation,
+    /// Whether the lease holds.
+    pub leased: bool,
+    /// Nodes as control knows them.
+    pub nodes: Vec<(NodeRecord, Membership)>,
+    /// Groups with a replica here.
+    pub groups: Vec<GroupStatus>,
+    /// Peers with a link.
+    pub peers_up: Vec<NodeId>,
+    /// Client connections here.
+    pub connections: usize,
+    /// Bytes of commands that wait to be applied.
+    pub stream_bytes: usize,
+    /// Control position known to be applied on every live node.
+    pub barrier: LogIndex,
+}
+
+/// One group, as this replica sees it.
+#[derive(Clone, Debug)]
+pub struct GroupStatus {
+    /// Group.
+    pub group: GroupId,
+    /// Leader, if known.
+    pub leader: Option<NodeId>,
+    /// Term.
+    pub term: u64,
+    /// Voters.
+    pub voters: Vec<NodeId>,
+    /// Learners.
+    pub learners: Vec<NodeId>,
+    /// Commit index.
+    pub committed: LogIndex,
+    /// Applied index.
+    pub applied: LogIndex,
+    /// Durable checkpoint.
+    pub checkpoint: LogIndex,
+    /// As leader: how far each member's log agrees.
+    pub progress: Vec<(NodeId, LogIndex)>,
+    /// Hash of the state, when asked for.
+    pub hash: Option<u64>,
+    /// What a partition holds.
+    pub counts: Option<Counts>,
+}
+
+/// One clause of readiness.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Clause {
+    /// Name, stable.
+    pub name: &'static str,
+    /// Whether it holds.
+    pub ok: bool,
+    /// Why not, or what was seen.
+    pub reason: String,
+}
+
+impl Node {
+    /// What this node knows.
+    pub fn status(&self, with_hash: bool, now: Duration) -> NodeStatus {
+        NodeStatus {
+            id: self.id,
+            incarnation: self.incarnation,
+            leased: self.lease.holds(now),
+            nodes: self
+                .control()
+                .map(|control| control.nodes().map(|(record, status)| (record.clone(), status)).collect())
+                .unwrap_or_default(),
+            groups: self.groups.values().map(|group| group_status(group, with_hash)).collect(),
+            peers_up: self.peers_up.iter().copied().collect(),
+            connections: self.connections.all.len(),
+            stream_bytes: self.streams.values().map(|stream| stream.bytes()).sum(),
+            barrier: self.barrier,
+        }
+    }
+
+    /// Whether the node may take traffic, clause by clause.
+    pub fn readiness(&self, now: Duration) -> Vec<Clause> {
+        let leased = self.lease.holds(now);
+        let leaderless: Vec<String> = self
+            .groups
+            .values()
+            .filter(|group| group.leader().is_none())
+            .map(|group| group.id().to_string())
+            .collect();
+        let behind: Vec<String> = self
+            .groups
+            .values()
+            .filter(|group| group.applied() < group.committed())
+            .map(|group| group.id().to_string())
+            .collect();
+        vec![
+            clause("lease", leased, "held", || {
+                if self.renewing {
+                    "this incarnation was declared dead; a new one is starting".to_owned()
+                } else {
+                    "no lease from control: this node acknowledges nothing until a quorum answers".to_owned()
+                }
+            }),
+            clause("control", self.groups.contains_key(&CONTROL), "replica present", || {
+                "no replica of the control group yet".to_owned()
+            }),
+            clause("leaders", leaderless.is_empty(), "every group has a leader", || {
+                format!("groups without a known leader: {}", leaderless.join(", "))
+            }),
+            clause("caught_up", behind.is_empty(), "all committed entries are applied", || {
+                format!("groups with committed entries not yet applied: {}", behind.join(", "))
+            }),
+        ]
+    }
+}
+
+fn clause(name: &'static str, ok: bool, good: &str, bad: impl FnOnce() -> String) -> Clause {
+    Clause { name, ok, reason: if ok { good.to_owned() } else { bad() } }
+}
+
+fn group_status(group: &crate::consensus::group::Group, with_hash: bool) -> GroupStatus {
+    let members = group.members();
+    let nodes = |ids: &[u64]| {
+        let mut nodes: Vec<NodeId> = ids.iter().copied().map(NodeId).collect();
+        nodes.sort_unstable();
+        nodes
+    };
+    GroupStatus {
+        group: group.id(),
+        leader: group.leader(),
+        term: group.term(),
+        voters: nodes(&members.voters),
+        learners: nodes(&members.learners),
+        committed: group.committed(),
+        applied: group.applied(),
+        checkpoint: LogIndex(group.checkpoint().index),
+        progress: if group.is_leading() { group.progress() } else { Vec::new() },
+        hash: with_hash.then(|| group.machine().hash()),
+        counts: group.machine().partition().map(|partition| partition.counts()),
+    }
+}

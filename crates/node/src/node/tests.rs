@@ -1,0 +1,515 @@
+//! Nodes against each other in memory: a network that keeps order, a disk that keeps everything.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Mutex;
+
+use bytes::BytesMut;
+use quorate_codec::{PacketId, QoS, ReasonCode, RetainHandling, SubscriptionOptions, Text, TopicFilter, TopicName};
+use quorate_state::command::{NodeRecord, SessionExpiry, SubscribeFilter};
+use quorate_state::hash::{partition_of_client, partition_of_topic};
+use quorate_state::Message;
+
+use super::*;
+use crate::action::LogRecord;
+use crate::consensus::log::StoredEntry;
+use crate::edge::{ClientEvent, ClientRequest};
+
+/// A log in memory, written when the node asks for it.
+#[derive(Default)]
+struct MemoryLog(Mutex<BTreeMap<(GroupId, u64), StoredEntry>>);
+
+impl MemoryLog {
+    fn write(&self, records: &[LogRecord]) {
+        let mut log = self.0.lock().unwrap();
+        for record in records {
+            if let LogRecord::Entry { group, index, term, entry_type, data, context } = record {
+                let stored = StoredEntry {
+                    index: *index,
+                    term: *term,
+                    entry_type: *entry_type,
+                    data: data.clone(),
+                    context: context.clone(),
+                };
+                log.insert((*group, index.0), stored);
+            }
+        }
+    }
+}
+
+impl LogSource for MemoryLog {
+    fn entries(&self, group: GroupId, low: LogIndex, high: LogIndex, _bytes_max: u64) -> Vec<StoredEntry> {
+        let log = self.0.lock().unwrap();
+        log.range((group, low.0)..(group, high.0)).map(|(_, entry)| entry.clone()).collect()
+    }
+
+    fn term(&self, group: GroupId, index: LogIndex) -> Option<u64> {
+        self.0.lock().unwrap().get(&(group, index.0)).map(|entry| entry.term)
+    }
+
+    fn body(&self, group: GroupId, index: LogIndex) -> Option<Bytes> {
+        self.0.lock().unwrap().get(&(group, index.0)).map(|entry| entry.data.clone())
+    }
+}
+
+struct Member {
+    node: Node,
+    log: Arc<MemoryLog>,
+    events: BTreeMap<ConnId, Vec<ClientEvent>>,
+    lease_until: Duration,
+    down: bool,
+    checkpoints: BTreeMap<GroupId, Records>,
+}
+
+struct World {
+    now: Duration,
+    members: BTreeMap<NodeId, Member>,
+    network: VecDeque<(NodeId, NodeId, PeerMessage)>,
+    cut: BTreeSet<(NodeId, NodeId)>,
+    snapshots: BTreeMap<(GroupId, u64), Records>,
+}
+
+type Records = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn text(text: &str) -> Text {
+    Text::parse(text).unwrap()
+}
+
+fn cluster_config() -> ClusterConfig {
+    ClusterConfig { cluster_id: [7; 16], name: text("test"), partitions: 4, replication: 3 }
+}
+
+fn record(id: u64) -> NodeRecord {
+    NodeRecord {
+        id: NodeId(id),
+        name: text(&format!("n{id}")),
+        disk: [u8::try_from(id).unwrap(); 16],
+        incarnation: Incarnation(1),
+        peer: text(&format!("127.0.0.1:{id}")),
+        mqtt: text(""),
+        admin: text(""),
+        zone: text(""),
+        version: text("0.1.0"),
+    }
+}
+
+fn config(record: NodeRecord) -> NodeConfig {
+    NodeConfig {
+        record,
+        cluster: cluster_config(),
+        partition: PartitionConfig::new(GroupId(1)),
+        seed: 42,
+    }
+}
+
+fn member(config: NodeConfig, groups: Vec<RestoredGroup>, now: Duration) -> Member {
+    let log = Arc::new(MemoryLog::default());
+    let checkpoints = groups
+        .iter()
+        .map(|group| {
+            let records = group.records.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+            (group.group, records)
+        })
+        .collect();
+    let source: Arc<dyn LogSource> = Arc::clone(&log) as Arc<dyn LogSource>;
+    let node = Node::new(config, groups, source, now).unwrap();
+    Member { node, log, events: BTreeMap::new(), lease_until: Duration::ZERO, down: false, checkpoints }
+}
+
+impl World {
+    fn new(count: u64) -> World {
+        let now = Duration::from_secs(100);
+        let records: Vec<NodeRecord> = (1..=count).map(record).collect();
+        let mut world =
+            World {
+                now,
+                members: BTreeMap::new(),
+                network: VecDeque::new(),
+                cut: BTreeSet::new(),
+                snapshots: BTreeMap::new(),
+            };
+        for record in &records {
+            let config = config(record.clone());
+            let groups =
+                Node::bootstrap_groups(&config.cluster, &config.partition, &records, record.id);
+            world.members.insert(record.id, member(config, groups, now));
+        }
+        let ids: Vec<NodeId> = world.members.keys().copied().collect();
+        for a in &ids {
+            for b in ids.iter().filter(|b| *b != a) {
+                world.event(*a, Event::PeerUp(*b));
+            }
+        }
+        world
+    }
+
+    fn event(&mut self, id: NodeId, event: Event) {
+        let now = self.now;
+        let member = self.members.get_mut(&id).unwrap();
+        member.node.step(event, now);
+        self.turn(id);
+    }
+
+    fn turn(&mut self, id: NodeId) {
+        let now = self.now;
+        let member = self.members.get_mut(&id).unwrap();
+        member.node.turn(now);
+        let mut later = Vec::new();
+        while let Some(action) = member.node.poll_action() {
+            match action {
+                Action::Send(to, message) => {
+                    // Through the wire form, as a real link would.
+                    let mut frame = BytesMut::new();
+                    message.encode(&mut frame);
+                    self.network.push_back((id, to, PeerMessage::decode(frame.freeze()).unwrap()));
+                }
+                Action::Persist { ticket, records, .. } => {
+                    member.log.write(&records);
+                    later.push(Event::Persisted(ticket));
+                }
+                Action::Client(conn, event) => member.events.entry(conn).or_default().push(event),
+                Action::LeaseUntil(until) => member.lease_until = until,
+                Action::Checkpoint { group, index, changes, .. } => {
+                    let records = member.checkpoints.entry(group).or_default();
+                    for (key, value) in changes {
+                        match value {
+                            Some(value) => records.insert(key, value),
+                            None => records.remove(&key),
+                        };
+                    }
+                    later.push(Event::Checkpointed { group, index });
+                }
+                Action::SendSnapshot { to, group, message } => {
+                    let index = message.get_snapshot().get_metadata().index;
+                    self.snapshots.insert((group, index), member.checkpoints[&group].clone());
+                    later.push(Event::SnapshotSent { to, group, delivered: true });
+                    self.network.push_back((id, to, PeerMessage::Raft(group, message)));
+                }
+                Action::InstallSnapshot { group, index, .. } => {
+                    let records = self.snapshots[&(group, index.0)].clone();
+                    let installed = records
+                        .iter()
+                        .map(|(key, value)| (Bytes::from(key.clone()), Bytes::from(value.clone())))
+                        .collect();
+                    member.checkpoints.insert(group, records);
+                    later.push(Event::SnapshotInstalled { group, index, records: installed });
+                }
+                Action::NewIncarnation => {
+                    let next = Incarnation(member.node.incarnation().0 + 1);
+                    later.push(Event::Incarnation(next));
+                }
+                _ => {}
+            }
+        }
+        for event in later {
+            self.event(id, event);
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some((from, to, message)) = self.network.pop_front() {
+            let down = self.members.get(&to).is_none_or(|member| member.down);
+            if !down && !self.cut.contains(&(from, to)) {
+                self.event(to, Event::Peer(from, message));
+            }
+        }
+    }
+
+    /// Lets time pass until the condition holds.
+    fn until(&mut self, what: &str, condition: impl Fn(&World) -> bool) {
+        for _ in 0..600 {
+            self.drain();
+            if condition(self) {
+                return;
+            }
+            self.now += limits::TICK;
+            let up: Vec<NodeId> =
+                self.members.iter().filter(|(_, member)| !member.down).map(|(id, _)| *id).collect();
+            for id in up {
+                self.event(id, Event::Tick);
+            }
+        }
+        for (id, member) in &self.members {
+            println!("{id}: {:?}", member.node.readiness(self.now));
+            println!("{id}: {:?}", member.node.status(false, self.now));
+        }
+        panic!("30 seconds passed without {what}");
+    }
+
+    fn ready(&self) -> bool {
+        self.members
+            .values()
+            .filter(|member| !member.down)
+            .all(|member| member.node.readiness(self.now).iter().all(|clause| clause.ok))
+    }
+
+    fn request(&mut self, node: u64, conn: u64, request: ClientRequest) {
+        self.event(NodeId(node), Event::Client(ConnId(conn), request));
+    }
+
+    fn events(&self, node: u64, conn: u64) -> &[ClientEvent] {
+        self.members[&NodeId(node)].events.get(&ConnId(conn)).map_or(&[], Vec::as_slice)
+    }
+
+    fn connect(&mut self, node: u64, conn: u64, client_id: &str, expiry: SessionExpiry) -> bool {
+        self.request(node, conn, ClientRequest::Connect {
+            client_id: text(client_id),
+            clean_start: false,
+            expiry,
+            receive_max: 10,
+            principal: text(""),
+        });
+        self.until("CONNECT answered", |world| !world.events(node, conn).is_empty());
+        match &self.events(node, conn)[0] {
+            ClientEvent::Connected { session_present, .. } => *session_present.get(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn subscribe(&mut self, node: u64, conn: u64, filter: &str) {
+        self.request(node, conn, ClientRequest::Subscribe {
+            packet_id: PacketId::new(1).unwrap(),
+            filters: vec![subscription(filter)],
+        });
+        self.until("SUBSCRIBE answered", |world| {
+            world.events(node, conn).iter().any(|event| matches!(event, ClientEvent::Subscribed { .. }))
+        });
+    }
+
+    fn publish(&mut self, node: u64, conn: u64, number: u64, topic: &str, group: GroupId, retain: bool) {
+        let message = Message {
+            topic: TopicName::new(text(topic)).unwrap(),
+            qos: QoS::AtLeastOnce,
+            retain,
+            expiry_s: None,
+            publisher: 0,
+            properties: Bytes::new(),
+            payload: Bytes::from(number.to_string()),
+        };
+        let command = Command::Publish { message, store_retained: retain, fan_out: true };
+        let mut encoded = BytesMut::new();
+        command.encode(&mut encoded);
+        self.request(node, conn, ClientRequest::Publish { number, targets: vec![(group, encoded.freeze())] });
+    }
+
+    fn applied(&self, node: u64, conn: u64) -> Vec<u64> {
+        self.events(node, conn)
+            .iter()
+            .filter_map(|event| match event {
+                ClientEvent::PublishApplied { number, rejected: None } => Some(*number.get()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn delivered(&self, node: u64, conn: u64) -> Vec<String> {
+        self.events(node, conn)
+            .iter()
+            .filter_map(|event| match event {
+                ClientEvent::Deliver(delivery) => {
+                    Some(String::from_utf8(delivery.message.payload.to_vec()).unwrap())
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn kill(&mut self, node: u64) {
+        self.members.get_mut(&NodeId(node)).unwrap().down = true;
+        let others: Vec<NodeId> = self.members.keys().copied().filter(|id| id.0 != node).collect();
+        for id in others {
+            self.event(id, Event::PeerDown(NodeId(node)));
+        }
+    }
+}
+
+fn subscription(filter: &str) -> SubscribeFilter {
+    SubscribeFilter {
+        filter: TopicFilter::new(text(filter)).unwrap(),
+        options: SubscriptionOptions {
+            qos: QoS::AtLeastOnce,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: RetainHandling::Always,
+        },
+        identifier: None,
+    }
+}
+
+fn home(client_id: &str) -> GroupId {
+    partition_of_client(client_id, cluster_config().partitions)
+}
+
+const DURABLE: SessionExpiry = SessionExpiry::Never;
+
+#[test]
+fn cluster_of_any_size_becomes_ready() {
+    for count in [1, 3, 5] {
+        let mut world = World::new(count);
+        world.until("ready", World::ready);
+    }
+}
+
+#[test]
+fn publish_reaches_durable_session_on_another_node_once_in_order() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    world.connect(1, 1, "sub", DURABLE);
+    world.subscribe(1, 1, "a/#");
+    world.connect(3, 2, "pub", SessionExpiry::AtClose);
+    for number in 1..=5 {
+        world.publish(3, 2, number, "a/b", home("sub"), false);
+    }
+    world.until("all applied", |world| world.applied(3, 2).len() == 5);
+    world.until("all delivered", |world| world.delivered(1, 1).len() == 5);
+    assert_eq!(world.applied(3, 2), [1, 2, 3, 4, 5]);
+    assert_eq!(world.delivered(1, 1), ["1", "2", "3", "4", "5"]);
+}
+
+#[test]
+fn leader_killed_under_load_loses_and_repeats_nothing() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    world.connect(1, 1, "sub", DURABLE);
+    world.subscribe(1, 1, "a/#");
+    let group = home("sub");
+    let leader = world.members[&NodeId(1)].node.leader_of(group).unwrap();
+    let publisher = if leader == NodeId(1) { 2 } else { 1 };
+    world.connect(publisher, 2, "pub", SessionExpiry::AtClose);
+    if leader != NodeId(1) {
+        for number in 1..=3 {
+            world.publish(publisher, 2, number, "a/b", group, false);
+        }
+        world.kill(leader.0);
+        for number in 4..=6 {
+            world.publish(publisher, 2, number, "a/b", group, false);
+        }
+        world.until("all applied", |world| world.applied(publisher, 2).len() == 6);
+        world.until("all delivered", |world| world.delivered(1, 1).len() == 6);
+        assert_eq!(world.delivered(1, 1), ["1", "2", "3", "4", "5", "6"]);
+    }
+}
+
+#[test]
+fn takeover_waits_until_the_former_connection_is_closed() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    world.connect(1, 1, "c", DURABLE);
+    world.request(2, 2, ClientRequest::Connect {
+        client_id: text("c"),
+        clean_start: false,
+        expiry: DURABLE,
+        receive_max: 10,
+        principal: text(""),
+    });
+    world.until("old one told", |world| {
+        matches!(world.events(1, 1).last(), Some(ClientEvent::Close(ReasonCode::SESSION_TAKEN_OVER)))
+    });
+    world.drain();
+    assert!(world.events(2, 2).is_empty(), "CONNACK before the old connection was closed");
+    world.request(1, 1, ClientRequest::Closed { expiry: None });
+    world.until("new one open", |world| !world.events(2, 2).is_empty());
+    assert!(matches!(&world.events(2, 2)[0], ClientEvent::Connected { session_present, .. } if *session_present.get()));
+}
+
+#[test]
+fn takeover_from_a_dead_node_waits_for_its_lease_to_end() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    world.connect(1, 1, "c", DURABLE);
+    let lease = world.members[&NodeId(1)].lease_until;
+    world.kill(1);
+    assert!(world.connect(2, 2, "c", DURABLE), "Session Present");
+    assert!(world.now >= lease, "opened at {:?}, lease until {lease:?}", world.now);
+}
+
+#[test]
+fn minority_loses_its_lease_within_a_second_and_gets_it_back() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    world.kill(2);
+    world.kill(3);
+    let start = world.now;
+    world.until("fenced", |world| !world.members[&NodeId(1)].node.lease.holds(world.now));
+    assert!(world.now - start <= limits::LEASE + limits::TICK);
+    for id in [2, 3] {
+        world.members.get_mut(&NodeId(id)).unwrap().down = false;
+    }
+    for (a, b) in [(1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)] {
+        world.event(NodeId(a), Event::PeerDown(NodeId(b)));
+        world.event(NodeId(a), Event::PeerUp(NodeId(b)));
+    }
+    world.until("ready again", World::ready);
+}
+
+#[test]
+fn retained_message_is_read_after_suback_from_its_partition() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    world.connect(2, 1, "pub", SessionExpiry::AtClose);
+    let group = partition_of_topic("r/1", cluster_config().partitions);
+    world.publish(2, 1, 1, "r/1", group, true);
+    world.until("applied", |world| world.applied(2, 1).len() == 1);
+    for (node, expiry) in [(1, SessionExpiry::AtClose), (3, DURABLE)] {
+        world.connect(node, 9, &format!("sub-{node}"), expiry);
+        world.subscribe(node, 9, "r/+");
+        world.until("retained", |world| {
+            world.events(node, 9).iter().any(|event| match event {
+                ClientEvent::Retained { message, .. } => message.topic.as_str() == "r/1",
+                ClientEvent::Deliver(delivery) => delivery.retain,
+                _ => false,
+            })
+        });
+    }
+}
+
+#[test]
+fn node_declared_dead_while_alive_starts_a_new_incarnation() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    world.connect(3, 1, "c", DURABLE);
+    for other in [1, 2] {
+        world.cut.insert((NodeId(3), NodeId(other)));
+        world.cut.insert((NodeId(other), NodeId(3)));
+    }
+    world.until("declared dead", |world| {
+        world.members[&NodeId(1)].node.certainly_dead(NodeId(3), Incarnation(1))
+    });
+    world.cut.clear();
+    world.until("new incarnation ready", |world| {
+        world.members[&NodeId(3)].node.incarnation() == Incarnation(2) && world.ready()
+    });
+    assert!(world.events(3, 1).iter().any(|event| matches!(event, ClientEvent::Close(_))));
+}
+
+#[test]
+fn wiped_node_rejoins_under_a_new_identity_with_equal_state() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    world.connect(1, 1, "sub", DURABLE);
+    world.subscribe(1, 1, "a/#");
+    world.kill(3);
+    world.until("declared dead", |world| {
+        world.members[&NodeId(1)].node.certainly_dead(NodeId(3), Incarnation(1))
+    });
+    world.members.remove(&NodeId(3));
+    let fresh = NodeRecord { id: NodeId(0), disk: [99; 16], ..record(3) };
+    world.event(NodeId(1), Event::Join(Box::new(fresh.clone())));
+    let now = world.now;
+    let joined = NodeRecord { id: NodeId(4), ..fresh };
+    let newcomer = member(config(joined), vec![RestoredGroup::empty(CONTROL)], now);
+    world.members.insert(NodeId(4), newcomer);
+    for (a, b) in [(1, 4), (2, 4), (4, 1), (4, 2)] {
+        world.event(NodeId(a), Event::PeerUp(NodeId(b)));
+    }
+    world.until("voter everywhere", |world| {
+        let status = world.members[&NodeId(4)].node.status(false, world.now);
+        status.groups.len() == 5
+            && status.groups.iter().all(|group| group.voters == [NodeId(1), NodeId(2), NodeId(4)])
+            && world.ready()
+    });
+    let hashes = |id| {
+        let status = world.members[&NodeId(id)].node.status(true, world.now);
+        status.groups.into_iter().map(|group| (group.applied, group.hash)).collect::<Vec<_>>()
+    };
+    assert_eq!(hashes(4), hashes(1));
+}

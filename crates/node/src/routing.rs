@@ -1,0 +1,417 @@
+//! Who receives a published message: the cluster's routes and the subscriptions of this node's connections.
+//!
+//! Owns: [`Routing`] (filter to partitions and nodes; filter to local connections), [`RouteMatch`] (the answer for one
+//! topic), [`RouteCache`] (recent answers of one publisher).
+//! Does not: deliver; decide what a partition does with its durable sessions.
+//! Invariants: every change makes a new version, so that an answer of the current version is the current answer;
+//! a connection receives one direct copy of a message however many of its subscriptions match; a durable session
+//! receives directly only what its subscriptions lower to QoS 0, because its partition delivers the rest; answers do
+//! not depend on the order in which routes were added.
+//! Limits: ROUTE_CACHE_TOPICS_MAX per cache; about 100 bytes per distinct filter; the number of routes is bounded by
+//! the cluster's sessions, the number of local subscriptions by `ClientConfig::subscriptions_max` per connection.
+//! Spec: MQTT 5, 3.3.4, 3.8.3.1, 4.7. See: docs/decisions/0001-session-homed-partitions.md.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use quorate_codec::{QoS, TopicFilter};
+use quorate_state::command::{RouteTarget, SubscribeFilter};
+use quorate_state::hash::stable_hash;
+use quorate_state::topic_trie::TopicTrie;
+use quorate_state::{ConnId, GroupId, NodeId};
+
+use crate::edge::{DirectDelivery, DirectMessage, LocalChange};
+
+/// Topics whose answer a publisher keeps. Most publish to a few topics; more only cost the match again. Worst case
+/// about 64 KiB of topic names, and the answers.
+pub const ROUTE_CACHE_TOPICS_MAX: usize = 64;
+
+/// Home partition of a client's session, of `partitions` in all: the client identifier's stable hash decides, for
+/// ever (`quorate_state::hash`).
+#[must_use]
+pub fn home_partition(client_id: &str, partitions: u32) -> GroupId {
+    quorate_state::hash::partition_of_client(client_id, partitions)
+}
+
+/// Partition that holds a topic's retained message, of `partitions` in all: the topic's stable hash decides, for ever
+/// (`quorate_state::hash`).
+#[must_use]
+pub fn retained_partition(topic: &str, partitions: u32) -> GroupId {
+    quorate_state::hash::partition_of_topic(topic, partitions)
+}
+
+/// The routes as one node knows them. Shared by its connections, read mostly.
+#[derive(Debug)]
+pub struct Routing {
+    me: NodeId,
+    partitions: u32,
+    version: u64,
+    /// Targets per filter, ordered, without duplicates, never empty.
+    routes: TopicTrie<Vec<RouteTarget>>,
+    /// Local subscriptions per filter, ordered by connection, one per connection, never empty.
+    local: TopicTrie<Vec<LocalSubscription>>,
+    /// Filters of each connection, so that its end takes them all out.
+    filters: BTreeMap<ConnId, BTreeSet<TopicFilter>>,
+}
+
+/// One subscription of one connection of this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct LocalSubscription {
+    conn: ConnId,
+    /// Hash of the client identifier, for No Local.
+    client: u64,
+    qos: QoS,
+    no_local: bool,
+    retain_as_published: bool,
+    identifier: Option<u32>,
+    durable: bool,
+}
+
+impl Routing {
+    /// No routes yet. `partitions` is the cluster's number of partitions.
+    #[must_use]
+    pub fn new(me: NodeId, partitions: u32) -> Routing {
+        Routing {
+            me,
+            partitions,
+            version: 0,
+            routes: TopicTrie::new(),
+            local: TopicTrie::new(),
+            filters: BTreeMap::new(),
+        }
+    }
+
+    /// Grows with every change. An answer is current while its version is this one.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Number of partitions of the cluster.
+    #[must_use]
+    pub fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
+    /// A route was added or removed. Adding what is there and removing what is not changes nothing.
+    pub fn route_changed(&mut self, filter: &TopicFilter, target: RouteTarget, added: bool) {
+        let changed = if added { self.add_route(filter, target) } else { self.remove_route(filter, target) };
+        if changed {
+            self.version += 1;
+        }
+    }
+
+    /// All routes at once: what was known before is forgotten. Local subscriptions stay.
+    pub fn replace_routes(&mut self, routes: Vec<(TopicFilter, RouteTarget)>) {
+        self.routes = TopicTrie::new();
+        for (filter, target) in &routes {
+            self.add_route(filter, *target);
+        }
+        self.version += 1;
+    }
+
+    /// A connection of this node changed its subscriptions.
+    pub fn apply_local(&mut self, conn: ConnId, change: LocalChange) {
+        let changed = match change {
+            LocalChange::Add { subscription, client, durable } => {
+                self.add_local(conn, &subscription, client, durable);
+                true
+            }
+            LocalChange::Remove(filter) => self.remove_local(conn, &filter),
+            LocalChange::RemoveAll => self.remove_connection(conn),
+        };
+        if changed {
+            self.version += 1;
+        }
+    }
+
+    /// Local subscriptions of all connections.
+    #[must_use]
+    pub fn local_subscriptions(&self) -> usize {
+        self.filters.values().map(BTreeSet::len).sum()
+    }
+
+    /// Who receives a message published to `topic`.
+    #[must_use]
+    pub fn matches(&self, topic: &str) -> Arc<RouteMatch> {
+        let mut targets: Vec<RouteTarget> = Vec::new();
+        self.routes.match_topic(topic, |found| targets.extend_from_slice(found));
+        targets.sort_unstable();
+        targets.dedup();
+        let mut partitions = Vec::new();
+        let mut nodes = Vec::new();
+        for target in targets {
+            match target {
+                RouteTarget::Partition(group) => partitions.push(group),
+                RouteTarget::Node(node) if node != self.me => nodes.push(node),
+                RouteTarget::Node(_) => {}
+            }
+        }
+        let mut found = Vec::new();
+        self.local.match_topic(topic, |subscriptions| found.extend_from_slice(subscriptions));
+        // By identifier last, so that the answer depends on the subscriptions alone.
+        found.sort_unstable_by_key(|subscription| (subscription.conn, subscription.identifier, subscription.qos));
+        let local = found.chunk_by(|left, right| left.conn == right.conn).filter_map(LocalMatch::combine).collect();
+        Arc::new(RouteMatch { version: self.version, partitions, nodes, local })
+    }
+
+    /// Direct deliveries of a message that another node forwarded to this one, in order of the connections.
+    pub fn local_deliveries(&self, message: &Arc<DirectMessage>, out: &mut Vec<(ConnId, DirectDelivery)>) {
+        self.matches(message.message.topic.as_str()).deliver(message, out);
+    }
+
+    fn add_route(&mut self, filter: &TopicFilter, target: RouteTarget) -> bool {
+        let targets = self.routes.entry(filter.as_str(), Vec::new);
+        match targets.binary_search(&target) {
+            Ok(_) => false,
+            Err(at) => {
+                targets.insert(at, target);
+                true
+            }
+        }
+    }
+
+    fn remove_route(&mut self, filter: &TopicFilter, target: RouteTarget) -> bool {
+        let Some(targets) = self.routes.get_mut(filter.as_str()) else { return false };
+        let Ok(at) = targets.binary_search(&target) else { return false };
+        targets.remove(at);
+        if targets.is_empty() {
+            self.routes.remove(filter.as_str());
+        }
+        true
+    }
+
+    fn add_local(&mut self, conn: ConnId, subscription: &SubscribeFilter, client: u64, durable: bool) {
+        let new = LocalSubscription {
+            conn,
+            client,
+            qos: subscription.options.qos,
+            no_local: subscription.options.no_local,
+            retain_as_published: subscription.options.retain_as_published,
+            identifier: subscription.identifier,
+            durable,
+        };
+        let subscribers = self.local.entry(subscription.filter.as_str(), Vec::new);
+        match subscribers.binary_search_by_key(&conn, |old| old.conn) {
+            // [MQTT-3.8.4-3] a subscription with the same filter is replaced.
+            Ok(at) => {
+                if let Some(old) = subscribers.get_mut(at) {
+                    *old = new;
+                }
+            }
+            Err(at) => {
+                subscribers.insert(at, new);
+                self.filters.entry(conn).or_default().insert(subscription.filter.clone());
+            }
+        }
+    }
+
+    fn remove_local(&mut self, conn: ConnId, filter: &TopicFilter) -> bool {
+        let Some(filters) = self.filters.get_mut(&conn) else { return false };
+        if !filters.remove(filter) {
+            return false;
+        }
+        if filters.is_empty() {
+            self.filters.remove(&conn);
+        }
+        self.remove_subscriber(conn, filter);
+        true
+    }
+
+    fn remove_connection(&mut self, conn: ConnId) -> bool {
+        let Some(filters) = self.filters.remove(&conn) else { return false };
+        for filter in &filters {
+            self.remove_subscriber(conn, filter);
+        }
+        true
+    }
+
+    fn remove_subscriber(&mut self, conn: ConnId, filter: &TopicFilter) {
+        let subscribers = self.local.get_mut(filter.as_str()).expect("a filter of a connection has subscribers");
+        let at = subscribers.binary_search_by_key(&conn, |old| old.conn);
+        subscribers.remove(at.expect("the connection is one of them"));
+        if subscribers.is_empty() {
+            self.local.remove(filter.as_str());
+        }
+    }
+}
+
+/// Who receives messages of one topic, at one version of the routes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RouteMatch {
+    /// Version of the routes this answer belongs to.
+    pub version: u64,
+    /// Partitions with durable subscriptions of QoS 1 that match, ordered.
+    pub partitions: Vec<GroupId>,
+    /// Other nodes with connections that take messages directly, ordered.
+    pub nodes: Vec<NodeId>,
+    /// Connections of this node with a matching subscription, ordered.
+    pub local: Vec<LocalMatch>,
+}
+
+impl RouteMatch {
+    /// Whether anyone is to receive a message directly.
+    #[must_use]
+    pub fn has_direct(&self) -> bool {
+        !self.nodes.is_empty() || !self.local.is_empty()
+    }
+
+    /// Whether there is no receiver at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.partitions.is_empty() && !self.has_direct()
+    }
+
+    /// The direct deliveries of a message to connections of this node, in order of the connections.
+    pub fn deliver(&self, message: &Arc<DirectMessage>, out: &mut Vec<(ConnId, DirectDelivery)>) {
+        for matched in &self.local {
+            let Some(granted) = matched.granted_to(message.message.publisher) else { continue };
+            let mut granted = granted;
+            if matched.durable && granted.qos.min(message.message.qos) != QoS::AtMostOnce {
+                // The session's partition delivers it, and knows nothing of what this adds.
+                let Some(further) = &granted.further else { continue };
+                granted = further;
+            }
+            let qos = granted.qos.min(message.message.qos);
+            let delivery = DirectDelivery {
+                qos,
+                retain: message.message.retain && granted.retain_as_published,
+                identifiers: granted.identifiers.clone(),
+                message: Arc::clone(message),
+            };
+            out.push((matched.conn, delivery));
+        }
+    }
+}
+
+/// One connection of this node with all of its subscriptions that match a topic, taken together.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LocalMatch {
+    /// The connection.
+    conn: ConnId,
+    /// Hash of its client identifier.
+    client: u64,
+    /// Whether its session is durable.
+    durable: bool,
+    /// For messages of other clients.
+    others: Granted,
+    /// For messages of the client itself.
+    own: Own,
+}
+
+/// What overlapping subscriptions grant together: [MQTT-3.3.4-2] the highest QoS, [MQTT-3.3.4-4] all identifiers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Granted {
+    qos: QoS,
+    retain_as_published: bool,
+    identifiers: Vec<u32>,
+    /// What the subscriptions of QoS 0 alone grant, when higher ones match too and it has identifiers. The partition
+    /// of a durable session does not know these subscriptions, so their identifiers go out with a further copy
+    /// [MQTT-3.3.4-5].
+    further: Option<Box<Granted>>,
+}
+
+/// What No Local leaves of the match for the client's own messages [MQTT-3.8.3-3].
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Own {
+    /// No subscription has No Local.
+    AsOthers,
+    /// All have it.
+    Nothing,
+    /// Some have it; this is what the rest grants.
+    Less(Box<Granted>),
+}
+
+impl LocalMatch {
+    /// The connection.
+    #[must_use]
+    pub fn conn(&self) -> ConnId {
+        self.conn
+    }
+
+    /// `subscriptions` are those of one connection that match.
+    fn combine(subscriptions: &[LocalSubscription]) -> Option<LocalMatch> {
+        let first = subscriptions.first()?;
+        let others = Granted::of(subscriptions.iter())?;
+        let own = if subscriptions.iter().any(|subscription| subscription.no_local) {
+            let rest = subscriptions.iter().filter(|subscription| !subscription.no_local);
+            Granted::of(rest).map_or(Own::Nothing, |granted| Own::Less(Box::new(granted)))
+        } else {
+            Own::AsOthers
+        };
+        Some(LocalMatch { conn: first.conn, client: first.client, durable: first.durable, others, own })
+    }
+
+    /// What the connection is to receive of a message by `publisher`.
+    fn granted_to(&self, publisher: u64) -> Option<&Granted> {
+        if publisher != self.client {
+            return Some(&self.others);
+        }
+        match &self.own {
+            Own::AsOthers => Some(&self.others),
+            Own::Nothing => None,
+            Own::Less(granted) => Some(granted),
+        }
+    }
+}
+
+impl Granted {
+    fn of<'a>(subscriptions: impl Iterator<Item = &'a LocalSubscription> + Clone) -> Option<Granted> {
+        let lowest = |subscription: &&LocalSubscription| subscription.qos == QoS::AtMostOnce;
+        let mut all = Granted::sum(subscriptions.clone())?;
+        if all.qos != QoS::AtMostOnce {
+            let further = Granted::sum(subscriptions.filter(lowest));
+            all.further = further.filter(|further| !further.identifiers.is_empty()).map(Box::new);
+        }
+        Some(all)
+    }
+
+    /// `None` for no subscriptions.
+    fn sum<'a>(subscriptions: impl Iterator<Item = &'a LocalSubscription>) -> Option<Granted> {
+        let mut granted: Option<Granted> = None;
+        for subscription in subscriptions {
+            let sum = granted.get_or_insert(Granted {
+                qos: QoS::AtMostOnce,
+                retain_as_published: false,
+                identifiers: Vec::new(),
+                further: None,
+            });
+            sum.qos = sum.qos.max(subscription.qos);
+            sum.retain_as_published |= subscription.retain_as_published;
+            sum.identifiers.extend(subscription.identifier);
+        }
+        granted
+    }
+}
+
+/// Answers for the topics that one publisher used last. A topic has one place, so looking up costs one hash; another
+/// topic with the same place takes it over.
+#[derive(Debug, Default)]
+pub struct RouteCache {
+    places: Vec<Option<(Box<str>, Arc<RouteMatch>)>>,
+}
+
+impl RouteCache {
+    /// The current answer for `topic`, from the cache if it is of the current version.
+    pub fn lookup(&mut self, routing: &Routing, topic: &str) -> Arc<RouteMatch> {
+        if self.places.is_empty() {
+            self.places.resize(ROUTE_CACHE_TOPICS_MAX, None);
+        }
+        let at = usize::try_from(stable_hash(topic.as_bytes()) % ROUTE_CACHE_TOPICS_MAX as u64);
+        let place = at.ok().and_then(|at| self.places.get_mut(at)).expect("the remainder is below the size");
+        if let Some((known, found)) = place {
+            if **known == *topic {
+                if found.version != routing.version() {
+                    *found = routing.matches(topic);
+                }
+                return Arc::clone(found);
+            }
+        }
+        let found = routing.matches(topic);
+        *place = Some((topic.into(), Arc::clone(&found)));
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests;
