@@ -1,9 +1,15 @@
-//! Commands: the payload of an entry, and how they are encoded.
+//! Commands: the payload of an entry.
+//!
+//! Owns: what can be asked of a group. Does not: encode or apply; see `encode`, `entry`, `partition`, `control`.
+//! Invariants: a command has all that applying it needs; nothing is looked up outside the state.
+//! See: docs/formats/entry.md.
 
 use bytes::Bytes;
 use quorate_codec::{PacketId, QoS, SubscriptionOptions, Text, TopicFilter, TopicName};
 
-use crate::ids::{Epoch, GroupId, Incarnation, LogIndex, NodeId, Owner, SessionId, StreamId, StreamSeq, Timestamp};
+use crate::ids::{
+    Epoch, GroupId, Incarnation, LogIndex, NodeId, Owner, SessionId, StreamId, StreamSeq, Timestamp,
+};
 
 /// All that a leader put into one entry: the commands of several streams under one stamp.
 #[derive(Clone, PartialEq, Debug)]
@@ -171,7 +177,7 @@ pub enum Command {
         incarnation: Incarnation,
     },
     // ---- control ----
-    /// Add a route. Counted per target: two adds need two removes only from different targets.
+    /// Add a route. A filter's targets are a set: adding one twice needs one removal.
     RouteAdd {
         /// Topic filter.
         filter: TopicFilter,

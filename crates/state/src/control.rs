@@ -1,1 +1,374 @@
-//! Being built.
+//! The control group: which nodes there are, where the groups' replicas are to be, who wants which messages.
+//!
+//! Owns: node identities and their status, placement, the route table, telling partitions of dead nodes.
+//! Does not: notice that a node is dead (the leader's leases do) or choose a placement.
+//! Invariants: a node identity is given once; an incarnation that was declared dead stays dead; a node that is not
+//! live has no routes; every placement names known nodes that were not removed.
+//! Limits: none of its own; about 100 bytes per route. See: docs/formats/entry.md.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate_codec::{Text, TopicFilter};
+
+use crate::command::{Command, NodeRecord, RouteTarget};
+use crate::effect::{Effect, Reply};
+use crate::group_state::{Apply, GroupState, Place};
+use crate::ids::{CONTROL, GroupId, Incarnation, LogIndex, NodeId, Timestamp};
+use crate::wire::{Reader, own_filter, own_text};
+
+mod checkpoint;
+
+/// Voters per partition unless configured otherwise: survives the loss of one.
+pub const REPLICATION_DEFAULT: u32 = 3;
+
+/// What is fixed when a cluster is bootstrapped.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClusterConfig {
+    /// Random identity: nodes of other clusters are refused.
+    pub cluster_id: [u8; 16],
+    /// Name, for people.
+    pub name: Text,
+    /// Number of partitions; they are groups 1 to this.
+    pub partitions: u32,
+    /// Voters per partition, if there are as many nodes.
+    pub replication: u32,
+}
+
+/// What control holds a node for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum NodeStatus {
+    /// Has an identity and has not started since.
+    Joining,
+    /// Its incarnation holds a lease, as far as is known.
+    Live,
+    /// Its last incarnation was declared dead; it may come back with a higher one.
+    Down,
+    /// Gone for good; the identity is not used again.
+    Removed,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+struct Node {
+    record: NodeRecord,
+    status: NodeStatus,
+    /// The lost node of the same name that this one came for.
+    replaces: Option<NodeId>,
+}
+
+/// The replicated state of the control group.
+#[derive(Clone, Debug)]
+pub struct Control {
+    pub(crate) state: GroupState,
+    config: ClusterConfig,
+    nodes: BTreeMap<NodeId, Node>,
+    last_node: NodeId,
+    placement: BTreeMap<GroupId, Vec<NodeId>>,
+    routes: BTreeMap<TopicFilter, BTreeSet<RouteTarget>>,
+    dirty_nodes: BTreeSet<NodeId>,
+    dirty_placement: BTreeSet<GroupId>,
+    dirty_routes: BTreeSet<TopicFilter>,
+}
+
+impl Control {
+    /// The state that every first node of a new cluster starts from, before the first entry. Control is placed on all
+    /// nodes; each partition on all when there are no more than its replication, else on nodes in rotation. The nodes
+    /// are joining until they say that they are up.
+    #[must_use]
+    pub fn bootstrap(config: ClusterConfig, nodes: &[NodeRecord]) -> Self {
+        let mut control = Self::empty(config);
+        for record in nodes {
+            let node = Node { record: own_record(record), status: NodeStatus::Joining, replaces: None };
+            control.last_node = control.last_node.max(record.id);
+            control.dirty_nodes.insert(record.id);
+            control.nodes.insert(record.id, node);
+        }
+        let ids: Vec<NodeId> = control.nodes.keys().copied().collect();
+        for group in 0..=control.config.partitions {
+            let voters = initial_voters(GroupId(group), &ids, control.config.replication);
+            control.dirty_placement.insert(GroupId(group));
+            control.placement.insert(GroupId(group), voters);
+        }
+        control.state.moved = true;
+        control
+    }
+
+    fn empty(config: ClusterConfig) -> Self {
+        Self {
+            state: GroupState::default(),
+            config,
+            nodes: BTreeMap::new(),
+            last_node: NodeId(0),
+            placement: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            dirty_nodes: BTreeSet::new(),
+            dirty_placement: BTreeSet::new(),
+            dirty_routes: BTreeSet::new(),
+        }
+    }
+
+    /// What was fixed at bootstrap.
+    #[must_use]
+    pub fn config(&self) -> &ClusterConfig {
+        &self.config
+    }
+
+    /// All nodes that ever had an identity, in order of it.
+    pub fn nodes(&self) -> impl Iterator<Item = (&NodeRecord, NodeStatus)> {
+        self.nodes.values().map(|node| (&node.record, node.status))
+    }
+
+    /// A node.
+    #[must_use]
+    pub fn node(&self, node: NodeId) -> Option<(&NodeRecord, NodeStatus)> {
+        self.nodes.get(&node).map(|node| (&node.record, node.status))
+    }
+
+    /// The lost node of the same name that a node came for: its replicas are to move to it.
+    #[must_use]
+    pub fn replaces(&self, node: NodeId) -> Option<NodeId> {
+        self.nodes.get(&node).and_then(|node| node.replaces)
+    }
+
+    /// The identity that the next joining node will get.
+    #[must_use]
+    pub fn next_node_id(&self) -> NodeId {
+        NodeId(self.last_node.0 + 1)
+    }
+
+    /// Where a group's replicas are to be; empty for an unknown group.
+    #[must_use]
+    pub fn placement(&self, group: GroupId) -> &[NodeId] {
+        self.placement.get(&group).map_or(&[], Vec::as_slice)
+    }
+
+    /// All routes, in byte order of the filters.
+    pub fn routes(&self) -> impl Iterator<Item = (&TopicFilter, RouteTarget)> {
+        self.routes.iter().flat_map(|(filter, targets)| targets.iter().map(move |target| (filter, *target)))
+    }
+
+    /// Control has no timers of its own.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        None
+    }
+
+    /// Control refers to no bodies.
+    #[must_use]
+    pub fn live(&self, _index: LogIndex) -> bool {
+        false
+    }
+
+    fn refuse(&mut self, place: Place, why: &'static str, effects: &mut Vec<Effect>) {
+        self.state.reply(place, Reply::refused(why), effects);
+    }
+
+    fn route_add(&mut self, filter: &TopicFilter, target: RouteTarget, effects: &mut Vec<Effect>) {
+        let filter = own_filter(filter);
+        if self.routes.entry(filter.clone()).or_default().insert(target) {
+            self.dirty_routes.insert(filter.clone());
+            effects.push(Effect::RouteChanged { filter, target, added: true });
+        }
+    }
+
+    fn route_remove(&mut self, filter: &TopicFilter, target: RouteTarget, effects: &mut Vec<Effect>) {
+        let Some(targets) = self.routes.get_mut(filter) else { return };
+        if !targets.remove(&target) {
+            return;
+        }
+        if targets.is_empty() {
+            self.routes.remove(filter);
+        }
+        let filter = own_filter(filter);
+        self.dirty_routes.insert(filter.clone());
+        effects.push(Effect::RouteChanged { filter, target, added: false });
+    }
+
+    fn node_up(&mut self, place: Place, record: &NodeRecord, effects: &mut Vec<Effect>) {
+        let Some(known) = self.nodes.get(&record.id) else {
+            return self.refuse(place, "the node has no identity in this cluster", effects);
+        };
+        let (status, before) = (known.status, known.record.incarnation);
+        if status == NodeStatus::Removed {
+            return self.refuse(place, "the node was removed", effects);
+        }
+        if known.record.disk != record.disk {
+            return self.refuse(place, "the node's disk is not the one that joined", effects);
+        }
+        let is_dead = status == NodeStatus::Down && record.incarnation <= before;
+        if record.incarnation < before || is_dead {
+            return self.refuse(place, "the node's incarnation is over", effects);
+        }
+        if status == NodeStatus::Live && record.incarnation > before {
+            self.declare_dead(record.id, before, effects);
+        }
+        if let Some(node) = self.nodes.get_mut(&record.id) {
+            node.record = own_record(record);
+            node.status = NodeStatus::Live;
+        }
+        self.dirty_nodes.insert(record.id);
+        effects.push(Effect::MembershipChanged);
+    }
+
+    fn node_lost(&mut self, id: NodeId, incarnation: Incarnation, effects: &mut Vec<Effect>) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let is_up = matches!(node.status, NodeStatus::Live | NodeStatus::Joining);
+        if !is_up || node.record.incarnation != incarnation {
+            return;
+        }
+        node.status = NodeStatus::Down;
+        self.dirty_nodes.insert(id);
+        self.declare_dead(id, incarnation, effects);
+        effects.push(Effect::MembershipChanged);
+    }
+
+    /// Takes everything from an incarnation, and tells the partitions.
+    fn declare_dead(&mut self, node: NodeId, incarnation: Incarnation, effects: &mut Vec<Effect>) {
+        self.state.streams.down(node, incarnation);
+        let target = RouteTarget::Node(node);
+        let with_target = self.routes.iter().filter(|(_, targets)| targets.contains(&target));
+        let filters: Vec<TopicFilter> = with_target.map(|(filter, _)| filter.clone()).collect();
+        for filter in filters {
+            self.route_remove(&filter, target, effects);
+        }
+        for partition in 1..=self.config.partitions {
+            self.state.post(GroupId(partition), &Command::NodeDown { node, incarnation });
+        }
+        effects.push(Effect::NodeDown { node, incarnation });
+    }
+
+    fn node_join(&mut self, place: Place, record: &NodeRecord, effects: &mut Vec<Effect>) {
+        let staying = || self.nodes.values().filter(|node| node.status != NodeStatus::Removed);
+        if let Some(known) = staying().find(|node| node.record.disk == record.disk) {
+            let node = known.record.id;
+            return self.state.reply(place, Reply::Joined { node }, effects);
+        }
+        let same_name =
+            staying().filter(|node| node.record.name == record.name).max_by_key(|node| node.record.id);
+        if same_name.is_some_and(|node| node.status == NodeStatus::Live) {
+            return self.refuse(place, "a live node has this name", effects);
+        }
+        let replaces = same_name.map(|node| node.record.id);
+        let id = self.next_node_id();
+        let record = NodeRecord { id, ..own_record(record) };
+        self.nodes.insert(id, Node { record, status: NodeStatus::Joining, replaces });
+        self.last_node = id;
+        self.dirty_nodes.insert(id);
+        self.state.reply(place, Reply::Joined { node: id }, effects);
+        effects.push(Effect::MembershipChanged);
+    }
+
+    fn place(&mut self, place: Place, group: GroupId, voters: Vec<NodeId>, effects: &mut Vec<Effect>) {
+        if group.0 > self.config.partitions {
+            return self.refuse(place, "there is no such group", effects);
+        }
+        let distinct: BTreeSet<NodeId> = voters.iter().copied().collect();
+        if voters.is_empty() || distinct.len() != voters.len() {
+            return self.refuse(place, "a placement names each voter once", effects);
+        }
+        let stays =
+            |voter: &NodeId| self.nodes.get(voter).is_some_and(|node| node.status != NodeStatus::Removed);
+        if !voters.iter().all(stays) {
+            return self.refuse(place, "a voter is not a node of the cluster", effects);
+        }
+        if self.placement(group) != voters {
+            self.placement.insert(group, voters);
+            self.dirty_placement.insert(group);
+            effects.push(Effect::MembershipChanged);
+        }
+    }
+
+    fn node_forget(&mut self, place: Place, id: NodeId, effects: &mut Vec<Effect>) {
+        let Some(node) = self.nodes.get(&id) else {
+            return self.refuse(place, "the node has no identity in this cluster", effects);
+        };
+        if node.status == NodeStatus::Removed {
+            return;
+        }
+        if self.placement.values().any(|voters| voters.contains(&id)) {
+            return self.refuse(place, "the node is still to have replicas", effects);
+        }
+        if node.status != NodeStatus::Down {
+            self.declare_dead(id, node.record.incarnation, effects);
+        }
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.status = NodeStatus::Removed;
+        }
+        self.dirty_nodes.insert(id);
+        effects.push(Effect::MembershipChanged);
+    }
+
+    /// Panics when an invariant does not hold. For tests and the simulator.
+    ///
+    /// # Panics
+    /// On a defect of this crate.
+    pub fn check(&self) {
+        assert!(self.nodes.keys().all(|node| *node <= self.last_node), "identities come from the counter");
+        let stays =
+            |node: &NodeId| self.nodes.get(node).is_some_and(|node| node.status != NodeStatus::Removed);
+        assert!(self.placement.values().flatten().all(stays), "replicas are on nodes of the cluster");
+        assert!(self.routes.values().all(|targets| !targets.is_empty()), "a filter without targets is gone");
+        let kept: Vec<_> = self.nodes.values().filter(|node| node.status != NodeStatus::Removed).collect();
+        let disks: BTreeSet<_> = kept.iter().map(|node| node.record.disk).collect();
+        assert_eq!(disks.len(), kept.len(), "one identity per disk");
+    }
+}
+
+impl Apply for Control {
+    fn group_state(&mut self) -> &mut GroupState {
+        &mut self.state
+    }
+
+    fn advance(&mut self, _effects: &mut Vec<Effect>) {}
+
+    fn command(&mut self, place: Place, command: Reader<'_>, effects: &mut Vec<Effect>) {
+        let Ok(command) = Command::read(command) else {
+            return self.refuse(place, "the command cannot be read", effects);
+        };
+        match command {
+            Command::RouteAdd { filter, target } => self.route_add(&filter, target, effects),
+            Command::RouteRemove { filter, target } => self.route_remove(&filter, target, effects),
+            Command::NodeUp { node } => self.node_up(place, &node, effects),
+            Command::NodeJoin { node } => self.node_join(place, &node, effects),
+            Command::NodeLost { node, incarnation } => self.node_lost(node, incarnation, effects),
+            Command::Place { group, voters } => self.place(place, group, voters, effects),
+            Command::NodeForget { node } => self.node_forget(place, node, effects),
+            Command::Publish { .. }
+            | Command::Connect { .. }
+            | Command::Disconnect { .. }
+            | Command::Subscribe { .. }
+            | Command::Unsubscribe { .. }
+            | Command::Acknowledge { .. }
+            | Command::Enqueue { .. }
+            | Command::Purge { .. }
+            | Command::NodeDown { .. } => self.refuse(place, "not a command for control", effects),
+        }
+    }
+}
+
+/// The voters of a group in a new cluster of these nodes.
+fn initial_voters(group: GroupId, nodes: &[NodeId], replication: u32) -> Vec<NodeId> {
+    let wanted = usize::try_from(replication.max(1)).unwrap_or(usize::MAX);
+    if group == CONTROL || nodes.len() <= wanted {
+        return nodes.to_vec();
+    }
+    let first = usize::try_from(group.0 - 1).unwrap_or_default() % nodes.len();
+    nodes.iter().cycle().skip(first).take(wanted).copied().collect()
+}
+
+/// A record that does not keep its entry in memory.
+fn own_record(record: &NodeRecord) -> NodeRecord {
+    NodeRecord {
+        id: record.id,
+        name: own_text(&record.name),
+        disk: record.disk,
+        incarnation: record.incarnation,
+        peer: own_text(&record.peer),
+        mqtt: own_text(&record.mqtt),
+        admin: own_text(&record.admin),
+        zone: own_text(&record.zone),
+        version: own_text(&record.version),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,14 @@
 //! Effects: the output of apply. Every replica computes them; only the leader's leave the node.
+//!
+//! Owns: what can come out of a group. Does not: carry it out.
+//! Invariants: the effects of an entry, and their order, are the same on every replica.
 
 use quorate_codec::{PacketId, QoS, ReasonCode, Text};
 
 use crate::command::{SessionExpiry, SubscribeFilter};
-use crate::ids::{DeliverySeq, Epoch, GroupId, Incarnation, MessageRef, NodeId, Owner, SessionId, StreamId, StreamSeq};
+use crate::ids::{
+    DeliverySeq, Epoch, GroupId, Incarnation, MessageRef, NodeId, Owner, SessionId, StreamId, StreamSeq,
+};
 
 /// Something to be done because an entry was applied.
 #[derive(Clone, PartialEq, Debug)]
@@ -107,7 +112,9 @@ pub enum DropReason {
 pub enum Reply {
     /// Publish refused: the reason goes to the publisher.
     Rejected(ReasonCode),
-    /// CONNECT done.
+    /// CONNECT done. The session is served by the partition (subscriptions, queue) when `session_present`, or when
+    /// `expiry` is not `AtClose`; otherwise it is transient and served by the connection's node alone. A resumed
+    /// session that now ends with its connection stays with the partition until then.
     Connected {
         /// Session.
         session: SessionId,

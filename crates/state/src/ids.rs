@@ -1,4 +1,7 @@
 //! Identifiers and positions. A bare integer never crosses a function boundary.
+//!
+//! Owns: their types and what each counts. Does not: hand any out.
+//! Invariants: identities (nodes, sessions) are never used twice.
 
 use std::fmt;
 
@@ -41,7 +44,8 @@ id!(
     SessionId(u64)
 );
 id!(
-    /// Fencing number of a session: grows by one at every CONNECT. A command of an older epoch is refused.
+    /// Fencing number of a session: grows at every CONNECT, over a new session of the same client too. A command of an
+    /// older epoch is refused.
     Epoch(u64)
 );
 id!(
@@ -54,7 +58,8 @@ id!(
     StreamSeq(u64)
 );
 id!(
-    /// Position in the order in which messages were handed to one session; the first is 1, without gaps.
+    /// Position in the order in which messages were sent on one connection of a session: starts again at 1 with each
+    /// epoch, without gaps.
     DeliverySeq(u64)
 );
 

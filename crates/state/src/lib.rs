@@ -9,12 +9,45 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation))]
 
 pub mod command;
+pub mod config;
 pub mod control;
 pub mod effect;
+pub mod entry;
+pub mod hash;
 pub mod ids;
+pub mod limits;
+pub mod machine;
 pub mod partition;
 pub mod topic_trie;
 
-pub use command::{Batch, Command, Message, Segment};
+mod delivery;
+mod encode;
+mod expiry;
+mod group_state;
+mod identifiers;
+mod inflight;
+mod live;
+mod outbox;
+mod queue;
+mod record;
+mod reply;
+mod retained;
+mod session;
+mod stream;
+mod subscription;
+#[cfg(test)]
+mod testing;
+mod wire;
+
+pub use command::{Batch, Command, LeaderCommand, Message, Segment};
+pub use config::{Overflow, PartitionConfig};
+pub use control::{ClusterConfig, Control, NodeStatus};
 pub use effect::{Effect, Reply};
+pub use entry::{BatchBuilder, BatchView};
 pub use ids::*;
+pub use machine::Machine;
+pub use partition::{Counts, Partition, SessionInfo};
+pub use record::RestoreError;
+pub use retained::RetainedItem;
+pub use topic_trie::TopicTrie;
+pub use wire::DecodeError;

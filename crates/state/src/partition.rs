@@ -1,1 +1,438 @@
-//! Being built.
+//! A partition: sessions by client identifier with their subscriptions, queues and inflight messages, and the
+//! retained messages of some topics.
+//!
+//! Owns: applying commands to all of these together, and reading them.
+//! Does not: hold message bodies, replicate or send. What leaves is an effect.
+//! Invariants: see `invariants`, which checks them. Equal entries give equal states and effects on every replica.
+//! Limits: [`PartitionConfig`], `limits`. See: docs/formats/entry.md.
+
+use std::collections::BTreeSet;
+
+use quorate_codec::{TopicFilter, TopicName};
+
+use crate::command::{Command, SessionExpiry};
+use crate::config::PartitionConfig;
+use crate::delivery::{Delivery, Totals};
+use crate::effect::{Deliver, DropReason, Effect, Reply};
+use crate::encode::CommandView;
+use crate::group_state::{Apply, GroupState, Place};
+use crate::ids::{
+    DeliverySeq, Epoch, Incarnation, LogIndex, MessageRef, NodeId, Owner, SessionId, StreamSeq, Timestamp,
+};
+use crate::live::Live;
+use crate::retained::{Retained, RetainedItem};
+use crate::session::{DirtySessions, Presence, Session, Sessions};
+use crate::subscription::Subscribers;
+use crate::topic_trie::TopicTrie;
+use crate::wire::Reader;
+
+mod checkpoint;
+mod invariants;
+mod publish;
+mod subscribe;
+mod takeover;
+
+/// The replicated state of a partition.
+#[derive(Clone, Debug)]
+pub struct Partition {
+    pub(crate) config: PartitionConfig,
+    pub(crate) state: GroupState,
+    sessions: Sessions,
+    filters: TopicTrie<Subscribers>,
+    retained: Retained,
+    live: Live,
+    totals: Totals,
+    last_session: SessionId,
+    last_epoch: Epoch,
+    /// Subscriptions that differ from the checkpoint.
+    dirty_subscriptions: BTreeSet<(SessionId, TopicFilter)>,
+    /// Filters whose route position differs from the checkpoint.
+    dirty_routes: BTreeSet<TopicFilter>,
+    /// Keys of ended sessions that the checkpoint still has.
+    ended: Vec<Vec<u8>>,
+    matched: Vec<publish::Matched>,
+}
+
+/// A session as operators and connections see it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SessionInfo {
+    /// Number.
+    pub session: SessionId,
+    /// Client identifier.
+    pub client_id: quorate_codec::Text,
+    /// Principal, empty when anonymous.
+    pub principal: quorate_codec::Text,
+    /// Epoch of the last CONNECT.
+    pub epoch: Epoch,
+    /// Connection that holds it.
+    pub owner: Option<Owner>,
+    /// Since when no connection holds it, in replicated time.
+    pub offline_since: Option<Timestamp>,
+    /// Session expiry in force.
+    pub expiry: SessionExpiry,
+    /// Made to outlive its connection: its subscriptions and queue are here.
+    pub durable: bool,
+    /// Number of subscriptions here.
+    pub subscriptions: usize,
+    /// Queued messages.
+    pub queued_messages: u64,
+    /// Queued bytes.
+    pub queued_bytes: u64,
+    /// Unacknowledged messages.
+    pub inflight: usize,
+}
+
+/// Sums over a partition.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counts {
+    /// Sessions.
+    pub sessions: u64,
+    /// Sessions held by a connection.
+    pub online: u64,
+    /// Subscriptions.
+    pub subscriptions: u64,
+    /// Topics with a retained message.
+    pub retained: u64,
+    /// Queued messages of all sessions.
+    pub queued_messages: u64,
+    /// Their bytes.
+    pub queued_bytes: u64,
+    /// Unacknowledged messages of all sessions.
+    pub inflight: u64,
+}
+
+impl Partition {
+    /// An empty partition, before its first entry.
+    #[must_use]
+    pub fn new(config: PartitionConfig) -> Self {
+        Self {
+            config,
+            state: GroupState::default(),
+            sessions: Sessions::default(),
+            filters: TopicTrie::new(),
+            retained: Retained::default(),
+            live: Live::default(),
+            totals: Totals::default(),
+            last_session: SessionId(0),
+            last_epoch: Epoch(0),
+            dirty_subscriptions: BTreeSet::new(),
+            dirty_routes: BTreeSet::new(),
+            ended: Vec::new(),
+            matched: Vec::new(),
+        }
+    }
+
+    /// The settings it was made with.
+    #[must_use]
+    pub fn config(&self) -> &PartitionConfig {
+        &self.config
+    }
+
+    /// When a `Tick` is worth proposing: the first session expiry. `None` while no session ends by time.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.sessions.next_end()
+    }
+
+    /// All that is inflight on connections of a node's incarnation, by session and then in delivery order.
+    pub fn inflight_of(&self, node: NodeId, incarnation: Incarnation) -> impl Iterator<Item = Deliver> {
+        let sessions = self.sessions.owned_by(node, incarnation);
+        sessions.flat_map(|session| self.inflight_of_session(session, DeliverySeq(1)))
+    }
+
+    /// What is inflight on the session's present connection, from a delivery on. Empty while nobody holds it.
+    pub fn inflight_of_session(
+        &self,
+        session: SessionId,
+        from: DeliverySeq,
+    ) -> impl Iterator<Item = Deliver> {
+        let now = self.state.now;
+        let held = self.sessions.get(session).and_then(|session| Some((session, session.owner()?)));
+        held.into_iter().flat_map(move |(session, owner)| {
+            let sent = session.inflight.sent_from(from);
+            sent.map(move |message| Delivery::delivery(now, session, owner, message))
+        })
+    }
+
+    /// The subscription identifiers of a set that a delivery names; empty for an unknown session or set.
+    #[must_use]
+    pub fn identifiers(&self, session: SessionId, set: u16) -> &[u32] {
+        self.sessions.get(session).map_or(&[], |session| session.identifiers.set(set))
+    }
+
+    /// Up to `max` retained messages whose topics match, in byte order of the topics and after one of them, each with
+    /// its remaining lifetime in seconds. Fewer than `max` means that there are no more.
+    #[must_use]
+    pub fn retained(&self, filter: &TopicFilter, after: Option<&TopicName>, max: usize) -> Vec<RetainedItem> {
+        self.retained.page(filter.as_str(), after.map(TopicName::as_str), max, self.state.now)
+    }
+
+    /// Whether some message of the entry is still queued, inflight or retained: then its body is needed.
+    #[must_use]
+    pub fn live(&self, index: LogIndex) -> bool {
+        self.live.count(index) > 0
+    }
+
+    /// The first entry from `from` on whose bodies are needed.
+    #[must_use]
+    pub fn live_from(&self, from: LogIndex) -> Option<LogIndex> {
+        self.live.first_from(from)
+    }
+
+    /// The session of a client identifier.
+    #[must_use]
+    pub fn session_by_client(&self, client_id: &str) -> Option<SessionInfo> {
+        self.sessions.by_client(client_id).map(session_info)
+    }
+
+    /// A session by its number.
+    #[must_use]
+    pub fn session(&self, session: SessionId) -> Option<SessionInfo> {
+        self.sessions.get(session).map(session_info)
+    }
+
+    /// Up to `max` sessions in byte order of client identifiers, after one of them.
+    #[must_use]
+    pub fn sessions(&self, after: Option<&str>, max: usize) -> Vec<SessionInfo> {
+        self.sessions.iter_after(after).take(max).map(session_info).collect()
+    }
+
+    /// The subscriptions of a durable session, in byte order of the filters.
+    #[must_use]
+    pub fn subscriptions(&self, session: SessionId) -> Vec<crate::command::SubscribeFilter> {
+        self.sessions.get(session).map_or_else(Vec::new, Session::subscribe_filters)
+    }
+
+    /// Sums, kept up to date: reading them costs nothing.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            sessions: self.sessions.len() as u64,
+            online: self.totals.online,
+            subscriptions: self.totals.subscriptions,
+            retained: self.retained.len() as u64,
+            queued_messages: self.totals.queued_messages,
+            queued_bytes: self.totals.queued_bytes,
+            inflight: self.totals.inflight,
+        }
+    }
+
+    /// Works on one session with everything that moving its messages needs.
+    fn with_session<R>(
+        &mut self,
+        id: SessionId,
+        effects: &mut Vec<Effect>,
+        work: impl FnOnce(&mut Delivery<'_>, &mut Session, &mut DirtySessions) -> R,
+    ) -> Option<R> {
+        let (session, marks) = self.sessions.get_mut(id)?;
+        let (live, totals) = (&mut self.live, &mut self.totals);
+        let mut delivery = Delivery { now: self.state.now, config: &self.config, live, totals, effects };
+        Some(work(&mut delivery, session, marks))
+    }
+
+    /// Whether the command comes from the connection that holds the session; otherwise it is answered.
+    fn is_current(&mut self, place: Place, id: SessionId, epoch: Epoch, effects: &mut Vec<Effect>) -> bool {
+        let current =
+            self.sessions.get(id).is_some_and(|session| session.epoch == epoch && session.owner().is_some());
+        if !current {
+            self.state.reply(place, Reply::Fenced, effects);
+        }
+        current
+    }
+
+    fn acknowledge(
+        &mut self,
+        place: Place,
+        (session, epoch): (SessionId, Epoch),
+        mut packet_ids: Reader<'_>,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.is_current(place, session, epoch, effects) {
+            return;
+        }
+        self.with_session(session, effects, |delivery, session, marks| {
+            while let Ok(packet_id) = packet_ids.packet_id() {
+                delivery.acknowledge(session, marks, packet_id);
+            }
+            delivery.fill_window(session, marks);
+        });
+    }
+
+    /// The connection is closed: the session waits for the next one, or ends.
+    fn close(&mut self, id: SessionId, effects: &mut Vec<Effect>) {
+        let Some(session) = self.sessions.get(id) else { return };
+        if session.owner().is_none() {
+            return;
+        }
+        let expiry = session.expiry;
+        if expiry == SessionExpiry::AtClose {
+            self.end_session(id, DropReason::SessionEnded, effects);
+            return;
+        }
+        self.totals.online -= 1;
+        self.sessions.set_presence(id, Presence::Offline { since: self.state.now }, expiry);
+    }
+
+    fn disconnect(
+        &mut self,
+        id: SessionId,
+        epoch: Epoch,
+        expiry: Option<SessionExpiry>,
+        effects: &mut Vec<Effect>,
+    ) {
+        // A connection that lost its session closes too: nobody waits for an answer.
+        let Some(session) = self.sessions.get(id).filter(|session| session.epoch == epoch) else { return };
+        // A session that was to end with its connection cannot be prolonged [MQTT-3.14.2-2].
+        if let Some(expiry) = expiry
+            && session.expiry != SessionExpiry::AtClose
+            && session.owner().is_some()
+        {
+            let presence = session.presence;
+            let expiry = crate::expiry::capped(expiry, self.config.session_expiry_max_s);
+            self.sessions.set_presence(id, presence, expiry);
+        }
+        self.close(id, effects);
+    }
+
+    fn purge(&mut self, place: Place, client_id: &str, effects: &mut Vec<Effect>) {
+        let Some(session) = self.sessions.by_client(client_id) else {
+            self.state.reply(place, Reply::refused("the client identifier has no session"), effects);
+            return;
+        };
+        let id = session.id;
+        if let Some(owner) = session.owner() {
+            let reason = quorate_codec::ReasonCode::ADMINISTRATIVE_ACTION;
+            effects.push(Effect::Close { owner, session: id, reason });
+        }
+        self.end_session(id, DropReason::SessionEnded, effects);
+    }
+
+    fn node_down(&mut self, node: NodeId, incarnation: Incarnation, effects: &mut Vec<Effect>) {
+        self.state.streams.down(node, incarnation);
+        for dead in self.sessions.incarnations_to(node, incarnation) {
+            let owned: Vec<SessionId> = self.sessions.owned_by(node, dead).collect();
+            for session in owned {
+                self.close(session, effects);
+            }
+        }
+    }
+
+    /// Ends a session with all it has.
+    fn end_session(&mut self, id: SessionId, reason: DropReason, effects: &mut Vec<Effect>) {
+        let Some(mut session) = self.sessions.remove(id) else { return };
+        if session.stored {
+            self.ended.extend(checkpoint::session_keys(&session));
+        }
+        self.totals.online -= u64::from(session.owner().is_some());
+        for (filter, subscription) in std::mem::take(&mut session.subscriptions) {
+            self.totals.subscriptions -= 1;
+            if subscription.options.qos != quorate_codec::QoS::AtMostOnce {
+                self.unlink(id, &filter);
+            }
+            if session.stored {
+                self.dirty_subscriptions.insert((id, filter));
+            } else {
+                self.dirty_subscriptions.remove(&(id, filter));
+            }
+        }
+        let (live, totals) = (&mut self.live, &mut self.totals);
+        let mut delivery = Delivery { now: self.state.now, config: &self.config, live, totals, effects };
+        delivery.discard(&mut session, reason);
+    }
+
+    /// Refers to a message of the entry being applied; `None` beyond what an entry can hold.
+    fn message_ref(index: LogIndex, offset: usize, bytes: usize) -> Option<MessageRef> {
+        Some(MessageRef { index, offset: u32::try_from(offset).ok()?, bytes: u32::try_from(bytes).ok()? })
+    }
+
+    fn other(&mut self, place: Place, command: Command, effects: &mut Vec<Effect>) {
+        match command {
+            Command::Connect { client_id, owner, clean_start, expiry, receive_max, principal } => {
+                let connect =
+                    takeover::Connect { client_id, owner, clean_start, expiry, receive_max, principal };
+                self.connect(place, connect, effects);
+            }
+            Command::Disconnect { session, epoch, expiry } => {
+                self.disconnect(session, epoch, expiry, effects)
+            }
+            Command::Subscribe { session, epoch, filters } => {
+                self.subscribe(place, session, epoch, filters, effects);
+            }
+            Command::Unsubscribe { session, epoch, filters } => {
+                self.unsubscribe(place, session, epoch, &filters, effects);
+            }
+            Command::Purge { client_id } => self.purge(place, client_id.as_str(), effects),
+            Command::NodeDown { node, incarnation } => self.node_down(node, incarnation, effects),
+            Command::Publish { .. } | Command::Acknowledge { .. } | Command::Enqueue { .. } => {
+                unreachable!("read as a view of its own")
+            }
+            Command::RouteAdd { .. }
+            | Command::RouteRemove { .. }
+            | Command::NodeUp { .. }
+            | Command::NodeJoin { .. }
+            | Command::NodeLost { .. }
+            | Command::Place { .. }
+            | Command::NodeForget { .. } => {
+                self.state.reply(place, Reply::refused("not a command for a partition"), effects);
+            }
+        }
+    }
+}
+
+impl Apply for Partition {
+    fn group_state(&mut self) -> &mut GroupState {
+        &mut self.state
+    }
+
+    fn advance(&mut self, effects: &mut Vec<Effect>) {
+        let now = self.state.now;
+        while let Some(session) = self.sessions.pop_due(now) {
+            self.end_session(session, DropReason::SessionEnded, effects);
+        }
+        while let Some(expired) = self.retained.pop_expired(now) {
+            self.live.release(expired.message.index);
+        }
+    }
+
+    fn command(&mut self, place: Place, command: Reader<'_>, effects: &mut Vec<Effect>) {
+        match CommandView::read(command) {
+            Ok(CommandView::Publish { message, store_retained, fan_out }) => {
+                self.publish(place, &message, store_retained, fan_out, effects);
+            }
+            Ok(CommandView::Acknowledge { session, epoch, packet_ids }) => {
+                self.acknowledge(place, (session, epoch), packet_ids, effects);
+            }
+            Ok(CommandView::Enqueue { session, epoch, messages }) => {
+                self.enqueue(place, (session, epoch), &messages, effects);
+            }
+            Ok(CommandView::Other(command)) => self.other(place, command, effects),
+            Err(_) => self.state.reply(place, Reply::refused("the command cannot be read"), effects),
+        }
+    }
+}
+
+fn session_info(session: &Session) -> SessionInfo {
+    SessionInfo {
+        session: session.id,
+        client_id: session.client_id.clone(),
+        principal: session.principal.clone(),
+        epoch: session.epoch,
+        owner: session.owner(),
+        offline_since: match session.presence {
+            Presence::Online(_) => None,
+            Presence::Offline { since } => Some(since),
+        },
+        expiry: session.expiry,
+        durable: session.durable,
+        subscriptions: session.subscriptions.len(),
+        queued_messages: session.queue.len(),
+        queued_bytes: session.queue.bytes(),
+        inflight: session.inflight.len(),
+    }
+}
+
+/// Position of a route that was never announced.
+const NO_ROUTE: StreamSeq = StreamSeq(0);
+
+#[cfg(test)]
+mod tests;

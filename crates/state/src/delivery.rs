@@ -1,0 +1,244 @@
+//! Messages into a session's queue and inflight window, and out again.
+//!
+//! Owns: quotas and overflow, expiry at assignment, filling the window, the counters that go with it.
+//! Does not: match topics or decide who gets a message.
+//! Invariants: while a connection holds a session and its window is open, nothing is queued or held; every reference
+//! is counted in [`Live`] exactly while it is queued or inflight; a drop is counted with its reason.
+//! Limits: `PartitionConfig`. Spec: MQTT 5, 3.3.4, 4.4, 4.6 and 4.9.
+
+use quorate_codec::ReasonCode;
+
+use crate::config::{Overflow, PartitionConfig};
+use crate::effect::{Deliver, DropReason, Effect};
+use crate::ids::{Owner, Timestamp};
+use crate::inflight::InflightMessage;
+use crate::limits::INFLIGHT_MESSAGES_MAX;
+use crate::live::Live;
+use crate::queue::Queued;
+use crate::session::{DirtySessions, Session, dirty};
+
+/// Sums over all sessions of a partition.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Totals {
+    pub(crate) online: u64,
+    pub(crate) subscriptions: u64,
+    pub(crate) queued_messages: u64,
+    pub(crate) queued_bytes: u64,
+    pub(crate) inflight: u64,
+}
+
+/// What moving messages needs besides the session.
+pub(crate) struct Delivery<'a> {
+    pub(crate) now: Timestamp,
+    pub(crate) config: &'a PartitionConfig,
+    pub(crate) live: &'a mut Live,
+    pub(crate) totals: &'a mut Totals,
+    pub(crate) effects: &'a mut Vec<Effect>,
+}
+
+/// Counts dropped messages, in one effect as long as the reason stays the same.
+pub(crate) fn dropped(effects: &mut Vec<Effect>, reason: DropReason, count: u64) {
+    match effects.last_mut() {
+        _ if count == 0 => {}
+        Some(Effect::Dropped { reason: last, count: sum }) if *last == reason => *sum += count,
+        _ => effects.push(Effect::Dropped { reason, count }),
+    }
+}
+
+impl Delivery<'_> {
+    /// How many messages may be unacknowledged on the present connection [MQTT-3.3.4-9].
+    fn window(&self, session: &Session) -> usize {
+        if session.owner().is_none() {
+            return 0;
+        }
+        let window = session.receive_max.min(self.config.inflight_max).min(INFLIGHT_MESSAGES_MAX);
+        usize::from(window.max(1))
+    }
+
+    fn goes_out_at_once(&self, session: &Session) -> bool {
+        session.queue.is_empty()
+            && !session.inflight.has_held()
+            && session.inflight.sent() < self.window(session)
+    }
+
+    /// Whether a message of this size has room, for a publisher that is to be refused otherwise. Expired messages
+    /// make way for it.
+    pub(crate) fn has_room(&mut self, session: &mut Session, marks: &mut DirtySessions, bytes: u32) -> bool {
+        if self.goes_out_at_once(session) {
+            return true;
+        }
+        while let Some(_reason) = self.excess(session, bytes) {
+            if !self.drop_expired_front(session, marks) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Takes one message for a session: sends it, queues it, or drops it when there is no room.
+    pub(crate) fn accept(&mut self, session: &mut Session, marks: &mut DirtySessions, queued: Queued) {
+        if self.goes_out_at_once(session) {
+            self.live.add(queued.message.index, 1);
+            session.identifiers.hold(queued.identifiers);
+            self.send_new(session, marks, queued);
+            return;
+        }
+        if let Err(reason) = self.make_room(session, marks, queued.message.bytes) {
+            dropped(self.effects, reason, 1);
+            return;
+        }
+        self.live.add(queued.message.index, 1);
+        session.identifiers.hold(queued.identifiers);
+        self.totals.queued_messages += 1;
+        self.totals.queued_bytes += u64::from(queued.message.bytes);
+        session.queue.push(queued);
+        marks.mark(session, dirty::QUEUE | dirty::DELIVERY);
+    }
+
+    /// Sends as much as the window allows: first what an earlier connection did not acknowledge, then the queue.
+    pub(crate) fn fill_window(&mut self, session: &mut Session, marks: &mut DirtySessions) {
+        let Some(owner) = session.owner() else { return };
+        let window = self.window(session);
+        while session.inflight.sent() < window {
+            if let Some(message) = session.inflight.send_held() {
+                marks.mark(session, dirty::DELIVERY);
+                self.deliver(session, owner, &message);
+            } else if let Some(queued) = self.pop(session, marks) {
+                if queued.expires.is_past(self.now) {
+                    self.release(session, queued);
+                    dropped(self.effects, DropReason::MessageExpired, 1);
+                } else {
+                    self.send_new(session, marks, queued);
+                }
+            } else {
+                break;
+            }
+        }
+    }
+
+    /// The client has acknowledged a message; unknown packet identifiers change nothing.
+    pub(crate) fn acknowledge(
+        &mut self,
+        session: &mut Session,
+        marks: &mut DirtySessions,
+        packet_id: quorate_codec::PacketId,
+    ) {
+        if let Some(queued) = session.inflight.acknowledge(packet_id) {
+            self.totals.inflight -= 1;
+            self.release(session, queued);
+            marks.mark(session, dirty::DELIVERY);
+        }
+    }
+
+    /// Drops everything a session has, because it ends.
+    pub(crate) fn discard(&mut self, session: &mut Session, reason: DropReason) {
+        let inflight = std::mem::take(&mut session.inflight);
+        let mut count = session.queue.len() + inflight.len() as u64;
+        for message in inflight.iter() {
+            self.release(session, message.queued);
+        }
+        self.totals.inflight -= inflight.len() as u64;
+        self.totals.queued_messages -= session.queue.len();
+        self.totals.queued_bytes -= session.queue.bytes();
+        while let Some(queued) = session.queue.pop() {
+            if queued.expires.is_past(self.now) {
+                dropped(self.effects, DropReason::MessageExpired, 1);
+                count -= 1;
+            }
+            self.release(session, queued);
+        }
+        dropped(self.effects, reason, count);
+    }
+
+    /// A message in the form in which it is sent to the connection.
+    pub(crate) fn delivery(
+        now: Timestamp,
+        session: &Session,
+        owner: Owner,
+        message: &InflightMessage,
+    ) -> Deliver {
+        let queued = &message.queued;
+        Deliver {
+            owner,
+            session: session.id,
+            seq: message.seq(),
+            packet_id: message.packet_id(),
+            qos: queued.qos(),
+            retain: queued.retain(),
+            dup: queued.dup(),
+            identifiers: queued.identifiers,
+            expiry_s: queued.expires.remaining_s(now),
+            message: queued.message,
+        }
+    }
+
+    fn deliver(&mut self, session: &Session, owner: Owner, message: &InflightMessage) {
+        self.effects.push(Effect::Deliver(Self::delivery(self.now, session, owner, message)));
+    }
+
+    fn send_new(&mut self, session: &mut Session, marks: &mut DirtySessions, queued: Queued) {
+        let Some(owner) = session.owner() else { return };
+        let message = session.inflight.send_new(queued);
+        self.totals.inflight += 1;
+        marks.mark(session, dirty::DELIVERY);
+        self.deliver(session, owner, &message);
+    }
+
+    fn pop(&mut self, session: &mut Session, marks: &mut DirtySessions) -> Option<Queued> {
+        let queued = session.queue.pop()?;
+        self.totals.queued_messages -= 1;
+        self.totals.queued_bytes -= u64::from(queued.message.bytes);
+        marks.mark(session, dirty::QUEUE | dirty::DELIVERY);
+        Some(queued)
+    }
+
+    fn release(&mut self, session: &mut Session, queued: Queued) {
+        self.live.release(queued.message.index);
+        session.identifiers.release(queued.identifiers);
+    }
+
+    /// Which quota one more message would exceed.
+    fn excess(&self, session: &Session, bytes: u32) -> Option<DropReason> {
+        if session.queue.len() >= self.config.queue_messages_max {
+            Some(DropReason::QueueMessages)
+        } else if session.queue.bytes() + u64::from(bytes) > self.config.queue_bytes_max {
+            Some(DropReason::QueueBytes)
+        } else {
+            None
+        }
+    }
+
+    fn drop_expired_front(&mut self, session: &mut Session, marks: &mut DirtySessions) -> bool {
+        let expired = session.queue.front().is_some_and(|front| front.expires.is_past(self.now));
+        if expired && let Some(queued) = self.pop(session, marks) {
+            self.release(session, queued);
+            dropped(self.effects, DropReason::MessageExpired, 1);
+        }
+        expired
+    }
+
+    fn make_room(
+        &mut self,
+        session: &mut Session,
+        marks: &mut DirtySessions,
+        bytes: u32,
+    ) -> Result<(), DropReason> {
+        while let Some(reason) = self.excess(session, bytes) {
+            if self.drop_expired_front(session, marks) {
+                continue;
+            }
+            let can_fit =
+                self.config.queue_messages_max > 0 && u64::from(bytes) <= self.config.queue_bytes_max;
+            if self.config.overflow != Overflow::DropOldest || !can_fit {
+                return Err(reason);
+            }
+            let Some(oldest) = self.pop(session, marks) else { return Err(reason) };
+            self.release(session, oldest);
+            dropped(self.effects, reason, 1);
+        }
+        Ok(())
+    }
+}
+
+/// The reason a publisher gets when a quota refuses its message.
+pub(crate) const QUOTA_REFUSAL: ReasonCode = ReasonCode::QUOTA_EXCEEDED;

@@ -1,0 +1,481 @@
+//! Encoding of commands and messages.
+//!
+//! Owns: the bytes of a [`Command`] and of a [`Message`]. Does not: frame them; see `entry`.
+//! Invariants: decoding what was encoded gives the same value; a message is the last field of what carries it, so a
+//! reference to it needs no length inside. See: docs/formats/entry.md.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use quorate_codec::QoS;
+
+use crate::command::{Command, LeaderCommand, Message, NodeRecord, RouteTarget};
+use crate::ids::{Epoch, GroupId, Incarnation, NodeId, SessionId, StreamSeq};
+use crate::reply::{expiry, owner, put_expiry, put_owner, put_subscribe_filter, subscribe_filter};
+use crate::wire::{DecodeError, Reader, put_count, put_optional_u32, put_text, qos_bits, qos_of_bits};
+
+/// First byte of each command.
+pub(crate) mod tag {
+    pub(crate) const PUBLISH: u8 = 1;
+    pub(crate) const CONNECT: u8 = 2;
+    pub(crate) const DISCONNECT: u8 = 3;
+    pub(crate) const SUBSCRIBE: u8 = 4;
+    pub(crate) const UNSUBSCRIBE: u8 = 5;
+    pub(crate) const ACKNOWLEDGE: u8 = 6;
+    pub(crate) const ENQUEUE: u8 = 7;
+    pub(crate) const PURGE: u8 = 8;
+    pub(crate) const NODE_DOWN: u8 = 9;
+    pub(crate) const ROUTE_ADD: u8 = 32;
+    pub(crate) const ROUTE_REMOVE: u8 = 33;
+    pub(crate) const NODE_UP: u8 = 34;
+    pub(crate) const NODE_JOIN: u8 = 35;
+    pub(crate) const NODE_LOST: u8 = 36;
+    pub(crate) const PLACE: u8 = 37;
+    pub(crate) const NODE_FORGET: u8 = 38;
+}
+
+const PUBLISH_STORE_RETAINED: u8 = 0b01;
+const PUBLISH_FAN_OUT: u8 = 0b10;
+
+const MESSAGE_RETAIN: u8 = 0b0_0100;
+const MESSAGE_EXPIRY: u8 = 0b0_1000;
+const MESSAGE_PUBLISHER: u8 = 0b1_0000;
+
+impl Message {
+    /// Writes the message; its length is not written.
+    pub fn encode(&self, out: &mut BytesMut) {
+        let mut flags = qos_bits(self.qos);
+        flags |= if self.retain { MESSAGE_RETAIN } else { 0 };
+        flags |= if self.expiry_s.is_some() { MESSAGE_EXPIRY } else { 0 };
+        flags |= if self.publisher != 0 { MESSAGE_PUBLISHER } else { 0 };
+        out.put_u8(flags);
+        if let Some(expiry_s) = self.expiry_s {
+            out.put_u32_le(expiry_s);
+        }
+        if self.publisher != 0 {
+            out.put_u64_le(self.publisher);
+        }
+        put_text(out, self.topic.as_str());
+        put_count(out, self.properties.len());
+        out.put_slice(&self.properties);
+        out.put_slice(&self.payload);
+    }
+
+    /// Length of what [`Self::encode`] writes.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        let expiry = if self.expiry_s.is_some() { 4 } else { 0 };
+        let publisher = if self.publisher == 0 { 0 } else { 8 };
+        7 + expiry + publisher + self.topic.as_str().len() + self.properties.len() + self.payload.len()
+    }
+
+    /// Reads a message that fills `data`: the part of an entry that a `MessageRef` points to. Topic, properties and
+    /// payload share the storage of `data`.
+    ///
+    /// # Errors
+    /// When the bytes are not a message.
+    pub fn decode(data: &Bytes) -> Result<Self, DecodeError> {
+        Self::read(Reader::new(data))
+    }
+
+    /// Reads a message that fills the window.
+    fn read(mut reader: Reader<'_>) -> Result<Self, DecodeError> {
+        let at = reader.at();
+        let flags = reader.u8()?;
+        let qos = message_qos(flags).ok_or(DecodeError::Tag { tag: flags, at })?;
+        let expiry_s = if flags & MESSAGE_EXPIRY != 0 { Some(reader.u32()?) } else { None };
+        let publisher = if flags & MESSAGE_PUBLISHER != 0 { reader.u64()? } else { 0 };
+        let topic = reader.topic_name()?;
+        let properties = reader.length()?;
+        let properties = reader.shared(properties)?;
+        let payload = reader.shared(reader.remaining())?;
+        Ok(Self { topic, qos, retain: flags & MESSAGE_RETAIN != 0, expiry_s, publisher, properties, payload })
+    }
+}
+
+fn message_qos(flags: u8) -> Option<QoS> {
+    qos_of_bits(flags & 0b11).filter(|_| flags >> 5 == 0)
+}
+
+/// A message as apply needs it: nothing is copied or counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MessageView<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) expiry_s: Option<u32>,
+    pub(crate) publisher: u64,
+    pub(crate) payload_is_empty: bool,
+    /// Where the message is in the entry.
+    pub(crate) offset: usize,
+    pub(crate) bytes: usize,
+}
+
+impl<'a> MessageView<'a> {
+    /// Reads a message that fills the window.
+    fn read(mut reader: Reader<'a>) -> Result<Self, DecodeError> {
+        let offset = reader.at();
+        let bytes = reader.remaining();
+        let flags = reader.u8()?;
+        let qos = message_qos(flags).ok_or(DecodeError::Tag { tag: flags, at: offset })?;
+        let expiry_s = if flags & MESSAGE_EXPIRY != 0 { Some(reader.u32()?) } else { None };
+        let publisher = if flags & MESSAGE_PUBLISHER != 0 { reader.u64()? } else { 0 };
+        let topic = reader.str()?;
+        let properties = reader.length()?;
+        reader.bytes(properties)?;
+        let retain = flags & MESSAGE_RETAIN != 0;
+        let payload_is_empty = reader.is_empty();
+        Ok(Self { topic, qos, retain, expiry_s, publisher, payload_is_empty, offset, bytes })
+    }
+}
+
+/// The frequent commands as apply needs them; the others decoded.
+#[derive(Debug)]
+pub(crate) enum CommandView<'a> {
+    Publish { message: MessageView<'a>, store_retained: bool, fan_out: bool },
+    Acknowledge { session: SessionId, epoch: Epoch, packet_ids: Reader<'a> },
+    Enqueue { session: SessionId, epoch: Epoch, messages: Vec<(QoS, Option<u32>, MessageView<'a>)> },
+    Other(Command),
+}
+
+impl<'a> CommandView<'a> {
+    /// Reads a command that fills the window.
+    pub(crate) fn read(mut reader: Reader<'a>) -> Result<Self, DecodeError> {
+        let start = reader;
+        match reader.u8()? {
+            tag::PUBLISH => {
+                let (store_retained, fan_out) = publish_flags(&mut reader)?;
+                Ok(Self::Publish { message: MessageView::read(reader)?, store_retained, fan_out })
+            }
+            tag::ACKNOWLEDGE => {
+                let (session, epoch) = session_epoch(&mut reader)?;
+                Ok(Self::Acknowledge { session, epoch, packet_ids: reader })
+            }
+            tag::ENQUEUE => {
+                let (session, epoch) = session_epoch(&mut reader)?;
+                let messages = enqueued(&mut reader, MessageView::read)?;
+                Ok(Self::Enqueue { session, epoch, messages })
+            }
+            _ => Command::read(start).map(Self::Other),
+        }
+    }
+}
+
+fn publish_flags(reader: &mut Reader<'_>) -> Result<(bool, bool), DecodeError> {
+    let at = reader.at();
+    let flags = reader.u8()?;
+    if flags & !(PUBLISH_STORE_RETAINED | PUBLISH_FAN_OUT) != 0 {
+        return Err(DecodeError::Tag { tag: flags, at });
+    }
+    Ok((flags & PUBLISH_STORE_RETAINED != 0, flags & PUBLISH_FAN_OUT != 0))
+}
+
+fn session_epoch(reader: &mut Reader<'_>) -> Result<(SessionId, Epoch), DecodeError> {
+    Ok((SessionId(reader.u64()?), Epoch(reader.u64()?)))
+}
+
+/// The messages of an Enqueue, each read by `message` from its own window.
+fn enqueued<'a, M>(
+    reader: &mut Reader<'a>,
+    message: impl Fn(Reader<'a>) -> Result<M, DecodeError>,
+) -> Result<Vec<(QoS, Option<u32>, M)>, DecodeError> {
+    let mut messages = Vec::new();
+    for _ in 0..reader.length()? {
+        let qos = reader.qos()?;
+        let identifier = reader.optional_u32()?;
+        let length = reader.length()?;
+        messages.push((qos, identifier, message(reader.window(length)?)?));
+    }
+    reader.done()?;
+    Ok(messages)
+}
+
+impl Command {
+    /// Writes the command; its length is not written.
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::Publish { message, store_retained, fan_out } => {
+                let store_retained = if *store_retained { PUBLISH_STORE_RETAINED } else { 0 };
+                let fan_out = if *fan_out { PUBLISH_FAN_OUT } else { 0 };
+                out.put_slice(&[tag::PUBLISH, store_retained | fan_out]);
+                message.encode(out);
+            }
+            Self::Connect { client_id, owner, clean_start, expiry, receive_max, principal } => {
+                out.put_slice(&[tag::CONNECT, u8::from(*clean_start)]);
+                put_owner(out, *owner);
+                put_expiry(out, *expiry);
+                out.put_u16_le(*receive_max);
+                put_text(out, client_id.as_str());
+                put_text(out, principal.as_str());
+            }
+            Self::Disconnect { session, epoch, expiry } => {
+                put_session(out, tag::DISCONNECT, *session, *epoch);
+                out.put_u8(u8::from(expiry.is_some()));
+                if let Some(expiry) = expiry {
+                    put_expiry(out, *expiry);
+                }
+            }
+            Self::Subscribe { session, epoch, filters } => {
+                put_session(out, tag::SUBSCRIBE, *session, *epoch);
+                put_count(out, filters.len());
+                filters.iter().for_each(|filter| put_subscribe_filter(out, filter));
+            }
+            Self::Unsubscribe { session, epoch, filters } => {
+                put_session(out, tag::UNSUBSCRIBE, *session, *epoch);
+                put_count(out, filters.len());
+                filters.iter().for_each(|filter| put_text(out, filter.as_str()));
+            }
+            Self::Acknowledge { session, epoch, packet_ids } => {
+                put_session(out, tag::ACKNOWLEDGE, *session, *epoch);
+                packet_ids.iter().for_each(|packet_id| out.put_u16_le(packet_id.get()));
+            }
+            Self::Enqueue { session, epoch, messages } => {
+                put_session(out, tag::ENQUEUE, *session, *epoch);
+                put_count(out, messages.len());
+                for (qos, identifier, message) in messages {
+                    out.put_u8(qos_bits(*qos));
+                    put_optional_u32(out, *identifier);
+                    put_count(out, message.encoded_len());
+                    message.encode(out);
+                }
+            }
+            Self::Purge { client_id } => {
+                out.put_u8(tag::PURGE);
+                put_text(out, client_id.as_str());
+            }
+            Self::NodeDown { node, incarnation } => put_node(out, tag::NODE_DOWN, *node, *incarnation),
+            Self::RouteAdd { filter, target } => put_route(out, tag::ROUTE_ADD, filter.as_str(), *target),
+            Self::RouteRemove { filter, target } => {
+                put_route(out, tag::ROUTE_REMOVE, filter.as_str(), *target)
+            }
+            Self::NodeUp { node } => {
+                out.put_u8(tag::NODE_UP);
+                put_node_record(out, node);
+            }
+            Self::NodeJoin { node } => {
+                out.put_u8(tag::NODE_JOIN);
+                put_node_record(out, node);
+            }
+            Self::NodeLost { node, incarnation } => put_node(out, tag::NODE_LOST, *node, *incarnation),
+            Self::Place { group, voters } => {
+                out.put_u8(tag::PLACE);
+                out.put_u32_le(group.0);
+                put_count(out, voters.len());
+                voters.iter().for_each(|voter| out.put_u64_le(voter.0));
+            }
+            Self::NodeForget { node } => {
+                out.put_u8(tag::NODE_FORGET);
+                out.put_u64_le(node.0);
+            }
+        }
+    }
+
+    /// Length of what [`Self::encode`] writes.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        match self {
+            Self::Publish { message, .. } => 2 + message.encoded_len(),
+            Self::Acknowledge { packet_ids, .. } => 17 + 2 * packet_ids.len(),
+            Self::Connect { client_id, principal, .. } => {
+                37 + client_id.as_str().len() + principal.as_str().len()
+            }
+            Self::Disconnect { expiry, .. } => 18 + if expiry.is_some() { 5 } else { 0 },
+            Self::NodeDown { .. } | Self::NodeLost { .. } => 17,
+            // The rest is rare: writing it is the simplest way to be right.
+            rare => {
+                let mut out = BytesMut::new();
+                rare.encode(&mut out);
+                out.len()
+            }
+        }
+    }
+
+    /// Reads the one command that fills `data`, and leaves `data` empty. Payloads share its storage.
+    ///
+    /// # Errors
+    /// When the bytes are not exactly one command; `data` is then left as it was.
+    pub fn decode(data: &mut Bytes) -> Result<Self, DecodeError> {
+        let command = Self::read(Reader::new(data))?;
+        data.clear();
+        Ok(command)
+    }
+
+    /// Reads a command that fills the window.
+    pub(crate) fn read(mut reader: Reader<'_>) -> Result<Self, DecodeError> {
+        let at = reader.at();
+        let command = match reader.u8()? {
+            tag::PUBLISH => {
+                let (store_retained, fan_out) = publish_flags(&mut reader)?;
+                return Ok(Self::Publish { message: Message::read(reader)?, store_retained, fan_out });
+            }
+            tag::ENQUEUE => {
+                let (session, epoch) = session_epoch(&mut reader)?;
+                let messages = enqueued(&mut reader, Message::read)?;
+                Self::Enqueue { session, epoch, messages }
+            }
+            tag::ACKNOWLEDGE => {
+                let (session, epoch) = session_epoch(&mut reader)?;
+                let mut packet_ids = Vec::with_capacity(reader.remaining() / 2);
+                while !reader.is_empty() {
+                    packet_ids.push(reader.packet_id()?);
+                }
+                Self::Acknowledge { session, epoch, packet_ids }
+            }
+            tag::CONNECT => connect(&mut reader)?,
+            tag::DISCONNECT => {
+                let (session, epoch) = session_epoch(&mut reader)?;
+                let expiry = if reader.flag()? { Some(expiry(&mut reader)?) } else { None };
+                Self::Disconnect { session, epoch, expiry }
+            }
+            tag::SUBSCRIBE => {
+                let (session, epoch) = session_epoch(&mut reader)?;
+                Self::Subscribe { session, epoch, filters: list(&mut reader, subscribe_filter)? }
+            }
+            tag::UNSUBSCRIBE => {
+                let (session, epoch) = session_epoch(&mut reader)?;
+                Self::Unsubscribe { session, epoch, filters: list(&mut reader, Reader::topic_filter)? }
+            }
+            tag::PURGE => Self::Purge { client_id: reader.text()? },
+            tag::NODE_DOWN => {
+                let (node, incarnation) = node(&mut reader)?;
+                Self::NodeDown { node, incarnation }
+            }
+            tag::ROUTE_ADD => {
+                let (filter, target) = (reader.topic_filter()?, route_target(&mut reader)?);
+                Self::RouteAdd { filter, target }
+            }
+            tag::ROUTE_REMOVE => {
+                let (filter, target) = (reader.topic_filter()?, route_target(&mut reader)?);
+                Self::RouteRemove { filter, target }
+            }
+            tag::NODE_UP => Self::NodeUp { node: node_record(&mut reader)? },
+            tag::NODE_JOIN => Self::NodeJoin { node: node_record(&mut reader)? },
+            tag::NODE_LOST => {
+                let (node, incarnation) = node(&mut reader)?;
+                Self::NodeLost { node, incarnation }
+            }
+            tag::PLACE => {
+                let group = GroupId(reader.u32()?);
+                Self::Place { group, voters: list(&mut reader, |reader| reader.u64().map(NodeId))? }
+            }
+            tag::NODE_FORGET => Self::NodeForget { node: NodeId(reader.u64()?) },
+            tag => return Err(DecodeError::Tag { tag, at }),
+        };
+        reader.done()?;
+        Ok(command)
+    }
+}
+
+fn list<'a, T>(
+    reader: &mut Reader<'a>,
+    item: impl Fn(&mut Reader<'a>) -> Result<T, DecodeError>,
+) -> Result<Vec<T>, DecodeError> {
+    let mut items = Vec::new();
+    for _ in 0..reader.length()? {
+        items.push(item(reader)?);
+    }
+    Ok(items)
+}
+
+fn connect(reader: &mut Reader<'_>) -> Result<Command, DecodeError> {
+    let clean_start = reader.flag()?;
+    let owner = owner(reader)?;
+    let expiry = expiry(reader)?;
+    let receive_max = reader.u16()?;
+    let client_id = reader.text()?;
+    let principal = reader.text()?;
+    Ok(Command::Connect { client_id, owner, clean_start, expiry, receive_max, principal })
+}
+
+fn put_session(out: &mut BytesMut, tag: u8, session: SessionId, epoch: Epoch) {
+    out.put_u8(tag);
+    out.put_u64_le(session.0);
+    out.put_u64_le(epoch.0);
+}
+
+fn put_node(out: &mut BytesMut, tag: u8, node: NodeId, incarnation: Incarnation) {
+    out.put_u8(tag);
+    out.put_u64_le(node.0);
+    out.put_u64_le(incarnation.0);
+}
+
+fn node(reader: &mut Reader<'_>) -> Result<(NodeId, Incarnation), DecodeError> {
+    Ok((NodeId(reader.u64()?), Incarnation(reader.u64()?)))
+}
+
+fn put_route(out: &mut BytesMut, tag: u8, filter: &str, target: RouteTarget) {
+    out.put_u8(tag);
+    put_text(out, filter);
+    put_route_target(out, target);
+}
+
+pub(crate) fn put_route_target(out: &mut BytesMut, target: RouteTarget) {
+    match target {
+        RouteTarget::Partition(group) => {
+            out.put_u8(0);
+            out.put_u64_le(u64::from(group.0));
+        }
+        RouteTarget::Node(node) => {
+            out.put_u8(1);
+            out.put_u64_le(node.0);
+        }
+    }
+}
+
+pub(crate) fn route_target(reader: &mut Reader<'_>) -> Result<RouteTarget, DecodeError> {
+    let at = reader.at();
+    let tag = reader.u8()?;
+    let number = reader.u64()?;
+    match (tag, u32::try_from(number)) {
+        (0, Ok(group)) => Ok(RouteTarget::Partition(GroupId(group))),
+        (1, _) => Ok(RouteTarget::Node(NodeId(number))),
+        _ => Err(DecodeError::Tag { tag, at }),
+    }
+}
+
+pub(crate) fn put_node_record(out: &mut BytesMut, node: &NodeRecord) {
+    out.put_u64_le(node.id.0);
+    out.put_slice(&node.disk);
+    out.put_u64_le(node.incarnation.0);
+    for text in [&node.name, &node.peer, &node.mqtt, &node.admin, &node.zone, &node.version] {
+        put_text(out, text.as_str());
+    }
+}
+
+pub(crate) fn node_record(reader: &mut Reader<'_>) -> Result<NodeRecord, DecodeError> {
+    let id = NodeId(reader.u64()?);
+    let disk = reader.array()?;
+    let incarnation = Incarnation(reader.u64()?);
+    let name = reader.text()?;
+    let peer = reader.text()?;
+    let mqtt = reader.text()?;
+    let admin = reader.text()?;
+    let zone = reader.text()?;
+    let version = reader.text()?;
+    Ok(NodeRecord { id, name, disk, incarnation, peer, mqtt, admin, zone, version })
+}
+
+const LEADER_OUTBOX_APPLIED: u8 = 1;
+const LEADER_TICK: u8 = 2;
+
+impl LeaderCommand {
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::OutboxApplied { to, seq } => {
+                out.put_u8(LEADER_OUTBOX_APPLIED);
+                out.put_u32_le(to.0);
+                out.put_u64_le(seq.0);
+            }
+            Self::Tick => out.put_u8(LEADER_TICK),
+        }
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let at = reader.at();
+        match reader.u8()? {
+            LEADER_OUTBOX_APPLIED => {
+                Ok(Self::OutboxApplied { to: GroupId(reader.u32()?), seq: StreamSeq(reader.u64()?) })
+            }
+            LEADER_TICK => Ok(Self::Tick),
+            tag => Err(DecodeError::Tag { tag, at }),
+        }
+    }
+}

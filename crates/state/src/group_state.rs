@@ -1,0 +1,182 @@
+//! What the state of every group has: position, replicated time, streams, outboxes; and how an entry is gone through.
+//!
+//! Owns: the order in which an entry's parts take effect. Does not: know what a command does.
+//! Invariants: an entry is applied once and in order; replicated time never goes back; a command that cannot be read
+//! is refused and the next one applied.
+
+use std::collections::BTreeSet;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::command::{Command, LeaderCommand};
+use crate::effect::{Effect, Reply};
+use crate::entry::{BatchView, Item, SegmentView};
+use crate::ids::{GroupId, LogIndex, NodeId, StreamId, StreamSeq, Timestamp};
+use crate::outbox::{OutboxChange, Outboxes};
+use crate::record::{Changes, Key, KeyReader, RestoreError, kind};
+use crate::stream::{Streams, Take};
+use crate::wire::Reader;
+
+/// The part that all groups share.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct GroupState {
+    pub(crate) applied: LogIndex,
+    pub(crate) now: Timestamp,
+    pub(crate) streams: Streams,
+    pub(crate) outboxes: Outboxes,
+    /// Outboxes that grew by the entry being applied.
+    grown: BTreeSet<GroupId>,
+    /// An entry was applied since the last checkpoint.
+    pub(crate) moved: bool,
+}
+
+/// Where a command is: in which stream, and in which entry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) stream: StreamId,
+    pub(crate) seq: StreamSeq,
+    pub(crate) index: LogIndex,
+}
+
+/// A group's own part of applying.
+pub(crate) trait Apply {
+    fn group_state(&mut self) -> &mut GroupState;
+
+    /// Replicated time has advanced: let timers fire.
+    fn advance(&mut self, effects: &mut Vec<Effect>);
+
+    /// Applies the command that fills the reader.
+    fn command(&mut self, place: Place, command: Reader<'_>, effects: &mut Vec<Effect>);
+}
+
+/// Applies an entry.
+pub(crate) fn apply_entry(
+    machine: &mut impl Apply,
+    index: LogIndex,
+    data: &Bytes,
+    effects: &mut Vec<Effect>,
+) {
+    let state = machine.group_state();
+    if index <= state.applied {
+        return;
+    }
+    state.applied = index;
+    state.moved = true;
+    // Entries without data are the consensus layer's own.
+    let Ok(batch) = BatchView::new(data) else { return };
+    state.now = state.now.max(batch.stamp());
+    machine.advance(effects);
+    for item in batch.items() {
+        match item {
+            Ok(Item::Segment(segment)) => apply_segment(machine, index, segment, effects),
+            Ok(Item::Leader(LeaderCommand::OutboxApplied { to, seq })) => {
+                machine.group_state().outboxes.applied(to, seq);
+            }
+            Ok(Item::Leader(LeaderCommand::Tick)) => {}
+            Err(_) => break,
+        }
+    }
+    for to in std::mem::take(&mut machine.group_state().grown) {
+        effects.push(Effect::Outbox { to });
+    }
+}
+
+fn apply_segment(
+    machine: &mut impl Apply,
+    index: LogIndex,
+    segment: SegmentView<'_>,
+    effects: &mut Vec<Effect>,
+) {
+    let stream = segment.stream;
+    if !machine.group_state().streams.open(stream, segment.confirmed) {
+        return;
+    }
+    for command in segment.commands() {
+        let Ok((seq, command)) = command else { break };
+        match machine.group_state().streams.take(stream, seq) {
+            Take::Duplicate => {}
+            Take::Gap => break,
+            Take::Apply => machine.command(Place { stream, seq, index }, command, effects),
+        }
+    }
+}
+
+impl GroupState {
+    /// Answers a command and keeps the answer until its source has seen it.
+    pub(crate) fn reply(&mut self, place: Place, reply: Reply, effects: &mut Vec<Effect>) {
+        self.streams.keep(place.stream, place.seq, reply.clone());
+        effects.push(Effect::Reply { stream: place.stream, seq: place.seq, reply });
+    }
+
+    /// Sends a command to another group.
+    pub(crate) fn post(&mut self, to: GroupId, command: &Command) -> StreamSeq {
+        self.grown.insert(to);
+        self.outboxes.push(to, command)
+    }
+
+    /// All records of streams and outboxes, in key order.
+    pub(crate) fn records(&self) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+        let nodes = self.streams.node_records(true);
+        let nodes = nodes.map(|(node, content)| (Key::new(kind::NODE_STREAM).u64(node.0).finish(), content));
+        let groups = self.streams.group_records(true);
+        let groups =
+            groups.map(|(group, content)| (Key::new(kind::GROUP_STREAM).u32(group.0).finish(), content));
+        let heads = self.outboxes.records().filter(|record| matches!(record, OutboxChange::Head(..)));
+        let commands = self.outboxes.records().filter(|record| matches!(record, OutboxChange::Command(..)));
+        let outboxes = heads.chain(commands).map(outbox_record);
+        let outboxes = outboxes.filter_map(|(key, content)| Some((key, content?)));
+        nodes.chain(groups).chain(outboxes)
+    }
+
+    /// Records of streams and outboxes that differ from the checkpoint.
+    pub(crate) fn changes(&mut self, changes: &mut Changes) {
+        for (node, content) in self.streams.node_records(false) {
+            changes.push((Key::new(kind::NODE_STREAM).u64(node.0).finish(), Some(content)));
+        }
+        for (group, content) in self.streams.group_records(false) {
+            changes.push((Key::new(kind::GROUP_STREAM).u32(group.0).finish(), Some(content)));
+        }
+        self.streams.stored();
+        changes.extend(self.outboxes.changes().into_iter().map(outbox_record));
+        self.moved = false;
+    }
+}
+
+fn outbox_record(change: OutboxChange) -> (Vec<u8>, Option<Vec<u8>>) {
+    match change {
+        OutboxChange::Head(to, content) => (Key::new(kind::OUTBOX_HEAD).u32(to.0).finish(), Some(content)),
+        OutboxChange::Command(to, seq, content) => {
+            (Key::new(kind::OUTBOX_COMMAND).u32(to.0).u64(seq.0).finish(), content)
+        }
+    }
+}
+
+/// Starts the record that holds what is single in a group.
+pub(crate) fn put_meta_head(out: &mut BytesMut, now: Timestamp) {
+    out.put_u8(crate::record::RECORD_VERSION);
+    out.put_u64_le(now.0);
+}
+
+impl GroupState {
+    /// Takes in a record of streams or outboxes.
+    pub(crate) fn restore_record(
+        &mut self,
+        key: &mut KeyReader<'_>,
+        content: &Bytes,
+    ) -> Result<(), RestoreError> {
+        let bad = key.content();
+        match key.kind() {
+            kind::NODE_STREAM => self.streams.restore_node(NodeId(key.u64()?), content).map_err(bad)?,
+            kind::GROUP_STREAM => self.streams.restore_group(GroupId(key.u32()?), content).map_err(bad)?,
+            kind::OUTBOX_HEAD => self.outboxes.restore_head(GroupId(key.u32()?), content).map_err(bad)?,
+            kind::OUTBOX_COMMAND => {
+                let (to, seq) = (GroupId(key.u32()?), StreamSeq(key.u64()?));
+                if !self.outboxes.restore_command(to, seq, Bytes::copy_from_slice(content)) {
+                    return Err(RestoreError::Key { kind: key.kind() });
+                }
+            }
+            kind => return Err(RestoreError::Key { kind }),
+        }
+        key.done()
+    }
+}

@@ -1,0 +1,304 @@
+//! The messages of a session that have a packet identifier and are not acknowledged.
+//!
+//! Owns: packet identifiers, delivery sequence, original order.
+//! Does not: know the window's size or where a message comes from.
+//! Invariants: never two messages on one packet identifier, over wrap-around and any number of connections; the order
+//! is the order of assignment; delivery sequences are contiguous from 1 in each epoch; messages not yet sent on the
+//! present connection ("held") are all behind those that were.
+//! Limits: INFLIGHT_MESSAGES_MAX, 40 bytes each. Spec: MQTT 5, 2.2.1, 4.4 and 4.6.
+
+use std::collections::VecDeque;
+
+use bytes::{BufMut, BytesMut};
+use quorate_codec::PacketId;
+
+use crate::ids::DeliverySeq;
+use crate::queue::Queued;
+use crate::wire::{DecodeError, Reader, put_count};
+
+/// How many packet identifiers there are.
+const PACKET_IDS: u64 = 65_535;
+
+/// One unacknowledged message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct InflightMessage {
+    pub(crate) queued: Queued,
+    /// Grows with each assignment; the packet identifier is its remainder.
+    cursor: u64,
+    /// Position in the deliveries of this epoch; 0 while held.
+    seq: u64,
+}
+
+const _: () = assert!(size_of::<InflightMessage>() == 40);
+
+impl InflightMessage {
+    pub(crate) fn packet_id(&self) -> PacketId {
+        let number =
+            u16::try_from(self.cursor % PACKET_IDS + 1).expect("a remainder of 65,535, plus one, is a u16");
+        PacketId::new(number).expect("one was added")
+    }
+
+    pub(crate) fn seq(&self) -> DeliverySeq {
+        DeliverySeq(self.seq)
+    }
+}
+
+/// Unacknowledged messages in order of assignment.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Inflight {
+    messages: VecDeque<InflightMessage>,
+    next_cursor: u64,
+    next_seq: u64,
+    held: usize,
+}
+
+impl Default for Inflight {
+    fn default() -> Self {
+        Self { messages: VecDeque::new(), next_cursor: 0, next_seq: 1, held: 0 }
+    }
+}
+
+impl Inflight {
+    pub(crate) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Messages sent on the present connection.
+    pub(crate) fn sent(&self) -> usize {
+        self.messages.len() - self.held
+    }
+
+    pub(crate) fn has_held(&self) -> bool {
+        self.held > 0
+    }
+
+    /// The delivery sequence that comes next.
+    pub(crate) fn next_seq(&self) -> DeliverySeq {
+        DeliverySeq(self.next_seq)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &InflightMessage> {
+        self.messages.iter()
+    }
+
+    /// The messages sent on the present connection, from a delivery sequence on.
+    pub(crate) fn sent_from(&self, from: DeliverySeq) -> impl Iterator<Item = &InflightMessage> {
+        let start = self.messages.partition_point(|message| message.seq != 0 && message.seq < from.0);
+        self.messages.range(start..self.sent().max(start))
+    }
+
+    /// A new connection: everything is to be sent again, with DUP, in the original order [MQTT-4.4.0-1].
+    pub(crate) fn resume(&mut self) {
+        self.next_seq = 1;
+        self.held = self.messages.len();
+        for message in &mut self.messages {
+            message.seq = 0;
+            message.queued.set_dup();
+        }
+    }
+
+    /// Sends the first held message.
+    pub(crate) fn send_held(&mut self) -> Option<InflightMessage> {
+        let place = self.sent();
+        let message = self.messages.get_mut(place)?;
+        message.seq = self.next_seq;
+        self.next_seq += 1;
+        self.held -= 1;
+        Some(*message)
+    }
+
+    /// Gives a message the next free packet identifier and sends it. Nothing may be held.
+    pub(crate) fn send_new(&mut self, queued: Queued) -> InflightMessage {
+        assert_eq!(self.held, 0, "a new message never overtakes one that is to be sent again");
+        let mut cursor = self.next_cursor;
+        while self.is_taken(cursor) {
+            cursor += 1;
+        }
+        self.next_cursor = cursor + 1;
+        let message = InflightMessage { queued, cursor, seq: self.next_seq };
+        self.next_seq += 1;
+        self.messages.push_back(message);
+        message
+    }
+
+    /// Whether the cursor's packet identifier is in use: by a message at least one whole round behind.
+    fn is_taken(&self, cursor: u64) -> bool {
+        let mut behind = self.messages.iter().take_while(|message| message.cursor + PACKET_IDS <= cursor);
+        behind.any(|message| message.cursor % PACKET_IDS == cursor % PACKET_IDS)
+    }
+
+    /// Takes the message with this packet identifier out, if there is one.
+    pub(crate) fn acknowledge(&mut self, packet_id: PacketId) -> Option<Queued> {
+        let place = self.find(packet_id)?;
+        let message = self.messages.remove(place)?;
+        if message.seq == 0 {
+            self.held -= 1;
+        }
+        Some(message.queued)
+    }
+
+    fn find(&self, packet_id: PacketId) -> Option<usize> {
+        let front = self.messages.front()?;
+        if front.packet_id() == packet_id {
+            // Acknowledgements come in order from nearly every client.
+            return Some(0);
+        }
+        let newest = self.next_cursor.checked_sub(1)?;
+        let remainder = u64::from(packet_id.get()) - 1;
+        let back = (newest % PACKET_IDS + PACKET_IDS - remainder) % PACKET_IDS;
+        let cursor = newest.checked_sub(back)?;
+        match self.messages.binary_search_by_key(&cursor, |message| message.cursor) {
+            Ok(place) => Some(place),
+            // Only a message that has been stuck for a whole round can still have it.
+            Err(_) if front.cursor + PACKET_IDS <= cursor => {
+                self.messages.iter().position(|message| message.packet_id() == packet_id)
+            }
+            Err(_) => None,
+        }
+    }
+
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
+        out.put_u64_le(self.next_cursor);
+        out.put_u64_le(self.next_seq);
+        put_count(out, self.messages.len());
+        for message in &self.messages {
+            message.queued.encode(out);
+            out.put_u64_le(message.cursor);
+            out.put_u64_le(message.seq);
+        }
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let next_cursor = reader.u64()?;
+        let next_seq = reader.u64()?;
+        let count = reader.length()?;
+        let mut messages = VecDeque::new();
+        for _ in 0..count {
+            let queued = Queued::decode(reader)?;
+            messages.push_back(InflightMessage { queued, cursor: reader.u64()?, seq: reader.u64()? });
+        }
+        let held = messages.iter().filter(|message| message.seq == 0).count();
+        Ok(Self { messages, next_cursor, next_seq, held })
+    }
+
+    /// Panics when an invariant does not hold.
+    pub(crate) fn check(&self) {
+        let mut ids: Vec<PacketId> = self.messages.iter().map(InflightMessage::packet_id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), self.messages.len(), "a packet identifier is used once");
+        assert!(self.messages.iter().map(|message| message.cursor).is_sorted_by(|left, right| left < right));
+        let sent: Vec<u64> = self.messages.iter().map(|message| message.seq).take(self.sent()).collect();
+        assert!(sent.iter().all(|seq| *seq != 0 && *seq < self.next_seq), "what is sent has a sequence");
+        assert!(sent.is_sorted_by(|left, right| left < right));
+        assert!(
+            self.messages.iter().skip(self.sent()).all(|message| message.seq == 0),
+            "what is held has none"
+        );
+        assert!(self.messages.back().is_none_or(|message| message.cursor < self.next_cursor));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_codec::QoS;
+
+    use super::*;
+    use crate::expiry::Expires;
+    use crate::ids::{LogIndex, MessageRef};
+
+    fn queued(number: u64) -> Queued {
+        let message = MessageRef { index: LogIndex(number), offset: 0, bytes: 1 };
+        Queued::new(message, QoS::AtLeastOnce, false, Expires::NEVER, 0)
+    }
+
+    fn id(number: u16) -> PacketId {
+        PacketId::new(number).unwrap()
+    }
+
+    #[test]
+    fn packet_ids_over_two_hundred_thousand_messages_are_never_shared() {
+        let mut inflight = Inflight::default();
+        let mut stuck = Vec::new();
+        for number in 0..200_000 {
+            let message = inflight.send_new(queued(number));
+            if number % 9_973 == 5 {
+                stuck.push((message.packet_id(), number));
+            } else {
+                let acknowledged = inflight.acknowledge(message.packet_id()).unwrap();
+                assert_eq!(acknowledged.message.index.0, number);
+            }
+            if number % 1_000 == 0 {
+                inflight.check();
+            }
+        }
+        inflight.check();
+        assert_eq!(inflight.len(), stuck.len());
+        for (packet_id, number) in stuck.into_iter().rev() {
+            assert_eq!(inflight.acknowledge(packet_id).unwrap().message.index.0, number);
+            assert_eq!(inflight.acknowledge(packet_id), None);
+        }
+        assert_eq!(inflight.len(), 0);
+    }
+
+    #[test]
+    fn acknowledge_of_an_unknown_packet_id_changes_nothing() {
+        let mut inflight = Inflight::default();
+        assert_eq!(inflight.acknowledge(id(1)), None);
+        inflight.send_new(queued(0));
+        assert_eq!(inflight.acknowledge(id(2)), None);
+        assert_eq!(inflight.acknowledge(id(65_535)), None);
+        assert!(inflight.acknowledge(id(1)).is_some());
+    }
+
+    #[test]
+    fn resume_keeps_packet_ids_and_order_and_starts_sequences_again() {
+        let mut inflight = Inflight::default();
+        for number in 0..5 {
+            inflight.send_new(queued(number));
+        }
+        inflight.acknowledge(id(2)).unwrap();
+        inflight.resume();
+        assert_eq!(inflight.sent(), 0);
+        let again: Vec<(u16, u64, bool)> = std::iter::from_fn(|| inflight.send_held())
+            .map(|message| (message.packet_id().get(), message.seq().0, message.queued.dup()))
+            .collect();
+        assert_eq!(again, [(1, 1, true), (3, 2, true), (4, 3, true), (5, 4, true)]);
+        let new = inflight.send_new(queued(9));
+        assert_eq!((new.packet_id(), new.seq(), new.queued.dup()), (id(6), DeliverySeq(5), false));
+        assert_eq!(inflight.sent_from(DeliverySeq(4)).count(), 2);
+        assert_eq!(inflight.sent_from(DeliverySeq(9)).count(), 0);
+        inflight.check();
+    }
+
+    #[test]
+    fn sent_from_while_messages_are_held_leaves_them_out() {
+        let mut inflight = Inflight::default();
+        for number in 0..4 {
+            inflight.send_new(queued(number));
+        }
+        inflight.resume();
+        inflight.send_held();
+        assert_eq!(inflight.sent_from(DeliverySeq(1)).count(), 1);
+        assert_eq!(inflight.sent_from(DeliverySeq(2)).count(), 0);
+        assert!(inflight.acknowledge(id(4)).is_some());
+        assert_eq!(inflight.sent(), 1);
+        inflight.check();
+    }
+
+    #[test]
+    fn encode_and_decode_give_the_same_back() {
+        let mut inflight = Inflight::default();
+        for number in 0..4 {
+            inflight.send_new(queued(number));
+        }
+        inflight.resume();
+        inflight.send_held();
+        let mut out = BytesMut::new();
+        inflight.encode(&mut out);
+        let bytes = out.freeze();
+        let mut reader = Reader::new(&bytes);
+        assert_eq!(Inflight::decode(&mut reader), Ok(inflight));
+        assert_eq!(reader.done(), Ok(()));
+    }
+}

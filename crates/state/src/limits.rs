@@ -1,0 +1,40 @@
+//! Hard bounds of the replicated state, each with its reason and worst-case memory.
+//!
+//! Bounds that an operator chooses are fields of [`crate::PartitionConfig`]; what is here is part of the format.
+
+use quorate_codec::QoS;
+
+/// Queued messages per checkpoint record. A long backlog is written in blocks of this size, so that a change at
+/// its end costs one block (12 KiB), not the backlog.
+pub const QUEUE_BLOCK_MESSAGES: u64 = 512;
+
+/// Highest window of unacknowledged messages per session, whatever client and configuration ask for. 40 bytes each.
+pub const INFLIGHT_MESSAGES_MAX: u16 = 16_384;
+
+/// Distinct sets of subscription identifiers per session that queued messages refer to. More than this needs
+/// overlapping subscriptions in thousands of combinations; such messages then go out without identifiers.
+pub const IDENTIFIER_SETS_MAX: usize = 4_096;
+
+/// From how many identifier sets on the unused ones are reclaimed.
+pub const IDENTIFIER_SETS_KEPT: usize = 256;
+
+/// Highest QoS that a partition delivers with. QoS 2 is granted as QoS 1 [MQTT-3.9.3-1 allows less than asked].
+pub const DELIVERY_QOS_MAX: QoS = QoS::AtLeastOnce;
+
+/// Log entries per chunk of the reference counts. A lone reference in a chunk costs about 100 bytes.
+pub const LIVE_CHUNK_ENTRIES: u64 = 256;
+
+/// References of a chunk up to which it is kept as a list; beyond, it is an array of 2 KiB.
+pub const LIVE_SPARSE_MAX: usize = 64;
+
+/// Subscribers of one filter up to which they are a plain list: most filters have one.
+pub const SUBSCRIBERS_FEW_MAX: usize = 32;
+
+/// Levels of a topic that are matched without allocating. Deeper topics are matched too.
+pub const TOPIC_LEVELS_INLINE: usize = 32;
+
+const _: () =
+    assert!(IDENTIFIER_SETS_MAX < u16::MAX as usize, "sets are numbered by u16, 0 is the empty one");
+const _: () = assert!(IDENTIFIER_SETS_KEPT < IDENTIFIER_SETS_MAX);
+const _: () = assert!(INFLIGHT_MESSAGES_MAX < u16::MAX / 2, "a free packet identifier is always near");
+const _: () = assert!(LIVE_CHUNK_ENTRIES <= 65_536, "an entry's place in its chunk is a u16");

@@ -1,0 +1,131 @@
+//! SUBSCRIBE and UNSUBSCRIBE of durable sessions, and the routes that follow from them.
+//!
+//! Owns: subscriptions in sessions, their place in the trie, telling control of the first and the last subscriber of
+//! a filter. Does not: wait for the cluster barrier or read retained messages; the node does.
+//! Invariants: see `subscription`. Limits: `PartitionConfig::subscriptions_per_session_max`.
+//! Spec: MQTT 5, 3.8.4 and 3.10.4.
+
+use quorate_codec::{QoS, ReasonCode, TopicFilter};
+
+use crate::command::{Command, RouteTarget, SubscribeFilter};
+use crate::effect::{Effect, Reply, SubscribeResult};
+use crate::group_state::Place;
+use crate::ids::{CONTROL, Epoch, SessionId, StreamSeq};
+use crate::limits::DELIVERY_QOS_MAX;
+use crate::partition::{NO_ROUTE, Partition};
+use crate::session::Subscription;
+use crate::subscription::Subscribers;
+use crate::wire::own_filter;
+
+impl Partition {
+    pub(super) fn subscribe(
+        &mut self,
+        place: Place,
+        session: SessionId,
+        epoch: Epoch,
+        filters: Vec<SubscribeFilter>,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.is_current(place, session, epoch, effects) {
+            return;
+        }
+        if !self.sessions.get(session).is_some_and(|session| session.durable) {
+            self.state.reply(place, Reply::refused("the session ends with its connection"), effects);
+            return;
+        }
+        // [MQTT-3.8.4-5]: as if each filter had come alone.
+        let results = filters.into_iter().map(|filter| self.subscribe_one(session, &filter)).collect();
+        self.state.reply(place, Reply::Subscribed(results), effects);
+    }
+
+    fn subscribe_one(&mut self, id: SessionId, wanted: &SubscribeFilter) -> SubscribeResult {
+        let failed = |reason| SubscribeResult { reason, existed: false, route: None };
+        if wanted.filter.as_str().starts_with("$share/") {
+            return failed(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
+        }
+        let Some((session, _)) = self.sessions.get_mut(id) else {
+            return failed(ReasonCode::UNSPECIFIED_ERROR);
+        };
+        let before = session.subscriptions.get(&wanted.filter).copied();
+        if before.is_none() && session.subscriptions.len() >= self.config.subscriptions_per_session_max {
+            return failed(ReasonCode::QUOTA_EXCEEDED);
+        }
+        let mut options = wanted.options;
+        options.qos = options.qos.min(DELIVERY_QOS_MAX);
+        let subscription = Subscription { options, identifier: wanted.identifier };
+        let filter = own_filter(&wanted.filter);
+        // [MQTT-3.8.4-3]: an existing subscription is replaced.
+        session.subscriptions.insert(filter.clone(), subscription);
+        self.totals.subscriptions += u64::from(before.is_none());
+        let route = if options.qos == QoS::AtMostOnce {
+            if before.is_some_and(|before| before.options.qos != QoS::AtMostOnce) {
+                self.unlink(id, &filter);
+            }
+            None
+        } else {
+            Some(self.link(id, &filter, subscription))
+        };
+        self.dirty_subscriptions.insert((id, filter));
+        SubscribeResult { reason: granted(options.qos), existed: before.is_some(), route }
+    }
+
+    pub(super) fn unsubscribe(
+        &mut self,
+        place: Place,
+        id: SessionId,
+        epoch: Epoch,
+        filters: &[TopicFilter],
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.is_current(place, id, epoch, effects) {
+            return;
+        }
+        let mut existed = Vec::with_capacity(filters.len());
+        for filter in filters {
+            let Some((session, _)) = self.sessions.get_mut(id) else { break };
+            let removed = session.subscriptions.remove_entry(filter);
+            existed.push(removed.is_some());
+            if let Some((filter, subscription)) = removed {
+                self.totals.subscriptions -= 1;
+                if subscription.options.qos != QoS::AtMostOnce {
+                    self.unlink(id, &filter);
+                }
+                self.dirty_subscriptions.insert((id, filter));
+            }
+        }
+        self.state.reply(place, Reply::Unsubscribed(existed), effects);
+    }
+
+    /// Makes the session a subscriber of the filter; returns where the filter's route was announced.
+    fn link(&mut self, id: SessionId, filter: &TopicFilter, subscription: Subscription) -> StreamSeq {
+        let subscribers = self.filters.entry(filter.as_str(), || Subscribers::new(NO_ROUTE));
+        subscribers.insert(id, subscription.into());
+        if subscribers.route == NO_ROUTE {
+            let target = RouteTarget::Partition(self.config.group);
+            subscribers.route =
+                self.state.post(CONTROL, &Command::RouteAdd { filter: filter.clone(), target });
+            self.dirty_routes.insert(filter.clone());
+        }
+        subscribers.route
+    }
+
+    /// Takes the session from the filter's subscribers; the last one takes the route along.
+    pub(super) fn unlink(&mut self, id: SessionId, filter: &TopicFilter) {
+        let Some(subscribers) = self.filters.get_mut(filter.as_str()) else { return };
+        subscribers.remove(id);
+        if subscribers.is_empty() {
+            self.filters.remove(filter.as_str());
+            let target = RouteTarget::Partition(self.config.group);
+            self.state.post(CONTROL, &Command::RouteRemove { filter: filter.clone(), target });
+            self.dirty_routes.insert(filter.clone());
+        }
+    }
+}
+
+fn granted(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::GRANTED_QOS_0,
+        QoS::AtLeastOnce => ReasonCode::GRANTED_QOS_1,
+        QoS::ExactlyOnce => ReasonCode::GRANTED_QOS_2,
+    }
+}

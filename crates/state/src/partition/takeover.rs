@@ -1,0 +1,125 @@
+//! CONNECT: which session a connection gets, and who loses it.
+//!
+//! Owns: new session, resumed session, takeover, refusal. Does not: wait for the old connection; the node does,
+//! before it sends CONNACK.
+//! Invariants: the epoch of a client identifier only grows, over re-creation of its session too; messages of a resumed
+//! session are sent again before any new one. Spec: MQTT 5, 3.1.2.4, 3.1.4 and 4.4.
+
+use quorate_codec::{ReasonCode, Text};
+
+use crate::command::SessionExpiry;
+use crate::effect::{DropReason, Effect, Reply};
+use crate::expiry::capped;
+use crate::group_state::Place;
+use crate::ids::{Epoch, Owner, SessionId};
+use crate::partition::Partition;
+use crate::session::{Presence, Session, dirty};
+use crate::wire::own_text;
+
+/// The fields of a CONNECT command.
+pub(super) struct Connect {
+    pub(super) client_id: Text,
+    pub(super) owner: Owner,
+    pub(super) clean_start: bool,
+    pub(super) expiry: SessionExpiry,
+    pub(super) receive_max: u16,
+    pub(super) principal: Text,
+}
+
+/// What a CONNECT finds.
+enum Found {
+    /// No session.
+    Nothing,
+    /// A session that goes on [MQTT-3.1.2-5].
+    Resumed(SessionId),
+    /// A session that ends now: by Clean Start [MQTT-3.1.2-4], or with the connection that is taken over.
+    Replaced(SessionId),
+}
+
+impl Partition {
+    pub(super) fn connect(&mut self, place: Place, connect: Connect, effects: &mut Vec<Effect>) {
+        let known = self.sessions.by_client(connect.client_id.as_str());
+        if known.is_some_and(|session| session.principal != connect.principal) {
+            // Only its principal may take a session over; the present connection is not touched.
+            let reply = Reply::ConnectRefused(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID);
+            self.state.reply(place, reply, effects);
+            return;
+        }
+        if known.is_none() && self.sessions.len() as u64 >= self.config.sessions_max {
+            self.state.reply(place, Reply::ConnectRefused(ReasonCode::QUOTA_EXCEEDED), effects);
+            return;
+        }
+        let previous = known.and_then(Session::owner);
+        let found = match known {
+            None => Found::Nothing,
+            Some(session) if connect.clean_start || !session.durable => Found::Replaced(session.id),
+            Some(session) => Found::Resumed(session.id),
+        };
+        if let (Some(owner), Some(session)) = (previous, known.map(|session| session.id)) {
+            // [MQTT-3.1.4-3]
+            effects.push(Effect::Close { owner, session, reason: ReasonCode::SESSION_TAKEN_OVER });
+        }
+        self.last_epoch = Epoch(self.last_epoch.0 + 1);
+        let expiry = capped(connect.expiry, self.config.session_expiry_max_s);
+        let session = match found {
+            Found::Resumed(session) => session,
+            Found::Replaced(session) => {
+                let by_client = connect.clean_start;
+                let reason = if by_client { DropReason::CleanStart } else { DropReason::SessionEnded };
+                self.end_session(session, reason, effects);
+                self.create_session(&connect, expiry)
+            }
+            Found::Nothing => self.create_session(&connect, expiry),
+        };
+        let session_present = matches!(found, Found::Resumed(_));
+        self.occupy(session, &connect, expiry);
+        self.answer(place, session, session_present, previous, effects);
+        self.with_session(session, effects, |delivery, session, marks| delivery.fill_window(session, marks));
+    }
+
+    fn create_session(&mut self, connect: &Connect, expiry: SessionExpiry) -> SessionId {
+        self.last_session = SessionId(self.last_session.0 + 1);
+        let id = self.last_session;
+        let mut session = Session::new(id, own_text(&connect.client_id), own_text(&connect.principal));
+        session.durable = expiry != SessionExpiry::AtClose;
+        session.expiry = expiry;
+        session.presence = Presence::Offline { since: self.state.now };
+        self.sessions.insert(session);
+        id
+    }
+
+    /// Gives the session to the connection.
+    fn occupy(&mut self, id: SessionId, connect: &Connect, expiry: SessionExpiry) {
+        let was_online = self.sessions.get(id).is_some_and(|session| session.owner().is_some());
+        self.totals.online += u64::from(!was_online);
+        self.sessions.set_presence(id, Presence::Online(connect.owner), expiry);
+        let epoch = self.last_epoch;
+        if let Some((session, marks)) = self.sessions.get_mut(id) {
+            session.epoch = epoch;
+            session.receive_max = connect.receive_max.max(1);
+            session.inflight.resume();
+            marks.mark(session, dirty::SESSION | dirty::DELIVERY);
+        }
+    }
+
+    fn answer(
+        &mut self,
+        place: Place,
+        id: SessionId,
+        session_present: bool,
+        previous: Option<Owner>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let reply = Reply::Connected {
+            session: id,
+            epoch: session.epoch,
+            session_present,
+            previous,
+            subscriptions: session.subscribe_filters(),
+            next_delivery: session.inflight.next_seq(),
+            expiry: session.expiry,
+        };
+        self.state.reply(place, reply, effects);
+    }
+}

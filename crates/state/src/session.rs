@@ -1,0 +1,321 @@
+//! Sessions: who they belong to, which connection holds them, and where to find them.
+//!
+//! Owns: the session, the tables by number, client identifier and owner, the expiry timers, the marks of what a
+//! checkpoint lacks. Does not: deliver, match topics or decide on takeover.
+//! Invariants: one session per client identifier; a session has a timer exactly when it has no connection and ends by
+//! time; the owner table lists exactly the sessions with a connection.
+//! Limits: `PartitionConfig::sessions_max`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use quorate_codec::{SubscriptionOptions, Text, TopicFilter};
+
+use crate::command::{SessionExpiry, SubscribeFilter};
+use crate::expiry::{SessionTimers, session_end};
+use crate::hash::{NumberState, client_hash};
+use crate::identifiers::IdentifierSets;
+use crate::ids::{Epoch, Incarnation, NodeId, Owner, SessionId, Timestamp};
+use crate::inflight::Inflight;
+use crate::queue::Queue;
+use crate::reply::{expiry, owner, put_expiry, put_owner};
+use crate::wire::{DecodeError, Reader, own_text, put_text};
+
+/// What of a session differs from the checkpoint.
+pub(crate) mod dirty {
+    pub(crate) const SESSION: u8 = 1;
+    pub(crate) const DELIVERY: u8 = 2;
+    pub(crate) const QUEUE: u8 = 4;
+    pub(crate) const IDENTIFIERS: u8 = 8;
+}
+
+/// A subscription in a session.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Subscription {
+    pub(crate) options: SubscriptionOptions,
+    pub(crate) identifier: Option<u32>,
+}
+
+/// Whether a connection holds the session.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Presence {
+    Online(Owner),
+    Offline { since: Timestamp },
+}
+
+/// State per client identifier.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) client_id: Text,
+    pub(crate) client_hash: u64,
+    pub(crate) principal: Text,
+    pub(crate) epoch: Epoch,
+    pub(crate) presence: Presence,
+    pub(crate) receive_max: u16,
+    pub(crate) expiry: SessionExpiry,
+    /// Made to outlive its connection. A resumed session stays so, even when it now ends with its connection.
+    pub(crate) durable: bool,
+    pub(crate) subscriptions: BTreeMap<TopicFilter, Subscription>,
+    pub(crate) identifiers: IdentifierSets,
+    pub(crate) inflight: Inflight,
+    pub(crate) queue: Queue,
+    pub(crate) dirty: u8,
+    /// The checkpoint has records of it.
+    pub(crate) stored: bool,
+}
+
+impl Session {
+    pub(crate) fn owner(&self) -> Option<Owner> {
+        match self.presence {
+            Presence::Online(owner) => Some(owner),
+            Presence::Offline { .. } => None,
+        }
+    }
+
+    /// When it ends by time.
+    pub(crate) fn end(&self) -> Option<Timestamp> {
+        match self.presence {
+            Presence::Online(_) => None,
+            Presence::Offline { since } => session_end(since, self.expiry),
+        }
+    }
+
+    pub(crate) fn subscribe_filters(&self) -> Vec<SubscribeFilter> {
+        let all = self.subscriptions.iter();
+        all.map(|(filter, subscription)| SubscribeFilter {
+            filter: filter.clone(),
+            options: subscription.options,
+            identifier: subscription.identifier,
+        })
+        .collect()
+    }
+
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
+        put_text(out, self.client_id.as_str());
+        put_text(out, self.principal.as_str());
+        out.put_u64_le(self.epoch.0);
+        match self.presence {
+            Presence::Online(owner) => {
+                out.put_u8(1);
+                put_owner(out, owner);
+            }
+            Presence::Offline { since } => {
+                out.put_u8(0);
+                out.put_u64_le(since.0);
+            }
+        }
+        out.put_u16_le(self.receive_max);
+        put_expiry(out, self.expiry);
+        out.put_u8(u8::from(self.durable));
+    }
+
+    pub(crate) fn decode(id: SessionId, content: &Bytes) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(content);
+        let client_id = own_text(&reader.text()?);
+        let principal = own_text(&reader.text()?);
+        let epoch = Epoch(reader.u64()?);
+        let presence = if reader.flag()? {
+            Presence::Online(owner(&mut reader)?)
+        } else {
+            Presence::Offline { since: Timestamp(reader.u64()?) }
+        };
+        let receive_max = reader.u16()?;
+        let expiry = expiry(&mut reader)?;
+        let durable = reader.flag()?;
+        reader.done()?;
+        let mut session = Self::new(id, client_id, principal);
+        session.epoch = epoch;
+        session.presence = presence;
+        session.receive_max = receive_max;
+        session.expiry = expiry;
+        session.durable = durable;
+        session.dirty = 0;
+        session.stored = true;
+        Ok(session)
+    }
+
+    pub(crate) fn new(id: SessionId, client_id: Text, principal: Text) -> Self {
+        Self {
+            id,
+            client_hash: client_hash(client_id.as_str()),
+            client_id,
+            principal,
+            epoch: Epoch(0),
+            presence: Presence::Offline { since: Timestamp(0) },
+            receive_max: 1,
+            expiry: SessionExpiry::AtClose,
+            durable: false,
+            subscriptions: BTreeMap::new(),
+            identifiers: IdentifierSets::default(),
+            inflight: Inflight::default(),
+            queue: Queue::default(),
+            dirty: 0,
+            stored: false,
+        }
+    }
+}
+
+/// Sessions that differ from the checkpoint.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct DirtySessions(BTreeSet<SessionId>);
+
+impl DirtySessions {
+    pub(crate) fn mark(&mut self, session: &mut Session, what: u8) {
+        if session.dirty == 0 {
+            self.0.insert(session.id);
+        }
+        session.dirty |= what;
+    }
+
+    pub(crate) fn take(&mut self) -> BTreeSet<SessionId> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+/// All sessions of a partition.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Sessions {
+    /// Point lookups only.
+    by_id: HashMap<SessionId, Box<Session>, NumberState>,
+    by_client: BTreeMap<Box<str>, SessionId>,
+    by_owner: BTreeMap<(NodeId, Incarnation), BTreeSet<SessionId>>,
+    timers: SessionTimers,
+    dirty: DirtySessions,
+}
+
+impl Sessions {
+    pub(crate) fn len(&self) -> usize {
+        self.by_client.len()
+    }
+
+    pub(crate) fn get(&self, id: SessionId) -> Option<&Session> {
+        self.by_id.get(&id).map(|session| &**session)
+    }
+
+    /// The session to be changed, with the marks for the checkpoint.
+    pub(crate) fn get_mut(&mut self, id: SessionId) -> Option<(&mut Session, &mut DirtySessions)> {
+        self.by_id.get_mut(&id).map(|session| (&mut **session, &mut self.dirty))
+    }
+
+    pub(crate) fn by_client(&self, client_id: &str) -> Option<&Session> {
+        self.by_client.get(client_id).and_then(|id| self.get(*id))
+    }
+
+    /// In order of client identifiers, after one of them.
+    pub(crate) fn iter_after(&self, after: Option<&str>) -> impl Iterator<Item = &Session> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        self.by_client.range::<str, _>((from, Unbounded)).filter_map(|(_, id)| self.get(*id))
+    }
+
+    /// In order of their numbers.
+    pub(crate) fn iter_by_id(&self) -> impl Iterator<Item = &Session> {
+        let mut ids: Vec<SessionId> = self.by_client.values().copied().collect();
+        ids.sort_unstable();
+        ids.into_iter().filter_map(|id| self.get(id))
+    }
+
+    /// Sessions held by connections of a node's incarnation, in order of their numbers.
+    pub(crate) fn owned_by(&self, node: NodeId, incarnation: Incarnation) -> impl Iterator<Item = SessionId> {
+        self.by_owner.get(&(node, incarnation)).into_iter().flatten().copied()
+    }
+
+    /// Incarnations of a node, up to one, that hold sessions.
+    pub(crate) fn incarnations_to(&self, node: NodeId, last: Incarnation) -> Vec<Incarnation> {
+        self.by_owner.range((node, Incarnation(0))..=(node, last)).map(|(owner, _)| owner.1).collect()
+    }
+
+    pub(crate) fn next_end(&self) -> Option<Timestamp> {
+        self.timers.next()
+    }
+
+    pub(crate) fn pop_due(&mut self, now: Timestamp) -> Option<SessionId> {
+        self.timers.pop_due(now)
+    }
+
+    pub(crate) fn take_dirty(&mut self) -> BTreeSet<SessionId> {
+        self.dirty.take()
+    }
+
+    /// Adds a session with whatever presence it has.
+    pub(crate) fn insert(&mut self, session: Session) {
+        let id = session.id;
+        self.by_client.insert(session.client_id.as_str().into(), id);
+        self.link(id, session.owner(), session.end());
+        self.by_id.insert(id, Box::new(session));
+    }
+
+    /// Takes a session out of all tables.
+    pub(crate) fn remove(&mut self, id: SessionId) -> Option<Box<Session>> {
+        let session = self.by_id.remove(&id)?;
+        self.by_client.remove(session.client_id.as_str());
+        self.unlink(id, session.owner(), session.end());
+        self.dirty.0.remove(&id);
+        Some(session)
+    }
+
+    /// Changes presence and expiry, which decide on owner table and timer.
+    pub(crate) fn set_presence(&mut self, id: SessionId, presence: Presence, expiry: SessionExpiry) {
+        let Some(session) = self.by_id.get_mut(&id) else { return };
+        let before = (session.owner(), session.end());
+        session.presence = presence;
+        session.expiry = expiry;
+        let after = (session.owner(), session.end());
+        self.dirty.mark(session, dirty::SESSION);
+        self.unlink(id, before.0, before.1);
+        self.link(id, after.0, after.1);
+    }
+
+    fn link(&mut self, id: SessionId, owner: Option<Owner>, end: Option<Timestamp>) {
+        if let Some(owner) = owner {
+            self.by_owner.entry((owner.node, owner.incarnation)).or_default().insert(id);
+        }
+        if let Some(end) = end {
+            self.timers.start(end, id);
+        }
+    }
+
+    fn unlink(&mut self, id: SessionId, owner: Option<Owner>, end: Option<Timestamp>) {
+        if let Some(owner) = owner {
+            let key = (owner.node, owner.incarnation);
+            if let Some(owned) = self.by_owner.get_mut(&key) {
+                owned.remove(&id);
+                if owned.is_empty() {
+                    self.by_owner.remove(&key);
+                }
+            }
+        }
+        if let Some(end) = end {
+            self.timers.stop(end, id);
+        }
+    }
+
+    /// Panics when an invariant does not hold.
+    pub(crate) fn check(&self) {
+        assert_eq!(self.by_id.len(), self.by_client.len(), "one session per client identifier");
+        let mut timers = 0;
+        let mut owned = 0;
+        for session in self.iter_by_id() {
+            assert_eq!(self.by_client.get(session.client_id.as_str()), Some(&session.id));
+            if let Some(owner) = session.owner() {
+                let listed = self.by_owner.get(&(owner.node, owner.incarnation));
+                assert!(
+                    listed.is_some_and(|listed| listed.contains(&session.id)),
+                    "an owned session is listed"
+                );
+                owned += 1;
+            }
+            if let Some(end) = session.end() {
+                assert!(self.timers.contains(end, session.id), "a session that ends by time has a timer");
+                timers += 1;
+            }
+        }
+        assert_eq!(self.timers.len(), timers, "no timer without a session");
+        assert_eq!(
+            self.by_owner.values().map(BTreeSet::len).sum::<usize>(),
+            owned,
+            "no owner without a session"
+        );
+    }
+}
