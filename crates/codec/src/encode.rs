@@ -203,3 +203,6 @@ fn write_body<S: Sink>(packet: &Packet, version: ProtocolVersion, sink: &mut S) 
         Packet::Auth(auth) => auth.write(version, sink),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,8 @@ pub mod packet;
 mod property;
 mod reader;
 pub mod reason;
+#[cfg(test)]
+mod testing;
 pub mod text;
 pub mod topic;
 mod writer;
