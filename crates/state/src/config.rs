@@ -8,12 +8,12 @@ use crate::ids::GroupId;
 /// What happens to a message for a session whose queue is full.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Overflow {
-    /// The oldest queued messages make room.
+    /// The oldest queued messages make room. The default: no publisher waits for an absent subscriber.
+    #[default]
     DropOldest,
     /// The new message is not queued for this session.
     DropNewest,
     /// The publisher gets 0x97 and the message is queued for no session of the partition.
-    #[default]
     RejectPublisher,
 }
 

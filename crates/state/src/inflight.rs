@@ -171,31 +171,33 @@ impl Inflight {
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let next_cursor = reader.u64()?;
         let next_seq = reader.u64()?;
+        let at = reader.at();
         let count = reader.length()?;
-        let mut messages = VecDeque::new();
+        let mut messages: VecDeque<InflightMessage> = VecDeque::new();
         for _ in 0..count {
             let queued = Queued::decode(reader)?;
             messages.push_back(InflightMessage { queued, cursor: reader.u64()?, seq: reader.u64()? });
         }
         let held = messages.iter().filter(|message| message.seq == 0).count();
-        Ok(Self { messages, next_cursor, next_seq, held })
+        let inflight = Self { messages, next_cursor, next_seq, held };
+        if inflight.is_sound() { Ok(inflight) } else { Err(DecodeError::Order { at }) }
+    }
+
+    /// Whether the invariants hold: each packet identifier once, everything in order, what is held behind the rest.
+    pub(crate) fn is_sound(&self) -> bool {
+        let mut ids: Vec<PacketId> = self.messages.iter().map(InflightMessage::packet_id).collect();
+        ids.sort_unstable();
+        let cursors = self.messages.iter().map(|message| message.cursor);
+        let sent = self.messages.iter().take(self.sent()).map(|message| message.seq);
+        ids.is_sorted_by(|left, right| left < right)
+            && cursors.chain([self.next_cursor]).is_sorted_by(|left, right| left < right)
+            && [0].into_iter().chain(sent).chain([self.next_seq]).is_sorted_by(|left, right| left < right)
+            && self.messages.iter().skip(self.sent()).all(|message| message.seq == 0)
     }
 
     /// Panics when an invariant does not hold.
     pub(crate) fn check(&self) {
-        let mut ids: Vec<PacketId> = self.messages.iter().map(InflightMessage::packet_id).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        assert_eq!(ids.len(), self.messages.len(), "a packet identifier is used once");
-        assert!(self.messages.iter().map(|message| message.cursor).is_sorted_by(|left, right| left < right));
-        let sent: Vec<u64> = self.messages.iter().map(|message| message.seq).take(self.sent()).collect();
-        assert!(sent.iter().all(|seq| *seq != 0 && *seq < self.next_seq), "what is sent has a sequence");
-        assert!(sent.is_sorted_by(|left, right| left < right));
-        assert!(
-            self.messages.iter().skip(self.sent()).all(|message| message.seq == 0),
-            "what is held has none"
-        );
-        assert!(self.messages.back().is_none_or(|message| message.cursor < self.next_cursor));
+        assert!(self.is_sound(), "inflight messages have distinct packet identifiers and are in order");
     }
 }
 

@@ -3,7 +3,7 @@
 //! Owns: kinds of records, their keys, the error of a restore. Does not: store; values are encoded by what they hold.
 //! Invariants: keys of different kinds never collide; byte order of keys is the order in which a restore wants them;
 //! the records of a state depend on the state only, not on earlier checkpoints.
-//! See: docs/formats/entry.md for the field types; the version is in the META record.
+//! The version is in the META record. See: docs/formats/checkpoint.md.
 
 use bytes::{BufMut, BytesMut};
 use thiserror::Error;

@@ -49,6 +49,12 @@ pub enum DecodeError {
         /// Its place.
         at: usize,
     },
+    /// Items that must ascend do not, or refer to what is not there.
+    #[error("the items at byte {at} contradict each other")]
+    Order {
+        /// Where they begin.
+        at: usize,
+    },
     /// More bytes than the value has.
     #[error("{bytes} bytes follow the end")]
     Trailing {

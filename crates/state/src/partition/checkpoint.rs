@@ -227,6 +227,10 @@ impl Partition {
             totals.inflight += session.inflight.len() as u64;
             let inflight = session.inflight.iter().map(|message| &message.queued);
             for queued in session.queue.iter().chain(inflight) {
+                if queued.identifiers != 0 && session.identifiers.set(queued.identifiers).is_empty() {
+                    let source = DecodeError::Order { at: 0 };
+                    return Err(RestoreError::Content { kind: kind::IDENTIFIERS, source });
+                }
                 self.live.add(queued.message.index, 1);
                 session.identifiers.hold(queued.identifiers);
             }

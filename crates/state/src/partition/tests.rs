@@ -371,7 +371,10 @@ fn retained_beyond_the_quota_is_rejected_and_not_delivered() {
 
 #[test]
 fn full_queue_with_reject_publisher_refuses_for_all_sessions() {
-    let mut group = with(|config| config.queue_messages_max = 2);
+    let mut group = with(|config| {
+        config.queue_messages_max = 2;
+        config.overflow = Overflow::RejectPublisher;
+    });
     let (full, _) = (group.offline_subscriber("full"), group.offline_subscriber("other"));
     group.run(&[publish("t/1", "a"), publish("t/1", "b")]);
     let other = group.connect("other", 5);
@@ -430,7 +433,10 @@ fn message_larger_than_the_quota_does_not_empty_the_queue() {
 
 #[test]
 fn expired_messages_make_room_before_any_policy() {
-    let mut group = with(|config| config.queue_messages_max = 1);
+    let mut group = with(|config| {
+        config.queue_messages_max = 1;
+        config.overflow = Overflow::RejectPublisher;
+    });
     group.offline_subscriber("c");
     let message = Message { expiry_s: Some(1), ..message("t/1", "old") };
     group.one(Command::Publish { message, store_retained: false, fan_out: true });
