@@ -19,6 +19,7 @@ pub mod limits;
 mod machine;
 pub mod node;
 pub mod peer;
+pub mod routing;
 mod stream;
 
 pub use action::Action;
@@ -27,3 +28,4 @@ pub use consensus::log::{LogSource, Position, StoredEntry};
 pub use durable::Durable;
 pub use event::Event;
 pub use node::{Node, NodeConfig, RestoredGroup, StartError};
+pub use routing::{RouteMatch, Routing};

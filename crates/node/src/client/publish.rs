@@ -10,8 +10,8 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use quorate_codec::{Publish, QoS, ReasonCode, TopicName};
+use bytes::{Bytes, BytesMut};
+use quorate_codec::{Publish, PublishProperties, QoS, ReasonCode, TopicName};
 use quorate_connection::{Connection, PublishToken};
 use quorate_state::{Command, GroupId, Message};
 
@@ -240,4 +240,19 @@ fn acknowledge(connection: &mut Connection, token: PublishToken, ack: &Ack, reas
 fn refuse(connection: &mut Connection, token: PublishToken, reason: ReasonCode) {
     assert!(reason.is_failure(), "a partition refuses with a failure");
     connection.acknowledge(token, reason);
+}
+
+fn encode_publish(message: &Message, store_retained: bool, fan_out: bool) -> Bytes {
+    // Cloning a message shares its bytes.
+    let command = Command::Publish { message: message.clone(), store_retained, fan_out };
+    let mut encoded = BytesMut::with_capacity(command.encoded_len());
+    command.encode(&mut encoded);
+    encoded.freeze()
+}
+
+/// The properties that go on to the receivers unchanged; empty for most messages.
+fn encode_properties(properties: &PublishProperties) -> Bytes {
+    let mut encoded = BytesMut::new();
+    properties.encode_forwarded(&mut encoded).expect("properties that were decoded can be encoded");
+    encoded.freeze()
 }
