@@ -161,6 +161,10 @@ impl Bodies {
     pub fn read(&self, group: Group, index: Index) -> Result<Option<Bytes>, BodyError> {
         loop {
             let Some(position) = self.inner.state.read().position(group, index) else { return Ok(None) };
+            // An empty body has the offset of its successor: it has no place of its own in the file or in the cache.
+            if position.bytes == 0 {
+                return Ok(Some(Bytes::new()));
+            }
             if let Some(cached) = self.inner.cache.lock().get(Place::Body(position.file, position.offset)) {
                 return Ok(Some(cached.data));
             }
@@ -407,6 +411,9 @@ impl Inner {
             else {
                 break;
             };
+            if data.is_empty() {
+                continue;
+            }
             let cached = Cached { term: 0, entry_type: 0, data, context: Bytes::new() };
             cache.insert(Place::Body(body.file, body.offset), cached, Origin::Read);
         }

@@ -102,3 +102,6 @@ pub(crate) fn read_up_to(file: &dyn DiskFile, offset: u64, length: usize) -> io:
 pub(crate) fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(directory, _)| directory)
 }
+
+#[cfg(test)]
+mod tests;
