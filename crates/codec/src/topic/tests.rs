@@ -110,7 +110,9 @@ proptest! {
         pattern in "(([ab$]?|\\+)/){0,4}([ab$]?|\\+|#)",
         topic in "([ab$]?/){0,4}[ab$]?",
     ) {
-        prop_assume!(!pattern.is_empty() && !topic.is_empty());
+        if pattern.is_empty() || topic.is_empty() {
+            return Ok(());
+        }
         let expected = if topic.starts_with('$') && pattern.starts_with(['+', '#']) {
             false
         } else {
@@ -124,7 +126,9 @@ proptest! {
 
     #[test]
     fn every_topic_name_is_a_filter_that_matches_itself(topic in "[a-c$/]{1,20}") {
-        prop_assume!(!topic.starts_with("$share/"));
+        if topic.starts_with("$share/") {
+            return Ok(());
+        }
         prop_assert!(filter(&topic).unwrap().matches(&name(&topic).unwrap()));
     }
 
