@@ -1,3 +1,5 @@
+//! Packets that must be refused, byte by byte, each with its reason code and the statement that it breaks.
+
 use super::*;
 use crate::testing::*;
 

@@ -1,3 +1,5 @@
+//! Packets written as the bytes of the specification and read from them, in each version, and what cannot be written.
+
 use std::num::NonZeroU16;
 
 use bytes::Bytes;

@@ -1,3 +1,5 @@
+//! Rules of names, filters and shared subscriptions; matching against a second definition of it.
+
 use proptest::prelude::*;
 
 use super::*;
