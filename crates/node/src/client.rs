@@ -306,7 +306,7 @@ impl Client {
         self.pump(out, now);
         self.report_acknowledged(out);
         let waits_for_lease = !self.withheld.is_empty() || self.publishing.waits_for_lease();
-        if waits_for_lease || self.waits_for_output() {
+        if waits_for_lease || (self.outgoing.waits_for_output() && self.is_slow()) {
             self.retry_at = Some(now + RETRY_AFTER);
         }
     }
@@ -379,7 +379,7 @@ impl Client {
         self.resume_subscriptions(subscriptions, out);
         let accept = Accept {
             session_present: *session_present.get(),
-            session_expiry_s: seconds_of_expiry(expiry),
+            session_expiry_s: Some(seconds_of_expiry(expiry)),
             assigned_client_id: assigned,
         };
         self.connection.accept(accept, now);

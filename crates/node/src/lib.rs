@@ -11,6 +11,7 @@
 
 pub mod action;
 mod bytes_io;
+pub mod client;
 pub mod consensus;
 pub mod durable;
 pub mod edge;
@@ -24,6 +25,7 @@ mod stream;
 
 pub use action::Action;
 pub use bytes_io::Malformed;
+pub use client::{Client, ClientConfig, Context};
 pub use consensus::log::{LogSource, Position, StoredEntry};
 pub use durable::Durable;
 pub use event::Event;

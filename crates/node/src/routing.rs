@@ -150,8 +150,11 @@ impl Routing {
         let mut found = Vec::new();
         self.local.match_topic(topic, |subscriptions| found.extend_from_slice(subscriptions));
         // By identifier last, so that the answer depends on the subscriptions alone.
-        found.sort_unstable_by_key(|subscription| (subscription.conn, subscription.identifier, subscription.qos));
-        let local = found.chunk_by(|left, right| left.conn == right.conn).filter_map(LocalMatch::combine).collect();
+        found.sort_unstable_by_key(|subscription| {
+            (subscription.conn, subscription.identifier, subscription.qos)
+        });
+        let local =
+            found.chunk_by(|left, right| left.conn == right.conn).filter_map(LocalMatch::combine).collect();
         Arc::new(RouteMatch { version: self.version, partitions, nodes, local })
     }
 
@@ -227,7 +230,8 @@ impl Routing {
     }
 
     fn remove_subscriber(&mut self, conn: ConnId, filter: &TopicFilter) {
-        let subscribers = self.local.get_mut(filter.as_str()).expect("a filter of a connection has subscribers");
+        let subscribers =
+            self.local.get_mut(filter.as_str()).expect("a filter of a connection has subscribers");
         let at = subscribers.binary_search_by_key(&conn, |old| old.conn);
         subscribers.remove(at.expect("the connection is one of them"));
         if subscribers.is_empty() {

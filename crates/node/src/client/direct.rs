@@ -227,6 +227,27 @@ impl Client {
     }
 }
 
+/// A message in the words of the protocol machine.
+fn delivery<'a>(
+    message: &'a Message,
+    packet_id: Option<PacketId>,
+    dup: bool,
+    retain: bool,
+    identifiers: &'a [u32],
+    expiry_s: Option<u32>,
+) -> Delivery<'a> {
+    Delivery {
+        topic: &message.topic,
+        packet_id,
+        dup,
+        retain,
+        identifiers,
+        expiry_s,
+        forwarded: &message.properties,
+        payload: &message.payload,
+    }
+}
+
 /// Packet identifiers of a transient session, given in turn.
 #[derive(Debug, Default)]
 struct PacketIds {

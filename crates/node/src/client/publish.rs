@@ -132,7 +132,7 @@ impl Client {
             }
             let handed_over = hand_over(direct.as_ref(), out);
             let ack = proof.map_or(Ack::HandedOver(handed_over), Ack::Durable);
-            acknowledge(&mut self.connection, token, &ack, reason);
+            acknowledge(&mut self.connection, token, ack, reason);
         }
     }
 
@@ -230,10 +230,13 @@ fn hand_over(direct: Option<&(Arc<RouteMatch>, Arc<DirectMessage>)>, out: &mut C
 }
 
 /// The only way to a PUBACK with success.
-fn acknowledge(connection: &mut Connection, token: PublishToken, ack: &Ack, reason: ReasonCode) {
+fn acknowledge(connection: &mut Connection, token: PublishToken, ack: Ack, reason: ReasonCode) {
     match ack {
-        Ack::Durable(_) | Ack::HandedOver(HandedOver(())) => connection.acknowledge(token, reason),
+        // The proof is used up by what it proves.
+        Ack::Durable(proof) => drop(proof.into_inner()),
+        Ack::HandedOver(HandedOver(())) => {}
     }
+    connection.acknowledge(token, reason);
 }
 
 /// A failure promises nothing, so it needs no proof.

@@ -34,7 +34,8 @@ struct Harness {
 
 fn config() -> ClientConfig {
     ClientConfig {
-        connection: connection_config(),
+        // No Keep Alive: what remains of timers is the client's own.
+        connection: quorate_connection::Config { keep_alive_max_s: 0, ..Default::default() },
         session_expiry_max_s: 3600,
         inflight_max: 3,
         direct_queue_messages_max: 4,

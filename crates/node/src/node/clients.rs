@@ -159,7 +159,9 @@ impl Node {
                 next_delivery,
                 expiry,
             }) => {
-                let held = Held { session, epoch, durable: expiry != SessionExpiry::AtClose };
+                // A durable session that is resumed to end with this connection stays the partition's until then.
+                let durable = session_present || expiry != SessionExpiry::AtClose;
+                let held = Held { session, epoch, durable };
                 let Some(connection) = self.connections.all.get_mut(&conn) else {
                     // Closed before it was answered: give the session up again.
                     let command = Command::Disconnect { session, epoch, expiry: None };

@@ -23,7 +23,8 @@ fn message(name: &str, qos: QoS, retain: bool, publisher: u64) -> Arc<DirectMess
 /// A subscription in words: `"+qos1 nl rap id7 durable"` in any order after the filter.
 fn add(text: &str, qos: QoS, words: &str, client: u64) -> LocalChange {
     let has = |word: &str| words.split(' ').any(|other| other == word);
-    let identifier = words.split(' ').find_map(|word| word.strip_prefix("id")).map(|number| number.parse().unwrap());
+    let identifier =
+        words.split(' ').find_map(|word| word.strip_prefix("id")).map(|number| number.parse().unwrap());
     LocalChange::Add {
         subscription: SubscribeFilter {
             filter: filter(text),
@@ -241,7 +242,9 @@ impl Model {
                 .iter()
                 .filter(|(key, _)| key.0 == conn && model_matches(&key.1, message.topic.as_str()))
                 .map(|(_, value)| value)
-                .filter(|(subscription, client, _)| !subscription.options.no_local || *client != message.publisher)
+                .filter(|(subscription, client, _)| {
+                    !subscription.options.no_local || *client != message.publisher
+                })
                 .collect();
             let Some(granted) = matching.iter().map(|one| one.0.options.qos).max() else { continue };
             let mut matching = matching;
@@ -298,7 +301,8 @@ fn change_at_random(random: &mut Random, routing: &mut Routing, model: &mut Mode
         }
         change => {
             let number = random.below(3) as u32 + 1;
-            let targets = [RouteTarget::Partition(GroupId(number)), RouteTarget::Node(NodeId(u64::from(number)))];
+            let targets =
+                [RouteTarget::Partition(GroupId(number)), RouteTarget::Node(NodeId(u64::from(number)))];
             let target = *random.pick(&targets);
             let added = change < 10;
             if added {
@@ -323,9 +327,14 @@ fn routing_of_random_changes_agrees_with_plain_matching() {
             let name = *random.pick(&TOPICS);
             let publisher = 100 + random.below(5) as u64;
             let message = message(name, *random.pick(&[ZERO, ONE]), random.below(2) == 0, publisher);
-            assert_eq!(deliveries(&routing, &message), model.deliveries(&message.message), "seed {seed} step {step}");
+            assert_eq!(
+                deliveries(&routing, &message),
+                model.deliveries(&message.message),
+                "seed {seed} step {step}"
+            );
             let found = cache.lookup(&routing, name);
-            let mut targets: BTreeSet<RouteTarget> = found.partitions.iter().map(|id| RouteTarget::Partition(*id)).collect();
+            let mut targets: BTreeSet<RouteTarget> =
+                found.partitions.iter().map(|id| RouteTarget::Partition(*id)).collect();
             targets.extend(found.nodes.iter().map(|id| RouteTarget::Node(*id)));
             let mut expected = model.targets(name);
             expected.remove(&RouteTarget::Node(ME));

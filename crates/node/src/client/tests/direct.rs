@@ -79,7 +79,7 @@ fn slow_client_loses_qos_0_and_keeps_qos_1() {
     let config = ClientConfig { direct_queue_bytes_max: 10_000_000, ..config() };
     let mut harness = Harness::with(ProtocolVersion::V5, config);
     harness.open(connect(ProtocolVersion::V5, "me"), false, SessionExpiry::AtClose, vec![]);
-    let big = "x".repeat(OUTPUT_BYTES_MAX / 2);
+    let big = "x".repeat(OUTPUT_BYTES_MAX / 2 - 100);
     for _ in 0..3 {
         harness.direct(delivery(ZERO, &big));
     }
