@@ -1,2 +1,146 @@
-//! Being built.
-fn main() {}
+//! `quorate`: the broker, its clients, its verifier and its operator commands in one program.
+//!
+//! Owns: the command line, the runtime of the client commands, the exit code.
+//! Does not: contain a command; each has its file.
+//! Invariants: a failure is printed once, on standard error, with a hint where there is one.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation))]
+
+mod bench;
+mod client;
+mod config;
+mod dev;
+mod duration;
+mod exit;
+mod http;
+mod limits;
+mod message_format;
+mod mqtt_flags;
+mod mqtt_property;
+mod output;
+mod publish;
+mod serve;
+mod status;
+mod subscribe;
+mod table;
+mod verify;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use exit::{EXIT_CODES_HELP, Failure, Outcome};
+
+/// MQTT broker cluster that loses nothing it has acknowledged.
+#[derive(Parser, Debug)]
+#[command(name = "quorate", version, after_help = EXIT_CODES_HELP, max_term_width = 120)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run a node
+    Serve(serve::ServeArgs),
+    /// Run a cluster on this machine, for development
+    Dev(dev::DevArgs),
+    /// Publish messages
+    Pub(publish::PublishArgs),
+    /// Subscribe and print messages
+    Sub(subscribe::SubscribeArgs),
+    /// Show nodes, groups, leaders, lag, sessions and backlog
+    Status(status::StatusArgs),
+    /// Check that a cluster keeps its promises while things happen to it
+    Verify(verify::VerifyArgs),
+    /// Measure throughput, latency and memory
+    Bench(bench::BenchArgs),
+    /// Check a configuration file
+    Config(config::ConfigArgs),
+}
+
+fn main() -> ExitCode {
+    match run(CommandLine::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { exit, error, hint }) => {
+            if let Some(error) = error {
+                eprintln!("error: {error:#}");
+            }
+            if let Some(hint) = hint {
+                eprintln!("hint: {hint}");
+            }
+            exit.into()
+        }
+    }
+}
+
+fn run(command: Command) -> Outcome {
+    match command {
+        Command::Serve(args) => serve::run(args),
+        Command::Config(args) => config::run(args),
+        Command::Dev(args) => block_on(dev::run(args)),
+        Command::Pub(args) => block_on(publish::run(args)),
+        Command::Sub(args) => block_on(subscribe::run(args)),
+        Command::Status(args) => block_on(status::run(args)),
+        Command::Verify(args) => block_on(verify::run(args)),
+        Command::Bench(args) => block_on(bench::run(args)),
+    }
+}
+
+fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    let outcome = runtime.block_on(command);
+    // A thread may wait for standard input: do not wait for it.
+    runtime.shutdown_background();
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_mosquitto_are_understood() {
+        for line in [
+            "pub -h localhost -p 1883 -t a -m hello -q 1 -r -i me -c -V mqttv5 -u user -P secret -k 30",
+            "pub -t a -n",
+            "pub -t a -l",
+            "pub -t a -s",
+            "pub -t a -f /dev/null -d --quiet",
+            "pub -t a -m -1 -D publish user-property a b",
+            "pub -L mqtt://localhost/a -m x --repeat 3 --repeat-delay 0.1",
+            "pub -t a -m x --will-topic gone --will-payload bye --will-qos 1 --will-retain",
+            "sub -h localhost -p 1883 -t a/# -t b/+ -q 1 -v -i me -c -C 5 -W 10 -x 60",
+            "sub -t a -F %t -N -R -E -T b -U c --retained-only --remove-retained",
+            "sub -L mqtt://localhost/a",
+        ] {
+            let words = std::iter::once("quorate").chain(line.split(' '));
+            if let Err(error) = CommandLine::try_parse_from(words) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_command_lines_are_refused() {
+        for line in [
+            "pub -m x",
+            "pub -t a",
+            "pub -t a -m x -n",
+            "sub",
+            "sub -t a -v -F %p",
+            "bench",
+            "bench sideways",
+        ] {
+            let words = std::iter::once("quorate").chain(line.split(' '));
+            assert!(CommandLine::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! `quorate config`: what can be said of a configuration without starting a node.
+//!
+//! Owns: printing every error with its place. Does not: parse; the server does, and starts by the same rules.
+
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+
+use crate::exit::{Exit, Failure, Outcome};
+use crate::output;
+
+/// Flags of `quorate config`.
+#[derive(Args, Debug)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    command: ConfigCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum ConfigCommand {
+    /// Check a configuration file and print every error with its place
+    Check {
+        /// The file
+        #[arg(long, value_name = "FILE", default_value = "quorate.toml")]
+        config: PathBuf,
+    },
+}
+
+/// Runs the command.
+pub fn run(args: ConfigArgs) -> Outcome {
+    let ConfigCommand::Check { config } = args.command;
+    match quorate_server::config::load(&config) {
+        Ok(_) => Ok(output::print(&format!("{}: no errors\n", config.display()))?),
+        Err(errors) => {
+            for error in &errors {
+                eprintln!("{error}");
+            }
+            Err(Failure::new(Exit::Usage, anyhow!("{} has {} errors", config.display(), errors.len())))
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! How the program ends: exit codes, and the failure type that every command returns.
+//!
+//! Owns: the meaning of each exit code and its place in `--help`.
+//! Does not: print; `main` prints a failure once.
+//! Invariants: a code keeps its meaning over all commands.
+
+use std::process::ExitCode;
+
+/// The table shown at the end of `quorate --help`.
+pub const EXIT_CODES_HELP: &str = "\
+Exit codes:
+  0    done
+  1    a broken promise, or an operation that failed
+  2    wrong usage or configuration
+  3    the broker or admin address cannot be reached
+  4    the data directory is in use by another process, or corrupt
+  27   sub: -W ran out first
+  130  interrupted";
+
+/// Why a command did not succeed, as the operating system sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// A broken promise, or an operation that failed.
+    Failed = 1,
+    /// Wrong usage or configuration.
+    Usage = 2,
+    /// Broker or admin address cannot be reached.
+    Unreachable = 3,
+    /// The data directory is in use or corrupt.
+    Storage = 4,
+    /// `sub -W` ran out; the number is the one that mosquitto_sub uses.
+    TimedOut = 27,
+    /// Ended by SIGINT before it was done.
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// An error with the exit code it leads to.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// What was attempted and what went wrong; `None` when everything has been said already.
+    pub error: Option<anyhow::Error>,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// What a command returns.
+pub type Outcome<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    /// A failure with its message.
+    pub fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Failure {
+        Failure { exit, error: Some(error.into()), hint: None }
+    }
+
+    /// Wrong usage, as a sentence.
+    pub fn usage(message: impl Into<String>) -> Failure {
+        Failure::new(Exit::Usage, anyhow::Error::msg(message.into()))
+    }
+
+    /// A failure whose explanation is already on the screen.
+    pub fn silent(exit: Exit) -> Failure {
+        Failure { exit, error: None, hint: None }
+    }
+
+    /// Adds what to do about it.
+    pub fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Failure {
+        Failure::new(Exit::Failed, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_in_the_help() {
+        for exit in
+            [Exit::Failed, Exit::Usage, Exit::Unreachable, Exit::Storage, Exit::TimedOut, Exit::Interrupted]
+        {
+            let code = format!("\n  {:<5}", exit as u8);
+            assert!(EXIT_CODES_HELP.contains(&code), "{exit:?}");
+        }
+    }
+}

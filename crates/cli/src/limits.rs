@@ -1,0 +1,40 @@
+//! Every bound of the command line, with its reason.
+
+use std::time::Duration;
+
+/// Largest admin answer read. A cluster state with 256 groups and 9 nodes is below 1 MiB.
+pub const HTTP_RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Longest wait for an admin answer; the admin listener never does slow work for a read.
+pub const HTTP_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Longest wait for TCP connect and CONNACK, each. A takeover may have to wait for a lease to end.
+pub const CONNECT_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Outgoing bytes of a connection above which producers pause. Two socket buffers' worth: enough to keep
+/// the socket busy, small enough that send times in the payload stay honest.
+pub const OUTGOING_BYTES_HIGH: usize = 64 * 1024;
+
+/// Bytes read from a socket at once, and the unit in which the read buffer grows.
+pub const READ_BYTES: usize = 64 * 1024;
+
+/// Most nodes that `quorate dev` starts: each is a process with its own threads on this machine.
+pub const DEV_NODES_MAX: u16 = 9;
+
+/// How long `quorate dev` waits for a node to end after SIGTERM before it kills it.
+pub const DEV_STOP_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// First pause before connecting again; doubles up to [`RECONNECT_PAUSE_MAX`].
+pub const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(20);
+
+/// Longest pause before connecting again. Short, because the verifier measures gaps.
+pub const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// Longest pause of `quorate sub` before connecting again: a person waits, a fleet should not hammer.
+pub const SUB_RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Most examples of a broken promise that a report names.
+pub const REPORT_EXAMPLES_MAX: usize = 10;
+
+const _: () = assert!(RECONNECT_PAUSE_MIN.as_millis() < RECONNECT_PAUSE_MAX.as_millis());
+const _: () = assert!(OUTGOING_BYTES_HIGH <= 1024 * 1024, "send times in the payload would be stale");

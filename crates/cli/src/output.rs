@@ -1,0 +1,34 @@
+//! Standard output: data only, everything else goes to standard error.
+//!
+//! Owns: writing to standard output, and the choice between a text and JSON.
+//! Does not: format; see `table`.
+//! Invariants: a reader that went away ends the command as an error, never as a panic.
+
+use std::io::Write;
+
+use anyhow::Context;
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// Form of an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: one JSON document.
+    Json,
+}
+
+/// Writes `text` to standard output and flushes it.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("write to standard output")
+}
+
+/// Writes `value` to standard output as one line of JSON.
+pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string(value).context("format as JSON")?;
+    text.push('\n');
+    print(&text)
+}

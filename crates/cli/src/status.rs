@@ -1,0 +1,248 @@
+//! `quorate status`: nodes, groups, leaders, lag, sessions and backlog of a cluster.
+//!
+//! Owns: asking `/v1/cluster/state` and laying it out. Does not: judge; `/readyz` does.
+//! Invariants: shows the view of the node it asked, and says which node that is.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use quorate_api::{ClusterState, GroupKind, GroupStatus, NodeState, NodeStatus};
+
+use crate::exit::{Exit, Failure, Outcome};
+use crate::http::{self, HttpError};
+use crate::output::{self, Output};
+use crate::table::{Table, bytes, thousands};
+
+/// Flags of `quorate status`.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// Admin address of any node
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9883")]
+    admin: String,
+    /// Form of the answer
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+    /// Show it again every two seconds until interrupted
+    #[arg(long)]
+    watch: bool,
+}
+
+/// Pause between two looks of `--watch`.
+const WATCH_PAUSE: Duration = Duration::from_secs(2);
+
+/// Runs the command.
+pub async fn run(args: StatusArgs) -> Outcome {
+    if !args.watch {
+        return show(&args).await;
+    }
+    let clear = args.output == Output::Text && std::io::stdout().is_terminal();
+    loop {
+        if clear {
+            output::print("\x1b[H\x1b[2J")?;
+        }
+        if let Err(failure) = show(&args).await {
+            match failure.error {
+                Some(error) if failure.exit == Exit::Unreachable => eprintln!("{error:#}"),
+                error => return Err(Failure { error, ..failure }),
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(WATCH_PAUSE) => {}
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        }
+    }
+}
+
+async fn show(args: &StatusArgs) -> Outcome {
+    let state = fetch(&args.admin).await?;
+    match args.output {
+        Output::Json => output::print_json(&state)?,
+        Output::Text => output::print(&render(&state))?,
+    }
+    Ok(())
+}
+
+/// Asks one node for its view of the cluster.
+pub async fn fetch(admin: &str) -> Outcome<ClusterState> {
+    let response = http::get(admin, "/v1/cluster/state").await.map_err(|error| match error {
+        HttpError::Url { .. } => Failure::new(Exit::Usage, error),
+        error => Failure::new(Exit::Unreachable, error)
+            .hint("give the admin address of a running node with --admin http://HOST:PORT"),
+    })?;
+    if response.status != 200 {
+        let body = String::from_utf8_lossy(&response.body);
+        return Err(anyhow!("{admin} answered {}: {}", response.status, body.trim()).into());
+    }
+    let state = serde_json::from_slice(&response.body)
+        .with_context(|| format!("read the answer of {admin}/v1/cluster/state"))?;
+    Ok(state)
+}
+
+/// The text form.
+fn render(state: &ClusterState) -> String {
+    let totals = &state.totals;
+    format!(
+        "cluster {} ({}), seen by {} running {}\n\n{}\n{}\n{} sessions, {} subscriptions, {} retained, \
+         {} queued ({}), {} inflight; {} connections on {}\n",
+        state.cluster_name,
+        if state.cluster_id.is_empty() { "no id" } else { &state.cluster_id },
+        state.node_name,
+        state.version,
+        nodes(state),
+        groups(state),
+        thousands(totals.sessions),
+        thousands(totals.subscriptions),
+        thousands(totals.retained),
+        thousands(totals.queued_messages),
+        bytes(totals.queued_bytes),
+        thousands(totals.inflight),
+        thousands(totals.connections),
+        state.node_name,
+    )
+}
+
+fn nodes(state: &ClusterState) -> String {
+    let mut table = Table::new(&[
+        "NODE",
+        ">ID",
+        "STATE",
+        "READY",
+        ">LEADS",
+        ">CONNECTIONS",
+        ">INCARNATION",
+        ">LEASE MS",
+        "MQTT",
+        "PEER",
+    ]);
+    for node in &state.nodes {
+        let leads = state.groups.iter().filter(|group| group.leader == Some(node.id)).count();
+        let unknown = || "-".to_owned();
+        table.row(vec![
+            node.name.clone(),
+            node.id.to_string(),
+            node_state(node).to_owned(),
+            node.ready.map_or_else(unknown, |ready| if ready { "yes".into() } else { "no".into() }),
+            leads.to_string(),
+            node.connections.map_or_else(unknown, thousands),
+            node.incarnation.to_string(),
+            node.lease_ms.map_or_else(unknown, thousands),
+            node.mqtt.clone().unwrap_or_else(unknown),
+            node.peer.clone().unwrap_or_else(unknown),
+        ]);
+    }
+    table.render()
+}
+
+fn node_state(node: &NodeStatus) -> &'static str {
+    match (node.state, node.fenced) {
+        (NodeState::Live, false) => "live",
+        (NodeState::Live, true) => "live, fenced",
+        (NodeState::Down, _) => "down",
+    }
+}
+
+fn groups(state: &ClusterState) -> String {
+    let mut table = Table::new(&[
+        "GROUP",
+        "LEADER",
+        ">TERM",
+        ">COMMITTED",
+        ">APPLIED",
+        "LAG",
+        ">SESSIONS",
+        ">SUBSCRIPTIONS",
+        ">RETAINED",
+        ">QUEUED",
+        ">BYTES",
+        ">INFLIGHT",
+    ]);
+    for group in &state.groups {
+        table.row(vec![
+            match group.kind {
+                GroupKind::Control => "control".to_owned(),
+                GroupKind::Partition => group.id.to_string(),
+            },
+            group.leader.map_or_else(|| "none".to_owned(), |leader| node_name(state, leader)),
+            group.term.to_string(),
+            thousands(group.committed),
+            thousands(group.applied),
+            lag(state, group),
+            thousands(group.sessions),
+            thousands(group.subscriptions),
+            thousands(group.retained),
+            thousands(group.queued_messages),
+            bytes(group.queued_bytes),
+            thousands(group.inflight),
+        ]);
+    }
+    table.render()
+}
+
+/// Lag of the replicas that have one, as the leader knows it; of the own replica otherwise.
+fn lag(state: &ClusterState, group: &GroupStatus) -> String {
+    if group.replicas.is_empty() {
+        return match group.committed.saturating_sub(group.applied) {
+            0 => "-".to_owned(),
+            behind => format!("here:{behind}"),
+        };
+    }
+    let lags: Vec<String> = group
+        .replicas
+        .iter()
+        .filter(|replica| replica.lag > 0 || !replica.active)
+        .map(|replica| {
+            let name = node_name(state, replica.node);
+            let note = match (replica.active, replica.snapshot) {
+                (_, true) => " (snapshot)",
+                (false, false) => " (silent)",
+                (true, false) => "",
+            };
+            format!("{name}:{}{note}", replica.lag)
+        })
+        .collect();
+    if lags.is_empty() { "0".to_owned() } else { lags.join(" ") }
+}
+
+fn node_name(state: &ClusterState, id: u64) -> String {
+    let node = state.nodes.iter().find(|node| node.id == id);
+    node.map_or_else(|| format!("#{id}"), |node| node.name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_api::ReplicaStatus;
+
+    fn example() -> ClusterState {
+        let node = |id: u64, state| NodeStatus { id, name: format!("n{id}"), state, ..NodeStatus::default() };
+        let replica = |node, lag, active| ReplicaStatus { node, lag, active, ..ReplicaStatus::default() };
+        let control = GroupStatus { kind: GroupKind::Control, leader: Some(1), ..GroupStatus::default() };
+        let replicas = vec![replica(1, 0, true), replica(2, 7, true), replica(3, 90, false)];
+        let first = GroupStatus { id: 1, leader: Some(1), replicas, ..GroupStatus::default() };
+        let second = GroupStatus { id: 2, committed: 9, applied: 4, ..GroupStatus::default() };
+        ClusterState {
+            cluster_name: "dev".into(),
+            node_name: "n1".into(),
+            nodes: vec![node(1, NodeState::Live), node(2, NodeState::Live), node(3, NodeState::Down)],
+            groups: vec![control, first, second],
+            ..ClusterState::default()
+        }
+    }
+
+    #[test]
+    fn lag_names_the_replicas_that_are_behind_or_silent() {
+        let state = example();
+        let lags: Vec<String> = state.groups.iter().map(|group| lag(&state, group)).collect();
+        assert_eq!(lags, ["-", "n2:7 n3:90 (silent)", "here:5"]);
+    }
+
+    #[test]
+    fn text_names_every_node_and_every_group() {
+        let text = render(&example());
+        for part in ["cluster dev (no id)", "n3", "down", "control", "none"] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! A subscriber of a verify run: takes every message, tells the oracle, acknowledges.
+//!
+//! Owns: subscribing when there is no session, answering by the book. Does not: judge.
+//! Invariants: a message is in the oracle before its acknowledgement leaves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_codec::{Packet, PacketId, Publish, RetainHandling, SubAck, Subscribe, SubscriptionOptions};
+use tokio::sync::{mpsc, watch};
+
+use super::client::{SessionClient, topic};
+use super::message;
+use super::oracle::{ClientIndex, Delivery};
+use super::{Phase, Run};
+use crate::client::{self, ClientError, Connection, Inbound};
+
+struct Subscriber {
+    run: Arc<Run>,
+    at: usize,
+    inbound: Inbound,
+    /// Dropped when the subscription has been acknowledged.
+    ready: Option<mpsc::Sender<()>>,
+}
+
+/// Runs subscriber `at` until the run ends; tells `ready` when it is subscribed.
+pub async fn run(run: Arc<Run>, at: usize, phases: watch::Receiver<Phase>, ready: mpsc::Sender<()>) {
+    let mut subscriber = Subscriber { run: run.clone(), at, inbound: Inbound::default(), ready: Some(ready) };
+    let mut session = SessionClient::new(run, ClientIndex::Subscriber(at), phases);
+    while let Some((mut connection, connack)) = session.connect().await {
+        // Until the first SUBACK has come the subscription may be missing from a session that is present.
+        let subscribe = !connack.session_present || subscriber.ready.is_some();
+        if !connack.session_present {
+            subscriber.inbound.clear();
+        }
+        match subscriber.receive_all(&mut connection, &mut session, subscribe).await {
+            Ok(()) => break,
+            Err(error) => session.lost(&error),
+        }
+    }
+    session.remove().await;
+}
+
+impl Subscriber {
+    async fn receive_all(
+        &mut self,
+        connection: &mut Connection,
+        session: &mut SessionClient,
+        subscribe: bool,
+    ) -> Result<(), ClientError> {
+        if subscribe {
+            connection.queue(&Packet::Subscribe(subscribe_packet(&self.run)?))?;
+        }
+        loop {
+            while let Some(packet) = connection.next_packet()? {
+                self.receive(packet, connection)?;
+            }
+            if session.phase() == Phase::Cleaning {
+                return connection.flush().await;
+            }
+            tokio::select! {
+                progress = connection.exchange(None) => { progress?; }
+                () = session.phase_changed() => {}
+            }
+        }
+    }
+
+    fn receive(&mut self, packet: Packet, connection: &mut Connection) -> Result<(), ClientError> {
+        match packet {
+            Packet::Publish(publish) => {
+                let (deliver, answer) = self.inbound.publish(&publish);
+                if deliver {
+                    self.deliver(&publish);
+                }
+                if let Some(answer) = answer {
+                    connection.queue(&answer)?;
+                }
+            }
+            Packet::PubRel(release) => connection.queue(&self.inbound.release(release.packet_id))?,
+            Packet::SubAck(suback) => self.subscribed(&suback)?,
+            Packet::PingResp => {}
+            other => {
+                let problem = format!("unexpected {}", client::name(&other));
+                self.run.oracle.lock().protocol_error(ClientIndex::Subscriber(self.at), &problem);
+            }
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, publish: &Publish) {
+        let now = self.run.now();
+        let mut oracle = self.run.oracle.lock();
+        match message::decode(&publish.payload) {
+            Some(message) if message.run == self.run.id => {
+                let delivery = Delivery {
+                    publisher: usize::try_from(message.publisher).unwrap_or(usize::MAX),
+                    sequence: message.sequence,
+                    dup: publish.dup,
+                    sent_at: Duration::from_nanos(message.sent_ns),
+                };
+                oracle.delivered(self.at, delivery, now);
+            }
+            Some(_) | None => oracle.corrupt(self.at),
+        }
+    }
+
+    fn subscribed(&mut self, suback: &SubAck) -> Result<(), ClientError> {
+        if let Some(reason) = suback.reasons.iter().find(|reason| reason.is_failure()) {
+            // Connect again, perhaps to another broker: 0x97 and the like may pass.
+            return Err(ClientError::Refused { reason: *reason, text: "the subscription".to_owned() });
+        }
+        self.ready = None;
+        Ok(())
+    }
+}
+
+fn subscribe_packet(run: &Run) -> Result<Subscribe, ClientError> {
+    let filter =
+        client::topic_filter(&topic(run.id, "+")).map_err(|problem| ClientError::Encode { problem })?;
+    let options = SubscriptionOptions {
+        qos: run.args.qos,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::Never,
+    };
+    Ok(Subscribe {
+        packet_id: PacketId::MIN,
+        identifier: None,
+        user_properties: Vec::new(),
+        filters: vec![(filter, options)],
+    })
+}
