@@ -5,6 +5,7 @@
 //! incarnation that holds it. Locks are held for the handling of one turn of one connection, never across an await.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::inbox::Inbox;
+use crate::join::Joins;
 use crate::mailbox::{Mailbox, Mailboxes};
 use crate::metrics::Metrics;
 use crate::net::peer::Links;
@@ -44,14 +46,20 @@ pub struct Edge {
     pub lease: RwLock<LeaseState>,
     /// What holds for all client connections.
     pub client_config: Arc<ClientConfig>,
+    /// Largest packet that a client may send.
+    pub packet_bytes_max: usize,
     /// Mailboxes of the connections.
     pub mailboxes: Mailboxes,
     /// Inbox of the worker.
     pub inbox: Arc<Inbox<Question>>,
     /// Links to peers; none on a single node.
     pub links: Option<Arc<Links<PeerReceiver>>>,
+    /// Nodes that wait for control to let them join.
+    pub joins: Joins,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// When the worker last began a turn, in milliseconds of `clock`.
+    pub worker_beat_ms: AtomicU64,
     /// Becomes true when connections are to end.
     pub stopping: watch::Sender<bool>,
 }

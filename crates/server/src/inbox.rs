@@ -61,12 +61,13 @@ pub struct Inbox<Q> {
 struct Queue<Q> {
     batch: Batch<Q>,
     waiting: bool,
+    closed: bool,
 }
 
 impl<Q> Default for Inbox<Q> {
     fn default() -> Self {
         Inbox {
-            queue: Mutex::new(Queue { batch: Batch::default(), waiting: false }),
+            queue: Mutex::new(Queue { batch: Batch::default(), waiting: false, closed: false }),
             arrived: Condvar::new(),
             client_space: Semaphore::new(CLIENT_INBOX_REQUESTS_MAX),
             peer_space: Semaphore::new(PEER_UNITS_MAX),
@@ -80,7 +81,9 @@ impl<Q> Inbox<Q> {
         while !requests.is_empty() {
             let count = requests.len().min(CLIENT_INBOX_REQUESTS_MAX / 4);
             // The semaphore is never closed; without permits there would be nothing to give back either.
-            let Ok(permits) = self.client_space.acquire_many(u32::try_from(count).unwrap_or(1)).await else { return };
+            let Ok(permits) = self.client_space.acquire_many(u32::try_from(count).unwrap_or(1)).await else {
+                return;
+            };
             permits.forget();
             let mut queue = self.queue.lock();
             queue.batch.clients.extend(requests.drain(..count).map(|request| (conn, request)));
@@ -92,7 +95,9 @@ impl<Q> Inbox<Q> {
     pub async fn post_peer(&self, events: Vec<Event>, bytes: usize) {
         let units = (bytes / PEER_UNIT_BYTES).min(PEER_UNITS_MAX / 4);
         if units > 0 {
-            let Ok(permits) = self.peer_space.acquire_many(u32::try_from(units).unwrap_or(1)).await else { return };
+            let Ok(permits) = self.peer_space.acquire_many(u32::try_from(units).unwrap_or(1)).await else {
+                return;
+            };
             permits.forget();
         }
         let mut queue = self.queue.lock();
@@ -108,10 +113,17 @@ impl<Q> Inbox<Q> {
         self.wake(queue);
     }
 
-    /// Puts a question in; gives it back when there are too many.
+    /// The worker has ended: what is queued is dropped, questions are refused from now on.
+    pub fn close(&self) {
+        let mut queue = self.queue.lock();
+        queue.closed = true;
+        queue.batch = Batch::default();
+    }
+
+    /// Puts a question in; gives it back when there are too many, or nobody to answer.
     pub fn ask(&self, question: Q) -> Result<(), Q> {
         let mut queue = self.queue.lock();
-        if queue.batch.questions.len() >= ADMIN_QUESTIONS_MAX {
+        if queue.closed || queue.batch.questions.len() >= ADMIN_QUESTIONS_MAX {
             return Err(question);
         }
         queue.batch.questions.push(question);
@@ -144,7 +156,7 @@ impl<Q> Inbox<Q> {
         std::mem::swap(&mut batch.peers, &mut queue.batch.peers);
         std::mem::swap(&mut batch.reports, &mut queue.batch.reports);
         std::mem::swap(&mut batch.questions, &mut queue.batch.questions);
-        batch.stop = queue.batch.stop;
+        batch.stop = std::mem::take(&mut queue.batch.stop);
         batch.peer_units = std::mem::take(&mut queue.batch.peer_units);
         drop(queue);
         self.client_space.add_permits(batch.clients.len());
@@ -187,7 +199,8 @@ mod tests {
         let mut requests: Vec<_> = (0..CLIENT_INBOX_REQUESTS_MAX).map(|_| closed()).collect();
         inbox.post_requests(ConnId(1), &mut requests).await;
         let mut more = vec![closed()];
-        let waiting = tokio::time::timeout(Duration::from_millis(1), inbox.post_requests(ConnId(2), &mut more)).await;
+        let waiting =
+            tokio::time::timeout(Duration::from_millis(1), inbox.post_requests(ConnId(2), &mut more)).await;
         assert!(waiting.is_err());
         let mut batch = Batch::default();
         inbox.take(&mut batch, false, soon());
@@ -203,7 +216,8 @@ mod tests {
         for _ in 0..4 {
             inbox.post_peer(vec![Event::Tick], PEER_INBOX_BYTES_MAX).await;
         }
-        let waiting = tokio::time::timeout(Duration::from_millis(1), inbox.post_peer(vec![], PEER_UNIT_BYTES)).await;
+        let waiting =
+            tokio::time::timeout(Duration::from_millis(1), inbox.post_peer(vec![], PEER_UNIT_BYTES)).await;
         assert!(waiting.is_err());
         let mut batch = Batch::default();
         inbox.take(&mut batch, true, soon());

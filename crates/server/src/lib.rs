@@ -1,6 +1,37 @@
-//! The daemon as a library.
+//! The daemon as a library: configuration, sockets, TLS, threads, admin HTTP around the pure node.
+//!
+//! Owns: everything of `quorate serve` that touches the operating system. Does not: decide anything about messages,
+//! sessions or consensus; `quorate-node` does. Entry points: [`serve`], [`config::load`], [`daemon::Daemon`].
+//! Invariants: all queues are bounded and say what happens when full; whoever starts a thread or task ends it.
+//! Limits: see `limits`. See: ARCHITECTURE.md, docs/decisions/0006-threads-and-runtime.md.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation))]
 
+pub mod admin;
+pub mod boot;
+mod client_config;
+pub mod clock;
+pub mod compaction;
 pub mod config;
+pub mod connection_task;
+pub mod daemon;
+pub mod edge;
+pub mod event_loop;
+pub mod exit;
+pub mod founding;
+pub mod inbox;
+pub mod join;
+pub mod keeper;
 pub mod limits;
+pub mod log_source;
+pub mod log_writer;
+pub mod mailbox;
+pub mod metrics;
 pub mod net;
+pub mod peers;
+pub mod question;
+mod serve;
+pub mod snapshots;
+#[cfg(test)]
+mod testing;
+
+pub use serve::{ServeError, ServeOptions, serve};

@@ -76,9 +76,9 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Batches on their way to the log writer. Two per group would do; the node holds the rest back.
 pub const LOG_BATCHES_MAX: usize = 64;
 
-/// Checkpoints and snapshots on their way to the checkpoint thread. When full, the worker waits: a state that
+/// Checkpoints and snapshots on their way to the keeper thread. When full, the worker waits: a state that
 /// changes faster than it can be kept must slow down.
-pub const CHECKPOINT_JOBS_MAX: usize = 64;
+pub const KEEPER_JOBS_MAX: usize = 64;
 
 /// Concurrent connections to the admin listener.
 pub const ADMIN_CONNECTIONS_MAX: usize = 128;

@@ -81,7 +81,10 @@ impl Mailbox {
 /// Memory that a delivery holds, about.
 fn direct_bytes(delivery: &DirectDelivery) -> usize {
     let message = &delivery.message.message;
-    message.payload.len() + message.properties.len() + message.topic.as_str().len() + size_of::<DirectDelivery>()
+    message.payload.len()
+        + message.properties.len()
+        + message.topic.as_str().len()
+        + size_of::<DirectDelivery>()
 }
 
 const SHARDS: usize = 64;
@@ -133,7 +136,8 @@ impl Mailboxes {
         events.sort_by_key(|(conn, _)| *conn);
         let mut events = events.drain(..).peekable();
         while let Some((conn, first)) = events.next() {
-            let rest = std::iter::from_fn(|| events.next_if(|(next, _)| *next == conn).map(|(_, event)| event));
+            let rest =
+                std::iter::from_fn(|| events.next_if(|(next, _)| *next == conn).map(|(_, event)| event));
             let run = std::iter::once(first).chain(rest);
             match self.of(conn) {
                 Some(mailbox) => mailbox.push_events(run),
@@ -148,8 +152,9 @@ impl Mailboxes {
         let mut dropped = 0;
         let mut deliveries = deliveries.drain(..).peekable();
         while let Some((conn, first)) = deliveries.next() {
-            let rest =
-                std::iter::from_fn(|| deliveries.next_if(|(next, _)| *next == conn).map(|(_, delivery)| delivery));
+            let rest = std::iter::from_fn(|| {
+                deliveries.next_if(|(next, _)| *next == conn).map(|(_, delivery)| delivery)
+            });
             let run = std::iter::once(first).chain(rest);
             match self.of(conn) {
                 Some(mailbox) => dropped += mailbox.push_direct(run),
@@ -171,7 +176,7 @@ mod tests {
     use quorate_codec::ReasonCode;
 
     fn close(reason: u8) -> ClientEvent {
-        ClientEvent::Close(ReasonCode::new(reason))
+        ClientEvent::Close(ReasonCode::from_value(reason).unwrap())
     }
 
     #[test]

@@ -31,7 +31,8 @@ impl Counter {
 }
 
 /// Upper bounds of the duration buckets, in microseconds.
-const BUCKETS_US: [u64; 12] = [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 2_000_000];
+const BUCKETS_US: [u64; 12] =
+    [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 2_000_000];
 
 /// Durations in buckets.
 #[derive(Default)]
@@ -125,7 +126,8 @@ pub struct Metrics {
 impl Metrics {
     /// Counts messages dropped for a reason.
     pub fn dropped(&self, reason: DropReason, count: u64) {
-        if let Some((_, counter)) = REASONS.iter().zip(&self.dropped).find(|((known, _), _)| *known == reason) {
+        if let Some((_, counter)) = REASONS.iter().zip(&self.dropped).find(|((known, _), _)| *known == reason)
+        {
             counter.add(count);
         }
     }
@@ -154,27 +156,48 @@ impl Metrics {
         for ((_, reason), counter) in REASONS.iter().zip(&self.dropped) {
             text.labelled("quorate_messages_dropped_total", "reason", reason, counter.value());
         }
-        for (reason, counter) in [("mailbox_full", &self.dropped_mailbox), ("link_full", &self.dropped_link)] {
+        for (reason, counter) in [("mailbox_full", &self.dropped_mailbox), ("link_full", &self.dropped_link)]
+        {
             text.labelled("quorate_messages_dropped_total", "reason", reason, counter.value());
         }
-        text.histogram("quorate_log_sync_seconds", "Time of one append to the log with its sync", &self.log_sync_time);
-        text.histogram("quorate_worker_turn_seconds", "Time of one turn of the worker", &self.worker_turn_time);
+        text.histogram(
+            "quorate_log_sync_seconds",
+            "Time of one append to the log with its sync",
+            &self.log_sync_time,
+        );
+        text.histogram(
+            "quorate_worker_turn_seconds",
+            "Time of one turn of the worker",
+            &self.worker_turn_time,
+        );
         text.0
     }
 
     fn counters(&self) -> [(&'static str, &'static str, &Counter); 19] {
         [
             ("quorate_connections_accepted_total", "Client connections accepted", &self.connections_accepted),
-            ("quorate_connections_refused_total", "Client connections above the limit", &self.connections_refused),
+            (
+                "quorate_connections_refused_total",
+                "Client connections above the limit",
+                &self.connections_refused,
+            ),
             ("quorate_connections_closed_total", "Client connections ended", &self.connections_closed),
             ("quorate_client_in_bytes_total", "Bytes read from clients", &self.client_bytes_in),
             ("quorate_client_out_bytes_total", "Bytes written to clients", &self.client_bytes_out),
             ("quorate_publishes_durable_total", "Publishes that went into groups", &self.publishes_durable),
             ("quorate_publishes_applied_total", "Commits of publishes reported", &self.publishes_applied),
-            ("quorate_acknowledgements_total", "Acknowledgements by durable sessions", &self.acknowledgements),
+            (
+                "quorate_acknowledgements_total",
+                "Acknowledgements by durable sessions",
+                &self.acknowledgements,
+            ),
             ("quorate_forwards_out_total", "Direct messages sent to other nodes", &self.forwards_out),
             ("quorate_forwards_in_total", "Direct messages from other nodes", &self.forwards_in),
-            ("quorate_peer_messages_lost_total", "Messages to peers lost on a link", &self.peer_messages_lost),
+            (
+                "quorate_peer_messages_lost_total",
+                "Messages to peers lost on a link",
+                &self.peer_messages_lost,
+            ),
             ("quorate_log_syncs_total", "Syncs of the log", &self.log_syncs),
             ("quorate_log_bytes_total", "Bytes appended to the log", &self.log_bytes),
             ("quorate_log_records_total", "Records appended to the log", &self.log_records),
@@ -257,7 +280,10 @@ mod tests {
         helps.dedup();
         assert_eq!(helps.len(), all);
         for line in text.lines() {
-            assert!(line.starts_with('#') || line.rsplit_once(' ').is_some_and(|(_, v)| v.parse::<f64>().is_ok()), "{line}");
+            assert!(
+                line.starts_with('#') || line.rsplit_once(' ').is_some_and(|(_, v)| v.parse::<f64>().is_ok()),
+                "{line}"
+            );
         }
     }
 }

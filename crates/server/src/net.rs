@@ -4,6 +4,7 @@
 
 pub mod frame;
 pub mod hello;
+pub mod listener;
 pub mod peer;
 pub mod tls;
 pub mod transport;

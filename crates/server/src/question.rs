@@ -1,9 +1,21 @@
 //! Questions that only the worker can answer, because it owns the node.
 //!
-//! Owns: [`Question`]. Does not: answer. Limits: bounded by the inbox; a question whose asker has gone is answered in vain.
+//! Owns: [`Question`], [`LiveIndex`]. Does not: answer. Limits: bounded by the inbox; a question whose asker has gone
+//! is answered in vain.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use quorate_node::node::{Clause, NodeStatus};
+use quorate_state::{GroupId, LogIndex};
 use tokio::sync::oneshot;
+
+use crate::inbox::Inbox;
+
+/// Entries per answer about what is alive: below a millisecond for the worker.
+pub const LIVE_BLOCK_ENTRIES: u64 = 8192;
 
 /// A question to the worker.
 pub enum Question {
@@ -16,4 +28,73 @@ pub enum Question {
     },
     /// Whether the node may take traffic.
     Readiness(oneshot::Sender<Vec<Clause>>),
+    /// Up to where the checkpoint of each of these groups is durable; those below the index given are asked to move on.
+    Floors {
+        /// Groups, with the index that is wanted.
+        wanted: Vec<(GroupId, LogIndex)>,
+        /// Where the answer goes, in the same order.
+        answer: SyncSender<Vec<LogIndex>>,
+    },
+    /// Which of `LIVE_BLOCK_ENTRIES` entries from `first` on are alive.
+    LiveBlock {
+        /// Group.
+        group: GroupId,
+        /// First entry.
+        first: LogIndex,
+        /// Where the answer goes.
+        answer: SyncSender<Vec<bool>>,
+    },
+}
+
+/// The worker has ended, or has too many questions: what was asked for is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the worker does not answer")]
+pub struct Unanswered;
+
+/// Asks the worker and waits: for our own threads.
+pub fn ask<T>(
+    inbox: &Inbox<Question>,
+    question: impl FnOnce(SyncSender<T>) -> Question,
+) -> Result<T, Unanswered> {
+    let (sender, receiver) = sync_channel(1);
+    inbox.ask(question(sender)).map_err(|_| Unanswered)?;
+    receiver.recv().map_err(|_| Unanswered)
+}
+
+/// Which bodies are alive, asked block by block. What was alive once asked may have died since: that only keeps a body
+/// for longer.
+pub struct LiveIndex {
+    inbox: Arc<Inbox<Question>>,
+    blocks: RefCell<HashMap<(GroupId, u64), Vec<bool>>>,
+    failed: RefCell<bool>,
+}
+
+impl LiveIndex {
+    /// Knows nothing yet.
+    pub fn new(inbox: Arc<Inbox<Question>>) -> Self {
+        LiveIndex { inbox, blocks: RefCell::default(), failed: RefCell::new(false) }
+    }
+
+    /// Whether the body of an entry is alive. When the worker does not answer, everything is.
+    pub fn contains(&self, group: GroupId, index: LogIndex) -> bool {
+        let block = index.0 / LIVE_BLOCK_ENTRIES;
+        let mut blocks = self.blocks.borrow_mut();
+        let flags = blocks.entry((group, block)).or_insert_with(|| {
+            if *self.failed.borrow() {
+                return Vec::new();
+            }
+            let first = LogIndex(block * LIVE_BLOCK_ENTRIES);
+            ask(&self.inbox, |answer| Question::LiveBlock { group, first, answer }).unwrap_or_else(|_| {
+                self.failed.replace(true);
+                Vec::new()
+            })
+        });
+        let place = usize::try_from(index.0 % LIVE_BLOCK_ENTRIES).unwrap_or(0);
+        flags.get(place).copied().unwrap_or(true)
+    }
+
+    /// Whether some answer was missing.
+    pub fn is_incomplete(&self) -> bool {
+        *self.failed.borrow()
+    }
 }

@@ -24,12 +24,8 @@ pub enum FrameKind {
     Message,
     /// The Raft message that announces a snapshot.
     SnapshotBegin,
-    /// Records of the checkpoint.
-    SnapshotRecords,
-    /// Bodies that the records refer to.
-    SnapshotBodies,
-    /// The snapshot is complete.
-    SnapshotEnd,
+    /// A chunk of a snapshot: see docs/formats/snapshot.md.
+    SnapshotChunk,
     /// The receiver has staged the snapshot.
     SnapshotStaged,
     /// A node asks to join.
@@ -38,17 +34,15 @@ pub enum FrameKind {
     JoinAnswer,
 }
 
-const KINDS: [(FrameKind, u8); 10] = [
+const KINDS: [(FrameKind, u8); 8] = [
     (FrameKind::KeepAlive, 0),
     (FrameKind::Hello, 1),
     (FrameKind::Message, 2),
     (FrameKind::SnapshotBegin, 3),
-    (FrameKind::SnapshotRecords, 4),
-    (FrameKind::SnapshotBodies, 5),
-    (FrameKind::SnapshotEnd, 6),
-    (FrameKind::SnapshotStaged, 7),
-    (FrameKind::JoinRequest, 8),
-    (FrameKind::JoinAnswer, 9),
+    (FrameKind::SnapshotChunk, 4),
+    (FrameKind::SnapshotStaged, 5),
+    (FrameKind::JoinRequest, 6),
+    (FrameKind::JoinAnswer, 7),
 ];
 
 impl FrameKind {

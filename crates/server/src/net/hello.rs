@@ -53,7 +53,7 @@ pub struct Hello {
     pub link: LinkKind,
     /// Cluster name.
     pub cluster: String,
-    /// Fingerprint of the cluster settings of its configuration: see [`agreement`].
+    /// Fingerprint of the cluster settings of its configuration.
     pub agreement: Fingerprint,
     /// Fingerprint of the cluster it belongs to: see [`cluster_id`]. All zero on a fresh disk.
     pub cluster_id: Fingerprint,
@@ -157,19 +157,10 @@ impl Hello {
     }
 }
 
-/// Fingerprint of what all nodes must have alike in their configuration at the first start.
-pub fn agreement(
-    cluster: &str,
-    partitions: u32,
-    bootstrap: impl Iterator<Item = (String, String)>,
-) -> Fingerprint {
+/// Fingerprint of a text: of what all nodes must have alike in their configuration at the first start.
+pub fn fingerprint(text: &str) -> Fingerprint {
     let mut hash = Hash::new();
-    hash.text(cluster);
-    hash.bytes(&partitions.to_be_bytes());
-    for (name, peer) in bootstrap {
-        hash.text(&name);
-        hash.text(&peer);
-    }
+    hash.text(text);
     hash.finish()
 }
 
@@ -300,9 +291,9 @@ mod tests {
 
     #[test]
     fn cluster_id_depends_on_every_disk() {
-        let settings = agreement("dev", 16, [("n1".to_owned(), "a:1".to_owned())].into_iter());
+        let settings = fingerprint("dev 16");
         let member = |disk| Member { id: NodeId(1), name: "n1".to_owned(), disk: [disk; 16] };
         assert_ne!(cluster_id(&settings, &[member(1)]), cluster_id(&settings, &[member(2)]));
-        assert_ne!(settings, agreement("dev", 8, [("n1".to_owned(), "a:1".to_owned())].into_iter()));
+        assert_ne!(settings, fingerprint("dev 8"));
     }
 }

@@ -439,7 +439,9 @@ impl<R: LinkReceiver> Links<R> {
             let place = peer.place.read().clone();
             let outcome = async {
                 let (connection, hello) = self.handshake(&place.name, &place.address, kind).await?;
-                self.check_member(&hello)?;
+                if self.check_member(&hello)?.id != peer.id {
+                    return Err(PeerError::Refused("it has another identity by now"));
+                }
                 Ok(connection)
             }
             .await;

@@ -41,7 +41,12 @@ thread_local! {
 
 impl Transport {
     /// Waits until something was read (only if `read`) or written (only if `output` has something), or the stream ended.
-    pub async fn turn(&mut self, read: bool, input: &mut BytesMut, output: &mut BytesMut) -> io::Result<Progress> {
+    pub async fn turn(
+        &mut self,
+        read: bool,
+        input: &mut BytesMut,
+        output: &mut BytesMut,
+    ) -> io::Result<Progress> {
         match self {
             Transport::Tcp(stream) => turn_tcp(stream, read, input, output).await,
             Transport::WebSocket(socket) => poll_fn(|cx| socket.poll_turn(cx, read, input, output)).await,

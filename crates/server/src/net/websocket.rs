@@ -46,8 +46,9 @@ impl WebSocket {
             .max_message_size(Some(message_bytes_max))
             .max_frame_size(Some(message_bytes_max));
         let stream = HeadLimited { inner: stream, left: Some(WEBSOCKET_HEAD_BYTES_MAX) };
-        let mut stream =
-            accept_hdr_async_with_config(stream, check_request, Some(config)).await.map_err(io::Error::other)?;
+        let mut stream = accept_hdr_async_with_config(stream, check_request, Some(config))
+            .await
+            .map_err(io::Error::other)?;
         stream.get_mut().left = None;
         Ok(WebSocket { stream, flushing: false })
     }
@@ -137,7 +138,9 @@ impl WebSocket {
     /// Tells the client why the connection ends, as far as the socket takes it at once.
     fn refuse(&mut self, cx: &mut Context<'_>, code: CloseCode) {
         let close = Message::Close(Some(CloseFrame { code, reason: "".into() }));
-        if Pin::new(&mut self.stream).poll_ready(cx).is_ready() && Pin::new(&mut self.stream).start_send(close).is_ok() {
+        if Pin::new(&mut self.stream).poll_ready(cx).is_ready()
+            && Pin::new(&mut self.stream).start_send(close).is_ok()
+        {
             let _sent_or_not = Pin::new(&mut self.stream).poll_flush(cx);
         }
     }
@@ -172,7 +175,8 @@ fn check_request(request: &Request, mut response: Response) -> Result<Response, 
         .map(str::trim)
         .collect();
     let chosen = PROTOCOLS.into_iter().find(|protocol| offered.contains(protocol));
-    let chosen = chosen.ok_or_else(|| refuse(StatusCode::BAD_REQUEST, "offer the WebSocket sub-protocol mqtt\n"))?;
+    let chosen =
+        chosen.ok_or_else(|| refuse(StatusCode::BAD_REQUEST, "offer the WebSocket sub-protocol mqtt\n"))?;
     response.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(chosen));
     Ok(response)
 }
@@ -184,7 +188,11 @@ pub struct HeadLimited {
 }
 
 impl AsyncRead for HeadLimited {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;

@@ -1,12 +1,13 @@
 use std::sync::atomic::AtomicUsize;
 
 use quorate_state::Incarnation;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use tokio::sync::mpsc;
 
 use super::*;
 use crate::net::hello::Member;
+use crate::testing::Authority;
 
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
@@ -42,15 +43,7 @@ impl LinkReceiver for Recorder {
     async fn join(&self, _: Hello, _: PeerConnection) {}
 }
 
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
 impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
     fn tls(&self, name: &str) -> PeerTls {
         let key = KeyPair::generate().unwrap();
         let certificate =

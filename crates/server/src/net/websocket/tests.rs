@@ -13,13 +13,17 @@ async fn sockets() -> (TcpStream, TcpStream) {
     (client, listener.accept().await.unwrap().0)
 }
 
-async fn connect(path: &str, protocol: Option<&str>) -> (tungstenite::Result<WebSocketStream<TcpStream>>, Result<WebSocket, io::Error>) {
+async fn connect(
+    path: &str,
+    protocol: Option<&str>,
+) -> (tungstenite::Result<WebSocketStream<TcpStream>>, Result<WebSocket, io::Error>) {
     let (client, server) = sockets().await;
     let mut request = format!("ws://localhost{path}").into_client_request().unwrap();
     if let Some(protocol) = protocol {
         request.headers_mut().insert("Sec-WebSocket-Protocol", protocol.parse().unwrap());
     }
-    let (client, server) = tokio::join!(tokio_tungstenite::client_async(request, client), WebSocket::accept(server, 1000));
+    let (client, server) =
+        tokio::join!(tokio_tungstenite::client_async(request, client), WebSocket::accept(server, 1000));
     (client.map(|(stream, _)| stream), server)
 }
 

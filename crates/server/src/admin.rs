@@ -1,0 +1,127 @@
+//! The admin HTTP listener: health, metrics, the state of the cluster. Nothing here changes anything.
+//!
+//! Owns: the listener, the routes, their limits. Does not: know the node; it asks the worker.
+//! Limits: `ADMIN_CONNECTIONS_MAX`, `ADMIN_CONNECTION_TIMEOUT`, `ADMIN_HEAD_TIMEOUT`, `ADMIN_BODY_BYTES_MAX`; a question
+//! that the worker does not answer within `ADMIN_ANSWER_TIMEOUT` is answered with 503.
+
+pub mod cluster;
+pub mod health;
+pub mod metrics_text;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use utoipa::OpenApi;
+
+use crate::edge::Edge;
+use crate::limits::{
+    ACCEPT_PAUSE, ADMIN_ANSWER_TIMEOUT, ADMIN_BODY_BYTES_MAX, ADMIN_CONNECTION_TIMEOUT,
+    ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_TIMEOUT,
+};
+use crate::question::Question;
+
+/// What the routes need.
+#[derive(Clone)]
+pub struct AdminState {
+    /// What the node shares.
+    pub edge: Arc<Edge>,
+    /// Cluster name.
+    pub cluster_name: Arc<str>,
+    /// Cluster identity, as text.
+    pub cluster_id: Arc<str>,
+    /// Node name.
+    pub node_name: Arc<str>,
+}
+
+/// The worker did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoAnswer;
+
+impl IntoResponse for NoAnswer {
+    fn into_response(self) -> Response {
+        (StatusCode::SERVICE_UNAVAILABLE, "the node does not answer in time\n").into_response()
+    }
+}
+
+impl AdminState {
+    /// Asks the worker.
+    pub async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Result<T, NoAnswer> {
+        let (sender, receiver) = oneshot::channel();
+        self.edge.inbox.ask(question(sender)).map_err(|_| NoAnswer)?;
+        timeout(ADMIN_ANSWER_TIMEOUT, receiver).await.map_err(|_| NoAnswer)?.map_err(|_| NoAnswer)
+    }
+}
+
+/// The description of this API.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Quorate admin API", description = "Health, metrics and state of a node and its cluster"),
+    paths(health::livez, health::readyz, metrics_text::metrics, cluster::state, openapi),
+    components(schemas(quorate_api::ClusterState, quorate_api::Readiness))
+)]
+struct ApiDescription;
+
+/// The OpenAPI document as text, pretty printed.
+pub fn openapi_text() -> String {
+    ApiDescription::openapi().to_pretty_json().unwrap_or_default()
+}
+
+/// The OpenAPI description of this API.
+#[utoipa::path(get, path = "/v1/openapi.json", responses((status = 200, description = "This document")))]
+async fn openapi() -> Response {
+    Json(ApiDescription::openapi()).into_response()
+}
+
+/// All routes.
+pub fn router(state: AdminState) -> Router {
+    Router::new()
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(metrics_text::metrics))
+        .route("/v1/cluster/state", get(cluster::state))
+        .route("/v1/openapi.json", get(openapi))
+        .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
+        .with_state(state)
+}
+
+/// Serves until the task is dropped.
+pub async fn serve(listener: TcpListener, router: Router) {
+    let places = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
+    let mut connections: JoinSet<()> = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "admin listener cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let service = TowerToHyperService::new(router.clone());
+        connections.spawn(async move {
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(ADMIN_HEAD_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service);
+            if let Ok(Err(error)) = timeout(ADMIN_CONNECTION_TIMEOUT, connection).await {
+                tracing::debug!(%error, "admin connection failed");
+            }
+            drop(place);
+        });
+    }
+}

@@ -1,0 +1,86 @@
+//! `/livez` and `/readyz`.
+//!
+//! Owns: the verdicts. Does not: know the node; the clauses come from the worker.
+//! Invariants: ready exactly when every clause holds; a worker that does not answer is a failed clause.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use quorate_api::{Clause, Readiness};
+
+use super::AdminState;
+use crate::question::Question;
+
+/// A worker that began no turn for this long is stuck.
+const STUCK: Duration = Duration::from_secs(10);
+
+/// Whether the process works at all: 200, or 503 when its worker is stuck.
+#[utoipa::path(get, path = "/livez", responses(
+    (status = 200, description = "The process works"),
+    (status = 503, description = "The worker is stuck")
+))]
+pub async fn livez(State(state): State<AdminState>) -> Response {
+    let edge = &state.edge;
+    let beat = Duration::from_millis(edge.worker_beat_ms.load(Ordering::Relaxed));
+    let silent = edge.clock.now().saturating_sub(beat);
+    if silent < STUCK {
+        "ok\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("the worker began no turn for {} s\n", silent.as_secs()))
+            .into_response()
+    }
+}
+
+/// Whether this node may take traffic, clause by clause: 200 or 503 with the same body.
+#[utoipa::path(get, path = "/readyz", responses(
+    (status = 200, description = "Ready", body = Readiness),
+    (status = 503, description = "Not ready: see the clauses", body = Readiness)
+))]
+pub async fn readyz(State(state): State<AdminState>) -> Response {
+    let mut clauses = Vec::new();
+    match state.ask(Question::Readiness).await {
+        Ok(answered) => {
+            clauses.push(Clause::met("worker"));
+            clauses.extend(answered.into_iter().map(|clause| match clause.ok {
+                true => Clause::met(clause.name),
+                false => Clause::failed(clause.name, clause.reason),
+            }));
+        }
+        Err(_) => clauses.push(Clause::failed("worker", "the node's worker does not answer in time")),
+    }
+    clauses.push(match *state.edge.stopping.borrow() {
+        false => Clause::met("running"),
+        true => Clause::failed("running", "the node is stopping"),
+    });
+    respond(Readiness::of(clauses))
+}
+
+fn respond(readiness: Readiness) -> Response {
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn readiness_body_names_every_clause_and_the_status_follows() {
+        for (clauses, status) in [
+            (vec![Clause::met("worker"), Clause::met("lease")], StatusCode::OK),
+            (
+                vec![Clause::met("worker"), Clause::failed("lease", "no quorum")],
+                StatusCode::SERVICE_UNAVAILABLE,
+            ),
+        ] {
+            let expected = Readiness::of(clauses);
+            let response = respond(expected.clone());
+            assert_eq!(response.status(), status);
+            let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+            assert_eq!(serde_json::from_slice::<Readiness>(&body).unwrap(), expected);
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! From a data folder to a node that can run.
+//!
+//! Owns: the order of a start: lock, identity, founding, log, checkpoints, incarnation.
+//! Does not: open sockets, start threads.
+//! Invariants: the incarnation is durable before anything is done under it; a first start becomes one with the
+//! founding file, which is written last; a group whose checkpoint is ahead of its log is reset, as after a snapshot.
+//! See: docs/operations/bootstrap.md.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_node::Position;
+use quorate_node::node::{Node, RestoredGroup};
+use quorate_state::command::NodeRecord;
+use quorate_state::{CONTROL, GroupId, Incarnation, LogIndex, NodeId};
+use quorate_storage::disk::os::OsDisk;
+use quorate_storage::identity::DirectoryLock;
+use quorate_storage::{
+    AppliedMark, CheckpointError, CheckpointStore, Disk, HardState, Identity, IdentityError, Log, LogError,
+    LogOptions, OpenError, Record, Recovery, identity,
+};
+use rustls::crypto::SecureRandom;
+
+use crate::config::StorageSettings;
+use crate::exit::ExitCode;
+use crate::founding::{Founding, FoundingError, text};
+use crate::join::JoinError;
+use crate::keeper::load;
+use crate::net::hello::Member;
+
+/// Folder of the index store in the data folder.
+const CHECKPOINTS: &str = "checkpoints";
+
+/// A node could not start from its data folder.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The folder cannot be used.
+    #[error("open the data folder {folder}: {source}")]
+    Folder {
+        /// Folder.
+        folder: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// The system has no random numbers.
+    #[error("draw random numbers for a new identity")]
+    Random,
+    /// The identity file.
+    #[error("establish the identity of the node: {0}")]
+    Identity(#[from] IdentityError),
+    /// The folder is another node's.
+    #[error("the data folder belongs to node {found}, and the configuration says {configured}")]
+    OtherNode {
+        /// Name in the identity file.
+        found: String,
+        /// Name in the configuration.
+        configured: String,
+    },
+    /// The founding file, or the agreement.
+    #[error(transparent)]
+    Founding(#[from] FoundingError),
+    /// The log.
+    #[error("open the log")]
+    Log(#[from] OpenError),
+    /// The log, at the first write.
+    #[error("write the log at the first start")]
+    LogWrite(#[from] LogError),
+    /// The checkpoints.
+    #[error("open the checkpoints")]
+    Checkpoint(#[from] CheckpointError),
+    /// The cluster did not let the node join.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// The log is gone although the node has run.
+    #[error("the node has run before, but its log is gone: this disk must not be used again as it is")]
+    LogGone,
+}
+
+impl BootError {
+    /// What the process ends with.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            BootError::Folder { .. } | BootError::OtherNode { .. } | BootError::Random => {
+                ExitCode::Unavailable
+            }
+            BootError::Identity(error) => match error {
+                IdentityError::Corrupt | IdentityError::Missing { .. } => ExitCode::Corrupt,
+                IdentityError::Io { .. } => ExitCode::Disk,
+                IdentityError::Locked | IdentityError::Exists | IdentityError::NameTooLong { .. } => {
+                    ExitCode::Unavailable
+                }
+            },
+            BootError::Founding(error) => match error {
+                FoundingError::Disk { .. } => ExitCode::Disk,
+                FoundingError::Corrupt(_) => ExitCode::Corrupt,
+                FoundingError::Disagree(_) => ExitCode::Config,
+                FoundingError::Unknown { .. } => ExitCode::Unavailable,
+            },
+            BootError::Join(_) => ExitCode::Unavailable,
+            BootError::Log(OpenError::Io { .. }) | BootError::LogWrite(_) => ExitCode::Disk,
+            BootError::Log(_) | BootError::LogGone => ExitCode::Corrupt,
+            BootError::Checkpoint(CheckpointError::Corrupt { .. }) => ExitCode::Corrupt,
+            BootError::Checkpoint(_) => ExitCode::Disk,
+        }
+    }
+}
+
+/// A data folder that this process has to itself.
+pub struct DataFolder {
+    /// The folder as a disk.
+    pub disk: Arc<dyn Disk>,
+    /// Who the node is; its incarnation is the last one, not yet a new one.
+    pub identity: Identity,
+    /// What the first nodes agreed on; `None` on a fresh disk.
+    pub founding: Option<Founding>,
+    path: PathBuf,
+    _lock: DirectoryLock,
+}
+
+/// What storage has.
+pub struct Recovered {
+    /// The log.
+    pub log: Log,
+    /// The checkpoints.
+    pub checkpoints: Arc<dyn CheckpointStore>,
+    /// The groups, for the node.
+    pub groups: Vec<RestoredGroup>,
+}
+
+/// A random number.
+pub fn random<const N: usize>() -> Result<[u8; N], BootError> {
+    let mut bytes = [0; N];
+    let source: &dyn SecureRandom = rustls::crypto::aws_lc_rs::default_provider().secure_random;
+    source.fill(&mut bytes).map_err(|_| BootError::Random)?;
+    Ok(bytes)
+}
+
+impl DataFolder {
+    /// Opens the folder; gives an empty one an identity.
+    pub fn open(path: &Path, node_name: &str) -> Result<DataFolder, BootError> {
+        let disk =
+            OsDisk::new(path).map_err(|source| BootError::Folder { folder: path.to_owned(), source })?;
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        let lock = identity::lock(disk.as_ref())?;
+        let identity = match Identity::load(disk.as_ref())? {
+            Some(identity) => identity,
+            None => {
+                let identity = Identity {
+                    node_id: 0,
+                    incarnation: 0,
+                    disk_uuid: random()?,
+                    cluster_id: String::new(),
+                    node_name: node_name.to_owned(),
+                };
+                identity.create(disk.as_ref())?;
+                identity
+            }
+        };
+        if identity.node_name != node_name {
+            let (found, configured) = (identity.node_name, node_name.to_owned());
+            return Err(BootError::OtherNode { found, configured });
+        }
+        let founding = Founding::read(disk.as_ref())?;
+        Ok(DataFolder { disk, identity, founding, path: path.to_owned(), _lock: lock })
+    }
+
+    /// Makes the first state of all groups durable, then the founding file: the node has started.
+    pub fn found(&mut self, founding: Founding, settings: &StorageSettings) -> Result<(), BootError> {
+        let me = self.member(&founding)?;
+        let (mut log, _) = self.open_log(settings)?;
+        let checkpoints = self.open_checkpoints()?;
+        // What an earlier attempt left behind says nothing: it did not get to its end.
+        for group in checkpoints.groups()? {
+            checkpoints.remove(group)?;
+        }
+        let nodes: Vec<NodeRecord> =
+            founding.founders().map(|(member, peer)| first_record(&member, peer)).collect();
+        let partition = founding.settings().partition_config();
+        for group in Node::bootstrap_groups(&founding.cluster_config(), &partition, &nodes, me) {
+            let (number, first) = (group.group.0, group.checkpoint);
+            let mark =
+                AppliedMark { index: first.index, term: first.term, conf_state: group.conf_state.to_vec() };
+            let changes =
+                group.records.iter().map(|(key, value)| (key.to_vec(), Some(value.to_vec()))).collect();
+            checkpoints.write(number, &mark, changes)?;
+            log.reset_group(number, first.index, first.term)?;
+            let (term, vote, commit) = group.hard_state;
+            log.append(&[Record::HardState { group: number, state: HardState { term, vote, commit } }])?;
+        }
+        log.sync()?;
+        founding.write(self.disk.as_ref())?;
+        self.founding = Some(founding);
+        Ok(())
+    }
+
+    /// Takes the identity that control gave to this disk: the node has started, without any state yet.
+    pub fn take_identity(
+        &mut self,
+        id: NodeId,
+        founding: Founding,
+        settings: &StorageSettings,
+    ) -> Result<(), BootError> {
+        self.identity.node_id = id.0;
+        self.identity.next_incarnation(self.disk.as_ref())?;
+        let (mut log, _) = self.open_log(settings)?;
+        log.sync()?;
+        let checkpoints = self.open_checkpoints()?;
+        for group in checkpoints.groups()? {
+            checkpoints.remove(group)?;
+        }
+        founding.write(self.disk.as_ref())?;
+        self.founding = Some(founding);
+        Ok(())
+    }
+
+    /// Begins a new incarnation and brings storage back.
+    pub fn recover(
+        &mut self,
+        founding: &Founding,
+        settings: &StorageSettings,
+    ) -> Result<Recovered, BootError> {
+        let me = self.member(founding)?;
+        self.identity.node_id = me.0;
+        self.identity.cluster_id = crate::founding::hex(&founding.cluster_id());
+        self.identity.next_incarnation(self.disk.as_ref())?;
+        let (mut log, recovery) = self.open_log(settings)?;
+        if recovery.created {
+            return Err(BootError::LogGone);
+        }
+        if let Some(torn) = &recovery.torn_tail {
+            tracing::info!(
+                segment = torn.segment,
+                offset = torn.offset,
+                "unsynced records of the last run dropped"
+            );
+        }
+        let checkpoints = self.open_checkpoints()?;
+        let mut groups = Vec::new();
+        for group in checkpoints.groups()? {
+            groups.extend(restore(&mut log, &recovery, checkpoints.as_ref(), GroupId(group))?);
+        }
+        if !groups.iter().any(|group| group.group == CONTROL) {
+            // A node that joined and has yet to get its first snapshot.
+            groups.push(RestoredGroup::empty(CONTROL));
+        }
+        Ok(Recovered { log, checkpoints, groups })
+    }
+
+    fn member(&self, founding: &Founding) -> Result<NodeId, BootError> {
+        if self.identity.node_id != 0 {
+            return Ok(NodeId(self.identity.node_id));
+        }
+        let members = founding.members();
+        let own = members.iter().find(|member| member.disk == self.identity.disk_uuid);
+        let own =
+            own.ok_or_else(|| FoundingError::Unknown { cluster: founding.settings().cluster().to_owned() })?;
+        Ok(own.id)
+    }
+
+    fn open_log(&self, settings: &StorageSettings) -> Result<(Log, Recovery), BootError> {
+        let options = LogOptions {
+            segment_bytes: settings.segment_bytes,
+            cache_bytes: settings.body_cache_bytes,
+            salt: u64::from_le_bytes(random()?),
+            ..LogOptions::default()
+        };
+        Ok(Log::open(self.disk.clone(), options)?)
+    }
+
+    fn open_checkpoints(&self) -> Result<Arc<dyn CheckpointStore>, BootError> {
+        Ok(Arc::new(quorate_storage::checkpoint::IndexStore::open(&self.path.join(CHECKPOINTS))?))
+    }
+}
+
+/// A group as storage has it; `None` if its checkpoint is gone.
+fn restore(
+    log: &mut Log,
+    recovery: &Recovery,
+    checkpoints: &dyn CheckpointStore,
+    group: GroupId,
+) -> Result<Option<RestoredGroup>, BootError> {
+    let Some(mark) = checkpoints.mark(group.0)? else { return Ok(None) };
+    let reader = log.reader();
+    if reader.term(group.0, mark.index) != Some(mark.term) && mark.index >= reader.first_index(group.0) {
+        // The process ended between putting a snapshot in force and telling the log.
+        tracing::info!(
+            group = group.0,
+            log_index = mark.index,
+            "log begins anew after an installed snapshot"
+        );
+        log.reset_group(group.0, mark.index, mark.term)?;
+    }
+    let start = reader.first_index(group.0).saturating_sub(1);
+    let hard_state = recovery.groups.get(&group.0).and_then(|group| group.hard_state).unwrap_or_default();
+    Ok(Some(RestoredGroup {
+        group,
+        hard_state: (hard_state.term, hard_state.vote, hard_state.commit),
+        conf_state: Bytes::from(mark.conf_state),
+        checkpoint: Position { index: mark.index, term: mark.term },
+        start: Position { index: start, term: reader.term(group.0, start).unwrap_or(0) },
+        last: LogIndex(reader.last_index(group.0).max(start)),
+        records: load(checkpoints, group)?,
+    }))
+}
+
+/// A node as all the first nodes know it alike, before it says more of itself.
+fn first_record(member: &Member, peer: &str) -> NodeRecord {
+    NodeRecord {
+        id: member.id,
+        name: text(&member.name),
+        disk: member.disk,
+        incarnation: Incarnation(0),
+        peer: text(peer),
+        mqtt: text(""),
+        admin: text(""),
+        zone: text(""),
+        version: text(""),
+    }
+}

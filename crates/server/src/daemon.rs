@@ -1,0 +1,524 @@
+//! A running node: its sockets, threads and tasks, from start to stop.
+//!
+//! Owns: [`Daemon`]. Does not: read the configuration file, set up logging, wait for signals.
+//! Invariants: every thread and task started here is ended and waited for by [`Daemon::stop`]; listeners for clients
+//! open last.
+//! Limits: two threads for sockets; worker, log writer, keeper and compaction have a thread each.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use quorate_node::NodeConfig;
+use quorate_node::node::Node;
+use quorate_node::routing::Routing;
+use quorate_state::command::NodeRecord;
+use quorate_state::{Incarnation, NodeId};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle as Task;
+
+use crate::admin::{self, AdminState};
+use crate::boot::{BootError, DataFolder, Recovered, random};
+use crate::clock::Clock;
+use crate::compaction::Compaction;
+use crate::config::{Config, ListenerKind};
+use crate::edge::{Edge, LeaseState};
+use crate::event_loop::Worker;
+use crate::exit::ExitCode;
+use crate::founding::{self, Founding, FoundingError, Settings, hex, text};
+use crate::inbox::Inbox;
+use crate::join::{self, JoinError, JoinRequest, Joined, Joins};
+use crate::keeper::{Keeper, KeeperJob};
+use crate::limits::{KEEPER_JOBS_MAX, LOG_BATCHES_MAX, STOP_TIMEOUT};
+use crate::log_source::StoredLog;
+use crate::log_writer::{LogJob, LogWriter};
+use crate::metrics::Metrics;
+use crate::net::hello::{Hello, LinkKind, Member};
+use crate::net::listener::Listener;
+use crate::net::peer::{Links, Local, PeerPlace};
+use crate::net::tls::{PeerTls, TlsError};
+use crate::peers::PeerReceiver;
+use crate::question::Question;
+use crate::snapshots::{SnapshotReceiver, SnapshotSender, Staged, send_places};
+
+/// Pause before joining is tried again.
+const JOIN_PAUSE: Duration = Duration::from_millis(500);
+
+/// A node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A socket cannot be bound.
+    #[error("listen on {address}: {source}")]
+    Bind {
+        /// Address.
+        address: SocketAddr,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// The certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The data folder.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// What was recovered does not fit together.
+    #[error("start from what is on disk: {0}")]
+    Node(#[from] quorate_node::StartError),
+    /// A thread cannot be started.
+    #[error("start a thread: {0}")]
+    Thread(std::io::Error),
+    /// Told to stop before it had started.
+    #[error("stopped before the node had started")]
+    Stopped,
+}
+
+impl StartError {
+    /// What the process ends with.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            StartError::Bind { .. } | StartError::Tls(_) | StartError::Thread(_) => ExitCode::Unavailable,
+            StartError::Boot(error) => error.exit_code(),
+            StartError::Node(_) => ExitCode::Corrupt,
+            StartError::Stopped => ExitCode::Clean,
+        }
+    }
+}
+
+/// The sockets of a node, bound before anything else is done.
+struct Sockets {
+    clients: Vec<Listener>,
+    admin: TcpListener,
+    peer: Option<TcpListener>,
+}
+
+/// Where a node listens, with the ports that the system chose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// Listeners for clients, in the order of the configuration.
+    pub clients: Vec<(ListenerKind, SocketAddr)>,
+    /// Admin HTTP.
+    pub admin: SocketAddr,
+}
+
+impl Addresses {
+    /// The first listener for MQTT on TCP, else the first of all; empty when there is none.
+    pub fn mqtt(&self) -> String {
+        let tcp = self.clients.iter().find(|(kind, _)| *kind == ListenerKind::Tcp);
+        tcp.or(self.clients.first()).map(|(_, address)| address.to_string()).unwrap_or_default()
+    }
+
+    /// URL of the admin listener.
+    pub fn admin_url(&self) -> String {
+        format!("http://{}", self.admin)
+    }
+}
+
+/// A running node.
+pub struct Daemon {
+    runtime: Handle,
+    edge: Arc<Edge>,
+    addresses: Addresses,
+    listeners: Vec<Task<()>>,
+    admin: Task<()>,
+    worker: JoinHandle<()>,
+    log: (SyncSender<LogJob>, JoinHandle<()>),
+    keeper: (SyncSender<KeeperJob>, JoinHandle<()>),
+    compaction: (SyncSender<()>, JoinHandle<()>),
+    /// Keeps the lock on the data folder.
+    _folder: DataFolder,
+}
+
+impl Daemon {
+    /// Starts a node. Waits for the other first nodes at a first start, unless `stop` becomes true. Must not be called
+    /// from a task.
+    pub fn start(
+        config: &Config,
+        runtime: &Handle,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Daemon, StartError> {
+        let mut folder = DataFolder::open(&config.node.data_dir, &config.node.name)?;
+        let sockets = runtime.block_on(bind(config))?;
+        let addresses = sockets.addresses(config)?;
+        let settings = match &folder.founding {
+            Some(founding) => kept_settings(founding, config),
+            None => Settings::of(config),
+        };
+        let local = Arc::new(Local::new(hello_of(&folder, &settings)));
+        let inbox: Arc<Inbox<Question>> = Arc::default();
+        let receiver = Arc::new(PeerReceiver::new(inbox.clone()));
+        let links = match (&config.peer, sockets.peer) {
+            (Some(peer), Some(listener)) => {
+                let tls = PeerTls::load(peer)?;
+                let links = Links::new(local.clone(), tls, receiver.clone(), runtime.clone());
+                let _entered = runtime.enter();
+                links.listen(listener);
+                Some(links)
+            }
+            _ => None,
+        };
+        let (founding, mut peers) = match &folder.founding {
+            Some(founding) => (founding.clone(), Vec::new()),
+            None => {
+                let own = local.hello(LinkKind::Probe);
+                let first = FirstStart {
+                    config,
+                    settings: &settings,
+                    own,
+                    links: links.as_ref(),
+                    addresses: &addresses,
+                };
+                let mut stop = stop;
+                let state = runtime.block_on(async {
+                    tokio::select! {
+                        state = first.decide() => state.map_err(StartError::Boot),
+                        _ = stop.wait_for(|stop| *stop) => Err(StartError::Stopped),
+                    }
+                })?;
+                first.carry_out(&mut folder, state)?
+            }
+        };
+        let recovered = folder.recover(&founding, &config.storage)?;
+        local.update(|hello| {
+            hello.id = NodeId(folder.identity.node_id);
+            hello.incarnation = Incarnation(folder.identity.incarnation);
+            hello.cluster_id = founding.cluster_id();
+            hello.members = founding.members();
+        });
+        if peers.is_empty() {
+            peers = first_peers(&founding, &config.node.name);
+        }
+        if let Some(links) = &links {
+            links.set_peers(peers);
+        }
+        let record = node_record(config, &folder, &addresses);
+        tracing::info!(
+            node_id = record.id.0,
+            incarnation = record.incarnation.0,
+            cluster = founding.settings().cluster(),
+            groups = recovered.groups.len(),
+            "node starts"
+        );
+        let parts = Parts { config, runtime, founding: &founding, local, inbox, receiver, links, record };
+        parts.run(folder, recovered, sockets.clients, sockets.admin, addresses)
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// What its parts share.
+    pub fn edge(&self) -> &Arc<Edge> {
+        &self.edge
+    }
+
+    /// Stops cleanly: no new connections, clients are told, leadership moves away, the log is synced. Must not be
+    /// called from a task.
+    pub fn stop(self) {
+        self.edge.stopping.send_replace(true);
+        self.runtime.block_on(async {
+            for listener in self.listeners {
+                let abort = listener.abort_handle();
+                if tokio::time::timeout(STOP_TIMEOUT / 2, listener).await.is_err() {
+                    tracing::warn!("some client connections did not end in time");
+                    abort.abort();
+                }
+            }
+        });
+        self.edge.inbox.stop();
+        join("worker", self.worker);
+        drop(self.compaction.0);
+        // A thread that has ended already needs no word.
+        let _ended_already = self.keeper.0.send(KeeperJob::Stop);
+        join("keeper", self.keeper.1);
+        let _ended_already = self.log.0.send(LogJob::Stop);
+        join("log", self.log.1);
+        join("compaction", self.compaction.1);
+        self.admin.abort();
+        if let Some(links) = &self.edge.links {
+            self.runtime.block_on(links.stop());
+        }
+        tracing::info!("node stopped");
+    }
+}
+
+fn join(name: &str, thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        tracing::error!(thread = name, "a thread panicked");
+    }
+}
+
+impl Sockets {
+    fn addresses(&self, config: &Config) -> Result<Addresses, StartError> {
+        let failed = |source| StartError::Bind { address: config.admin.bind, source };
+        let mut clients = Vec::new();
+        for listener in &self.clients {
+            clients.push((listener.kind(), listener.address().map_err(failed)?));
+        }
+        Ok(Addresses { clients, admin: self.admin.local_addr().map_err(failed)? })
+    }
+}
+
+async fn bind(config: &Config) -> Result<Sockets, StartError> {
+    let failed = |address| move |source| StartError::Bind { address, source };
+    let mut clients = Vec::new();
+    for settings in &config.listeners {
+        clients.push(Listener::bind(settings.clone()).await.map_err(failed(settings.bind))?);
+    }
+    let admin = TcpListener::bind(config.admin.bind).await.map_err(failed(config.admin.bind))?;
+    let peer = match &config.peer {
+        Some(peer) => Some(TcpListener::bind(peer.bind).await.map_err(failed(peer.bind))?),
+        None => None,
+    };
+    Ok(Sockets { clients, admin, peer })
+}
+
+/// The settings that the cluster began with; says so when the configuration has others by now.
+fn kept_settings(founding: &Founding, config: &Config) -> Settings {
+    let kept = founding.settings().clone();
+    if kept != Settings::of(config) {
+        tracing::warn!(
+            "[cluster] or session limits in the configuration differ from those the cluster began with, which stay in \
+             force"
+        );
+    }
+    kept
+}
+
+fn hello_of(folder: &DataFolder, settings: &Settings) -> Hello {
+    let founding = folder.founding.as_ref();
+    Hello {
+        link: LinkKind::Probe,
+        cluster: settings.cluster().to_owned(),
+        agreement: settings.fingerprint(),
+        cluster_id: founding.map_or([0; 16], Founding::cluster_id),
+        name: folder.identity.node_name.clone(),
+        id: NodeId(folder.identity.node_id),
+        disk: folder.identity.disk_uuid,
+        incarnation: Incarnation(folder.identity.incarnation),
+        members: founding.map(Founding::members).unwrap_or_default(),
+    }
+}
+
+/// How a node without a founding file gets one.
+struct FirstStart<'a> {
+    config: &'a Config,
+    settings: &'a Settings,
+    own: Hello,
+    links: Option<&'a Arc<Links<PeerReceiver>>>,
+    addresses: &'a Addresses,
+}
+
+/// What a first start came to.
+enum FirstState {
+    Founded(Vec<Member>),
+    Joined(Joined),
+}
+
+impl FirstStart<'_> {
+    /// Agrees with the other first nodes, or joins when the cluster runs already.
+    async fn decide(&self) -> Result<FirstState, BootError> {
+        let Some(links) = self.links else { return Ok(FirstState::Founded(founding::alone(&self.own))) };
+        match founding::agree(links, &self.own, self.settings).await {
+            Ok(members) => Ok(FirstState::Founded(members)),
+            Err(FoundingError::Unknown { cluster }) => {
+                tracing::info!(cluster, "the cluster runs and does not know this disk: asking to join");
+                let peer = self.config.peer.as_ref().map(|peer| peer.advertise.clone()).unwrap_or_default();
+                let request = JoinRequest {
+                    peer,
+                    mqtt: self.addresses.mqtt(),
+                    admin: self.addresses.admin_url(),
+                    zone: self.config.node.zone.clone(),
+                    version: env!("CARGO_PKG_VERSION").to_owned(),
+                };
+                loop {
+                    match join::join(links, &self.own, self.settings, &request).await {
+                        Ok(joined) => return Ok(FirstState::Joined(joined)),
+                        Err(JoinError::Refused(why)) => return Err(JoinError::Refused(why).into()),
+                        Err(error) => tracing::warn!(%error, "joining is tried again"),
+                    }
+                    tokio::time::sleep(JOIN_PAUSE).await;
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes the decision durable; gives the founding, and the peers of a node that joined.
+    fn carry_out(
+        &self,
+        folder: &mut DataFolder,
+        state: FirstState,
+    ) -> Result<(Founding, Vec<PeerPlace>), BootError> {
+        match state {
+            FirstState::Founded(members) => {
+                let founding = Founding::new(self.settings.clone(), &members);
+                folder.found(founding.clone(), &self.config.storage)?;
+                tracing::info!(members = members.len(), cluster_id = %hex(&founding.cluster_id()), "cluster founded");
+                Ok((founding, Vec::new()))
+            }
+            FirstState::Joined(joined) => {
+                folder.take_identity(joined.id, joined.founding.clone(), &self.config.storage)?;
+                tracing::info!(node_id = joined.id.0, "node has joined and waits for its first snapshot");
+                Ok((joined.founding, joined.peers))
+            }
+        }
+    }
+}
+
+/// Peers to begin with, until control says who they are.
+fn first_peers(founding: &Founding, own_name: &str) -> Vec<PeerPlace> {
+    founding
+        .founders()
+        .filter(|(member, _)| member.name != own_name)
+        .map(|(member, peer)| PeerPlace { id: member.id, name: member.name, address: peer.to_owned() })
+        .collect()
+}
+
+fn node_record(config: &Config, folder: &DataFolder, addresses: &Addresses) -> NodeRecord {
+    NodeRecord {
+        id: NodeId(folder.identity.node_id),
+        name: text(&config.node.name),
+        disk: folder.identity.disk_uuid,
+        incarnation: Incarnation(folder.identity.incarnation),
+        peer: text(config.peer.as_ref().map_or("", |peer| peer.advertise.as_str())),
+        mqtt: text(&addresses.mqtt()),
+        admin: text(&addresses.admin_url()),
+        zone: text(&config.node.zone),
+        version: text(env!("CARGO_PKG_VERSION")),
+    }
+}
+
+/// What a daemon is put together from.
+struct Parts<'a> {
+    config: &'a Config,
+    runtime: &'a Handle,
+    founding: &'a Founding,
+    local: Arc<Local>,
+    inbox: Arc<Inbox<Question>>,
+    receiver: Arc<PeerReceiver>,
+    links: Option<Arc<Links<PeerReceiver>>>,
+    record: NodeRecord,
+}
+
+impl Parts<'_> {
+    fn run(
+        self,
+        folder: DataFolder,
+        recovered: Recovered,
+        clients: Vec<Listener>,
+        admin: TcpListener,
+        addresses: Addresses,
+    ) -> Result<Daemon, StartError> {
+        let Recovered { log, checkpoints, groups } = recovered;
+        let (reader, bodies) = (log.reader(), log.bodies());
+        let clock = Clock::start();
+        let settings = self.founding.settings();
+        let node_config = NodeConfig {
+            record: self.record.clone(),
+            cluster: self.founding.cluster_config(),
+            partition: settings.partition_config(),
+            seed: u64::from_le_bytes(random().map_err(StartError::Boot)?),
+        };
+        let node = Node::new(node_config, groups, Arc::new(StoredLog(reader.clone())), clock.now())?;
+        let metrics: Arc<Metrics> = Arc::default();
+        let edge = Arc::new(Edge {
+            node: self.record.id,
+            clock,
+            routing: RwLock::new(Routing::new(self.record.id, settings.partitions())),
+            lease: RwLock::new(LeaseState { until: Duration::ZERO, incarnation: self.record.incarnation }),
+            client_config: Arc::new(crate::client_config::client_config(self.config, settings)),
+            packet_bytes_max: usize::try_from(self.config.limits.packet_bytes_max).unwrap_or(usize::MAX),
+            mailboxes: Default::default(),
+            inbox: self.inbox.clone(),
+            links: self.links.clone(),
+            joins: Joins::default(),
+            metrics: metrics.clone(),
+            worker_beat_ms: AtomicU64::new(0),
+            stopping: watch::Sender::new(false),
+        });
+        let staged: Arc<Staged> = Arc::default();
+        self.receiver.attach(
+            &edge,
+            Arc::new(SnapshotReceiver {
+                checkpoints: checkpoints.clone(),
+                bodies: bodies.clone(),
+                staged: staged.clone(),
+                inbox: self.inbox.clone(),
+                alone: tokio::sync::Mutex::new(()),
+            }),
+            self.founding.clone(),
+        );
+        let (log_sender, log_jobs) = sync_channel(LOG_BATCHES_MAX);
+        let writer = LogWriter::new(log, self.inbox.clone(), metrics.clone());
+        let log_thread = spawn("log", move || writer.run(&log_jobs))?;
+        let sender = self.links.clone().map(|links| SnapshotSender {
+            checkpoints: checkpoints.clone(),
+            reader,
+            links,
+            inbox: self.inbox.clone(),
+            metrics: metrics.clone(),
+            runtime: self.runtime.clone(),
+            places: send_places(),
+        });
+        let keeper = Keeper {
+            checkpoints,
+            bodies: bodies.clone(),
+            staged,
+            sender,
+            identity: folder.identity.clone(),
+            disk: folder.disk.clone(),
+            local: self.local,
+            log: log_sender.clone(),
+            inbox: self.inbox.clone(),
+            metrics: metrics.clone(),
+        };
+        let (keeper_sender, keeper_jobs) = sync_channel(KEEPER_JOBS_MAX);
+        let keeper_thread = spawn("keeper", move || keeper.run(&keeper_jobs))?;
+        let compaction = Compaction {
+            log_bytes_target: self.config.storage.log_bytes_target,
+            log: log_sender.clone(),
+            inbox: self.inbox,
+            bodies,
+            metrics,
+        };
+        let (compaction_stop, compaction_stopped) = sync_channel(1);
+        let compaction_thread = spawn("compaction", move || compaction.run(&compaction_stopped))?;
+        let worker = Worker::new(node, edge.clone(), log_sender.clone(), keeper_sender.clone());
+        let worker = spawn("worker", move || worker.run())?;
+        let state = AdminState {
+            edge: edge.clone(),
+            cluster_name: settings.cluster().into(),
+            cluster_id: hex(&self.founding.cluster_id()).into(),
+            node_name: self.config.node.name.as_str().into(),
+        };
+        let admin = self.runtime.spawn(admin::serve(admin, admin::router(state)));
+        let listeners =
+            clients.into_iter().map(|listener| self.runtime.spawn(listener.run(edge.clone()))).collect();
+        Ok(Daemon {
+            runtime: self.runtime.clone(),
+            edge,
+            addresses,
+            listeners,
+            admin,
+            worker,
+            log: (log_sender, log_thread),
+            keeper: (keeper_sender, keeper_thread),
+            compaction: (compaction_stop, compaction_thread),
+            _folder: folder,
+        })
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(StartError::Thread)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,231 @@
+use std::net::TcpListener as StdListener;
+use std::time::Instant;
+
+use tokio::runtime::Runtime;
+
+use super::*;
+use crate::config::{BootstrapNode, ListenerSettings, PeerSettings};
+use crate::testing::{Authority, TestClient, TestFolder, http_get};
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn config(folder: &TestFolder, name: &str) -> Config {
+    let mut config = Config::default();
+    config.node.name = name.to_owned();
+    config.node.data_dir = folder.path().join(name);
+    config.listeners = vec![ListenerSettings {
+        kind: ListenerKind::Tcp,
+        bind: loopback(0),
+        insecure: false,
+        connections_max: 100,
+    }];
+    config.admin.bind = loopback(0);
+    config.cluster.partitions = 2;
+    config.storage.segment_bytes = 1024 * 1024;
+    config
+}
+
+/// Runs a daemon until it is dropped, as `serve` does.
+struct Running {
+    daemon: Option<Daemon>,
+    _runtime: Runtime,
+    _stop: watch::Sender<bool>,
+}
+
+impl Running {
+    fn start(config: &Config) -> Running {
+        let runtime = runtime();
+        let (sender, receiver) = watch::channel(false);
+        let daemon = Daemon::start(config, runtime.handle(), receiver).unwrap();
+        Running { daemon: Some(daemon), _runtime: runtime, _stop: sender }
+    }
+
+    fn addresses(&self) -> Addresses {
+        self.daemon.as_ref().unwrap().addresses().clone()
+    }
+
+    fn mqtt(&self) -> SocketAddr {
+        self.addresses().clients[0].1
+    }
+
+    fn wait_until_ready(&self) {
+        let admin = self.addresses().admin;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let (status, body) = http_get(admin, "/readyz");
+            if status == 200 {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not ready: {body}");
+            std::thread::yield_now();
+        }
+    }
+
+    fn stop(mut self) {
+        self.daemon.take().unwrap().stop();
+    }
+}
+
+#[test]
+fn single_node_serves_and_keeps_what_it_acknowledged_over_a_restart() {
+    let folder = TestFolder::new();
+    let config = config(&folder, "n1");
+    let node = Running::start(&config);
+    node.wait_until_ready();
+    let mut subscriber = TestClient::connect(node.mqtt(), "sub", Some(3600));
+    subscriber.subscribe("a/#");
+    let mut publisher = TestClient::connect(node.mqtt(), "pub", None);
+    publisher.publish("a/b", "one", false);
+    assert_eq!(subscriber.message(), "one");
+    drop(subscriber);
+    publisher.publish("a/b", "two", false);
+    publisher.publish("r", "kept", true);
+    let admin = node.addresses().admin;
+    assert_eq!(http_get(admin, "/livez").0, 200);
+    let (status, body) = http_get(admin, "/v1/cluster/state?hash=true");
+    assert_eq!(status, 200, "{body}");
+    let state: quorate_api::ClusterState = serde_json::from_str(&body).unwrap();
+    assert_eq!(state.groups.len(), 3);
+    assert_eq!(state.nodes.len(), 1);
+    let (_, metrics) = http_get(admin, "/metrics");
+    assert!(metrics.contains("quorate_groups_led 3\n"), "{metrics}");
+    let (status, openapi) = http_get(admin, "/v1/openapi.json");
+    assert!(status == 200 && openapi.contains("/v1/cluster/state"));
+    assert_eq!(http_get(admin, "/none").0, 404);
+    node.stop();
+
+    let node = Running::start(&config);
+    node.wait_until_ready();
+    let mut subscriber = TestClient::connect(node.mqtt(), "sub", Some(3600));
+    assert!(subscriber.session_present);
+    assert_eq!(subscriber.message(), "two");
+    subscriber.subscribe("r");
+    assert_eq!(subscriber.message(), "kept");
+    node.stop();
+}
+
+#[test]
+fn transient_clients_exchange_messages_without_the_log() {
+    let folder = TestFolder::new();
+    let node = Running::start(&config(&folder, "n1"));
+    node.wait_until_ready();
+    let mut subscriber = TestClient::connect(node.mqtt(), "sub", None);
+    subscriber.subscribe("t/+");
+    let mut publisher = TestClient::connect(node.mqtt(), "pub", None);
+    for number in 0..100 {
+        publisher.publish("t/x", &number.to_string(), false);
+    }
+    for number in 0..100 {
+        assert_eq!(subscriber.message(), number.to_string());
+    }
+    assert_eq!(node.daemon.as_ref().unwrap().edge().metrics.publishes_durable.value(), 0);
+    node.stop();
+}
+
+#[test]
+fn data_folder_of_another_node_or_in_use_is_refused() {
+    let folder = TestFolder::new();
+    let mut config = config(&folder, "n1");
+    let node = Running::start(&config);
+    let again = Daemon::start(&config, runtime().handle(), watch::channel(false).1);
+    assert!(matches!(again, Err(StartError::Boot(BootError::Identity(_)))), "it is locked");
+    node.stop();
+    config.node.name = "n2".to_owned();
+    let other = Daemon::start(&config, runtime().handle(), watch::channel(false).1);
+    assert!(matches!(other, Err(StartError::Boot(BootError::OtherNode { .. }))));
+}
+
+fn free_ports(count: usize) -> Vec<u16> {
+    let listeners: Vec<StdListener> = (0..count).map(|_| StdListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}
+
+fn three(folder: &TestFolder) -> Vec<Config> {
+    let authority = Authority::new();
+    let ports = free_ports(3);
+    let bootstrap: Vec<BootstrapNode> = (1..)
+        .zip(&ports)
+        .map(|(id, port)| BootstrapNode { name: format!("n{id}"), peer: loopback(*port).to_string() })
+        .collect();
+    let make = |node: &BootstrapNode| {
+        let mut config = config(folder, &node.name);
+        let certificates = folder.path().join(format!("{}-tls", node.name));
+        std::fs::create_dir_all(&certificates).unwrap();
+        authority.write(&certificates, &node.name);
+        config.peer = Some(PeerSettings {
+            bind: node.peer.parse().unwrap(),
+            advertise: node.peer.clone(),
+            ca_file: certificates.join("ca.pem"),
+            cert_file: certificates.join("cert.pem"),
+            key_file: certificates.join("key.pem"),
+        });
+        config.cluster.bootstrap = bootstrap.clone();
+        config
+    };
+    bootstrap.iter().map(make).collect()
+}
+
+fn start_all(configs: &[Config]) -> Vec<Running> {
+    let nodes: Vec<Running> = std::thread::scope(|scope| {
+        let starting: Vec<_> = configs.iter().map(|config| scope.spawn(|| Running::start(config))).collect();
+        starting.into_iter().map(|node| node.join().unwrap()).collect()
+    });
+    for node in &nodes {
+        node.wait_until_ready();
+    }
+    nodes
+}
+
+#[test]
+fn three_nodes_found_a_cluster_and_survive_the_loss_of_one() {
+    let folder = TestFolder::new();
+    let configs = three(&folder);
+    let mut nodes = start_all(&configs);
+    let mut subscriber = TestClient::connect(nodes[0].mqtt(), "sub", Some(3600));
+    subscriber.subscribe("a/#");
+    let mut publisher = TestClient::connect(nodes[2].mqtt(), "pub", None);
+    publisher.publish("a/1", "one", false);
+    assert_eq!(subscriber.message(), "one");
+    let mut transient = TestClient::connect(nodes[1].mqtt(), "transient", None);
+    transient.subscribe("a/#");
+    publisher.publish("a/2", "two", false);
+    assert_eq!(transient.message(), "two");
+    assert_eq!(subscriber.message(), "two");
+    nodes.remove(0).stop();
+    let mut subscriber = TestClient::connect(nodes[0].mqtt(), "sub", Some(3600));
+    assert!(subscriber.session_present);
+    publisher.publish("a/3", "three", false);
+    assert_eq!(subscriber.message(), "three");
+    for node in nodes {
+        node.stop();
+    }
+}
+
+#[test]
+fn wiped_node_joins_again_under_a_new_identity() {
+    let folder = TestFolder::new();
+    let configs = three(&folder);
+    let mut nodes = start_all(&configs);
+    let mut publisher = TestClient::connect(nodes[0].mqtt(), "pub", None);
+    publisher.publish("r", "kept", true);
+    nodes.remove(2).stop();
+    std::fs::remove_dir_all(&configs[2].node.data_dir).unwrap();
+    let node = Running::start(&configs[2]);
+    node.wait_until_ready();
+    let (_, body) = http_get(node.addresses().admin, "/v1/cluster/state");
+    let state: quorate_api::ClusterState = serde_json::from_str(&body).unwrap();
+    assert_eq!(state.node_id, 4, "an identity is never used again");
+    let mut subscriber = TestClient::connect(node.mqtt(), "sub", None);
+    subscriber.subscribe("r");
+    assert_eq!(subscriber.message(), "kept");
+    node.stop();
+    for node in nodes {
+        node.stop();
+    }
+}

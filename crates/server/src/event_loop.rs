@@ -1,0 +1,248 @@
+//! The worker thread: steps the node and carries out its actions.
+//!
+//! Owns: the [`Node`]. Does not: touch sockets or files; other threads and tasks do, over bounded queues.
+//! Invariants: actions are carried out in their order, except that events for client connections leave last in a
+//! turn, together; a route is in force here before anything says so to a peer or a client.
+//! Limits: the inbox bounds what comes; `LOG_BATCHES_MAX` and `KEEPER_JOBS_MAX` bound what goes: the worker waits.
+//! See: docs/decisions/0006-threads-and-runtime.md.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use quorate_codec::TopicFilter;
+use quorate_node::action::{Note, PeerAddress};
+use quorate_node::edge::{ClientEvent, ClientRequest};
+use quorate_node::limits::TICK;
+use quorate_node::node::Node;
+use quorate_node::{Action, Event};
+use quorate_state::command::RouteTarget;
+use quorate_state::{ConnId, LogIndex};
+
+use crate::edge::{Edge, LeaseState};
+use crate::inbox::Batch;
+use crate::keeper::KeeperJob;
+use crate::limits::STOP_TRANSFER_TIMEOUT;
+use crate::log_writer::LogJob;
+use crate::net::peer::PeerPlace;
+use crate::question::{LIVE_BLOCK_ENTRIES, Question};
+
+/// The worker.
+pub struct Worker {
+    node: Node,
+    edge: Arc<Edge>,
+    log: SyncSender<LogJob>,
+    keeper: SyncSender<KeeperJob>,
+    next_tick: Instant,
+    routes: Vec<(TopicFilter, RouteTarget, bool)>,
+    events: Vec<(ConnId, ClientEvent)>,
+    stopping_since: Option<Instant>,
+}
+
+impl Worker {
+    /// A worker for this node.
+    pub fn new(node: Node, edge: Arc<Edge>, log: SyncSender<LogJob>, keeper: SyncSender<KeeperJob>) -> Self {
+        Worker {
+            node,
+            edge,
+            log,
+            keeper,
+            next_tick: Instant::now(),
+            routes: Vec::new(),
+            events: Vec::new(),
+            stopping_since: None,
+        }
+    }
+
+    /// Runs until the inbox says stop and leadership has moved away.
+    pub fn run(mut self) {
+        let mut batch = Batch::default();
+        loop {
+            self.edge.inbox.take(&mut batch, !self.node.congested(), self.next_tick);
+            let began = Instant::now();
+            let now = self.edge.clock.now();
+            self.edge
+                .worker_beat_ms
+                .store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            self.step_all(&mut batch, began, now);
+            self.node.turn(now);
+            self.act();
+            if !batch.questions.is_empty() {
+                for question in batch.questions.drain(..) {
+                    self.answer(question, now);
+                }
+                self.act();
+            }
+            self.edge.metrics.worker_turns.add(1);
+            self.edge.metrics.worker_turn_time.observe(began.elapsed());
+            if batch.stop && self.stopping_since.is_none() {
+                self.stopping_since = Some(began);
+                self.node.step(Event::TransferAway, now);
+                self.node.turn(now);
+                self.act();
+            }
+            if self.may_end() {
+                self.edge.inbox.close();
+                return;
+            }
+        }
+    }
+
+    fn step_all(&mut self, batch: &mut Batch<Question>, began: Instant, now: Duration) {
+        for event in batch.reports.drain(..) {
+            if let Event::Incarnation(_) = event {
+                tracing::info!("a new incarnation is durable");
+            }
+            self.node.step(event, now);
+        }
+        for event in batch.peers.drain(..) {
+            self.node.step(event, now);
+        }
+        for (conn, request) in batch.clients.drain(..) {
+            match &request {
+                ClientRequest::Publish { .. } => self.edge.metrics.publishes_durable.add(1),
+                ClientRequest::Acknowledged { packet_ids } => {
+                    self.edge.metrics.acknowledgements.add_len(packet_ids.len());
+                }
+                ClientRequest::Connect { .. }
+                | ClientRequest::Subscribe { .. }
+                | ClientRequest::Unsubscribe { .. }
+                | ClientRequest::Closed { .. } => (),
+            }
+            self.node.step(Event::Client(conn, request), now);
+        }
+        if began >= self.next_tick {
+            // A late tick is not made up for: time comes with every call.
+            self.next_tick = began + TICK;
+            self.node.step(Event::Tick, now);
+        }
+    }
+
+    /// Carries out what the node wants.
+    fn act(&mut self) {
+        while let Some(action) = self.node.poll_action() {
+            self.act_on(action);
+        }
+        self.apply_routes();
+        self.edge.mailboxes.deliver_events(&mut self.events);
+        if let Some(links) = &self.edge.links {
+            links.flush();
+        }
+    }
+
+    fn act_on(&mut self, action: Action) {
+        match action {
+            Action::Send(to, message) => {
+                self.apply_routes();
+                let sent =
+                    self.edge.links.as_ref().is_some_and(|links| links.send(to, |out| message.encode(out)));
+                if !sent {
+                    self.edge.metrics.peer_messages_lost.add(1);
+                }
+            }
+            Action::Persist { ticket, records, sync } => {
+                send(&self.log, LogJob::Append { ticket, records, sync });
+            }
+            Action::Client(conn, event) => self.events.push((conn, event)),
+            Action::Route { filter, target, added } => self.routes.push((filter, target, added)),
+            Action::RoutesReplaced(routes) => {
+                self.routes.clear();
+                self.edge.routing.write().replace_routes(routes);
+            }
+            Action::LeaseUntil(until) => {
+                *self.edge.lease.write() = LeaseState { until, incarnation: self.node.incarnation() };
+            }
+            Action::Peers(peers) => self.set_peers(peers),
+            Action::Checkpoint { group, index, term, conf_state, changes } => {
+                send(&self.keeper, KeeperJob::Checkpoint { group, index, term, conf_state, changes });
+            }
+            Action::SendSnapshot { to, group, message } => {
+                send(&self.keeper, KeeperJob::SendSnapshot { to, group, message });
+            }
+            Action::InstallSnapshot { group, index, term } => {
+                send(&self.keeper, KeeperJob::InstallSnapshot { group, index, term });
+            }
+            Action::NewIncarnation => send(&self.keeper, KeeperJob::NewIncarnation),
+            Action::Joined { disk, decision, peers } => self.edge.joins.decided(disk, (decision, peers)),
+            Action::RemoveGroup(group) => send(&self.keeper, KeeperJob::RemoveGroup(group)),
+            Action::Dropped(reason, count) => self.edge.metrics.dropped(reason, count),
+            Action::Note(note) => log_note(&note),
+        }
+    }
+
+    fn apply_routes(&mut self) {
+        if self.routes.is_empty() {
+            return;
+        }
+        let mut routing = self.edge.routing.write();
+        for (filter, target, added) in self.routes.drain(..) {
+            routing.route_changed(&filter, target, added);
+        }
+    }
+
+    fn set_peers(&self, peers: Vec<PeerAddress>) {
+        let Some(links) = &self.edge.links else { return };
+        let places =
+            peers.into_iter().map(|peer| PeerPlace { id: peer.node, name: peer.name, address: peer.address });
+        links.set_peers(places.collect());
+    }
+
+    fn answer(&mut self, question: Question, now: Duration) {
+        // Whoever asked may have gone; the answer is then for nobody.
+        match question {
+            Question::Floors { wanted, answer } => {
+                let floors: Vec<LogIndex> =
+                    wanted.iter().map(|(group, _)| self.node.checkpointed(*group)).collect();
+                for ((group, index), floor) in wanted.iter().zip(&floors) {
+                    if floor < index {
+                        self.node.step(Event::CheckpointWanted(*group), now);
+                    }
+                }
+                drop(answer.send(floors));
+            }
+            Question::LiveBlock { group, first, answer } => {
+                let block = first.0..first.0 + LIVE_BLOCK_ENTRIES;
+                drop(answer.send(block.map(|index| self.node.live(group, LogIndex(index))).collect()));
+            }
+            Question::Status { with_hash, answer } => drop(answer.send(self.node.status(with_hash, now))),
+            Question::Readiness(answer) => drop(answer.send(self.node.readiness(now))),
+        }
+    }
+
+    /// Stopping, and nothing is led that another node could lead, or it took too long.
+    fn may_end(&self) -> bool {
+        let Some(since) = self.stopping_since else { return false };
+        let alone = self.edge.links.is_none();
+        let leads = || {
+            let status = self.node.status(false, self.edge.clock.now());
+            status.groups.iter().any(|group| group.leader == Some(status.id) && group.voters.len() > 1)
+        };
+        alone || since.elapsed() >= STOP_TRANSFER_TIMEOUT || !leads()
+    }
+}
+
+/// Hands a job to a thread. When its queue is full, the worker waits: see the limits of each queue. The thread ends
+/// only after the worker, or takes the process with it.
+fn send<T>(queue: &SyncSender<T>, job: T) {
+    if queue.send(job).is_err() {
+        crate::exit::stop_now(
+            crate::exit::ExitCode::Internal,
+            "a thread of the node ended before its worker",
+        );
+    }
+}
+
+fn log_note(note: &Note) {
+    match note {
+        Note::Leading(group, term) => tracing::info!(group = group.0, term, "leading a group"),
+        Note::NotLeading(group, term) => tracing::info!(group = group.0, term, "no longer leading a group"),
+        Note::NodeDown(node, incarnation) => {
+            tracing::warn!(node_id = node.0, incarnation = incarnation.0, "node was declared down");
+        }
+        Note::NodeUp(node, incarnation) => {
+            tracing::info!(node_id = node.0, incarnation = incarnation.0, "node is up");
+        }
+        Note::Membership(group, members) => tracing::info!(group = group.0, members, "membership changed"),
+    }
+}

@@ -1,0 +1,181 @@
+//! The keeper thread: checkpoints, snapshots to install, incarnations.
+//!
+//! Owns: the checkpoint store's writes and the identity file. Does not: touch the log; it asks the log writer.
+//! Invariants: what is reported is durable; a failed write ends the process at once with exit code 74.
+//! Limits: `KEEPER_JOBS_MAX` jobs; snapshots are sent by tasks of their own.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use bytes::Bytes;
+use quorate_node::Event;
+use quorate_state::{GroupId, Incarnation, LogIndex, NodeId};
+use quorate_storage::{AppliedMark, Bodies, CheckpointError, CheckpointStore, Disk, Identity};
+
+use crate::exit::{ExitCode, chain, stop_now};
+use crate::inbox::Inbox;
+use crate::log_writer::LogJob;
+use crate::metrics::Metrics;
+use crate::net::peer::Local;
+use crate::question::Question;
+use crate::snapshots::{SnapshotMessage, SnapshotSender, Staged};
+
+/// Bytes of records read at once when a checkpoint is loaded.
+pub const LOAD_CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Work for the keeper.
+pub enum KeeperJob {
+    /// Write a checkpoint.
+    Checkpoint {
+        /// Group.
+        group: GroupId,
+        /// Applied index.
+        index: LogIndex,
+        /// Its term.
+        term: u64,
+        /// Membership.
+        conf_state: Vec<u8>,
+        /// Changed records.
+        changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    },
+    /// Send the group's checkpoint to a peer.
+    SendSnapshot {
+        /// Receiver.
+        to: NodeId,
+        /// Group.
+        group: GroupId,
+        /// What announces it.
+        message: SnapshotMessage,
+    },
+    /// Put the staged snapshot in force.
+    InstallSnapshot {
+        /// Group.
+        group: GroupId,
+        /// Index.
+        index: LogIndex,
+        /// Its term.
+        term: u64,
+    },
+    /// Begin a new incarnation.
+    NewIncarnation,
+    /// Forget a group.
+    RemoveGroup(GroupId),
+    /// End.
+    Stop,
+}
+
+/// The keeper.
+pub struct Keeper {
+    /// Checkpoints of all groups.
+    pub checkpoints: Arc<dyn CheckpointStore>,
+    /// Body files.
+    pub bodies: Bodies,
+    /// Snapshots that were received whole.
+    pub staged: Arc<Staged>,
+    /// Sends snapshots; none on a single node.
+    pub sender: Option<SnapshotSender>,
+    /// Identity of the node.
+    pub identity: Identity,
+    /// Where the identity file is.
+    pub disk: Arc<dyn Disk>,
+    /// What peers are told.
+    pub local: Arc<Local>,
+    /// The log writer.
+    pub log: SyncSender<LogJob>,
+    /// Reports.
+    pub inbox: Arc<Inbox<Question>>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Keeper {
+    /// Runs until told to stop, or until everyone who could tell is gone.
+    pub fn run(mut self, jobs: &Receiver<KeeperJob>) {
+        while let Ok(job) = jobs.recv() {
+            match job {
+                KeeperJob::Checkpoint { group, index, term, conf_state, changes } => {
+                    let mark = AppliedMark { index: index.0, term, conf_state };
+                    let result = self.checkpoints.write(group.0, &mark, changes);
+                    result.unwrap_or_else(|error| fail(&error));
+                    self.metrics.checkpoints.add(1);
+                    self.inbox.report(Event::Checkpointed { group, index });
+                }
+                KeeperJob::SendSnapshot { to, group, message } => match &self.sender {
+                    Some(sender) => sender.send(to, group, message),
+                    None => self.inbox.report(Event::SnapshotSent { to, group, delivered: false }),
+                },
+                KeeperJob::InstallSnapshot { group, index, term } => self.install(group, index, term),
+                KeeperJob::NewIncarnation => self.new_incarnation(),
+                KeeperJob::RemoveGroup(group) => self.remove(group),
+                KeeperJob::Stop => return,
+            }
+        }
+    }
+
+    fn install(&self, group: GroupId, index: LogIndex, term: u64) {
+        let Some(mark) = self.staged.take(group) else {
+            stop_now(ExitCode::Internal, "a snapshot is to be installed that was not received");
+        };
+        if (mark.index, mark.term) != (index.0, term) {
+            stop_now(ExitCode::Internal, "the snapshot to be installed is not the one that was received");
+        }
+        self.checkpoints.commit_install(group.0, &mark).unwrap_or_else(|error| fail(&error));
+        let (done, told) = sync_channel(1);
+        if self.log.send(LogJob::Reset { group, index, term, done }).is_err() || told.recv().is_err() {
+            return; // The log writer has ended: the node is stopping, and does this again at its next start.
+        }
+        self.bodies.settle(group.0);
+        let records = load(self.checkpoints.as_ref(), group).unwrap_or_else(|error| fail(&error));
+        self.metrics.snapshots_installed.add(1);
+        tracing::info!(group = group.0, log_index = index.0, "snapshot installed");
+        self.inbox.report(Event::SnapshotInstalled { group, index, records });
+    }
+
+    fn new_incarnation(&mut self) {
+        match self.identity.next_incarnation(self.disk.as_ref()) {
+            Ok(incarnation) => {
+                let incarnation = Incarnation(incarnation);
+                self.local.update(|hello| hello.incarnation = incarnation);
+                tracing::warn!(incarnation = incarnation.0, "this node was declared down and begins anew");
+                self.inbox.report(Event::Incarnation(incarnation));
+            }
+            Err(error) => stop_now(ExitCode::Disk, &chain(&error)),
+        }
+    }
+
+    fn remove(&self, group: GroupId) {
+        self.checkpoints.remove(group.0).unwrap_or_else(|error| fail(&error));
+        if let Err(error) = self.bodies.remove_group(group.0) {
+            stop_now(ExitCode::Disk, &chain(&error));
+        }
+        if self.log.send(LogJob::RemoveGroup(group)).is_err() {
+            tracing::debug!(group = group.0, "the log writer ended before it could forget a group");
+        }
+    }
+}
+
+/// All records of a group's checkpoint.
+pub fn load(store: &dyn CheckpointStore, group: GroupId) -> Result<Vec<(Bytes, Bytes)>, CheckpointError> {
+    let mut records = Vec::new();
+    if let Some(mut view) = store.view(group.0)? {
+        loop {
+            let chunk = view.next_chunk(LOAD_CHUNK_BYTES)?;
+            if chunk.is_empty() {
+                break;
+            }
+            records.extend(chunk);
+        }
+    }
+    Ok(records)
+}
+
+fn fail(error: &CheckpointError) -> ! {
+    let code = match error {
+        CheckpointError::Corrupt { .. } => ExitCode::Corrupt,
+        CheckpointError::Behind { .. } | CheckpointError::NotInstalling { .. } => ExitCode::Internal,
+        CheckpointError::Store { .. } | CheckpointError::Open(_) | CheckpointError::Injected { .. } => {
+            ExitCode::Disk
+        }
+    };
+    stop_now(code, &chain(error))
+}

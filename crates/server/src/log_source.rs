@@ -1,0 +1,46 @@
+//! Reads of the node from its log.
+//!
+//! Owns: [`StoredLog`], the node's view of storage. Does not: write.
+//! Invariants: a read that fails ends the process: the replica cannot go on with what it cannot read.
+
+use bytes::Bytes;
+use quorate_node::consensus::log::{LogSource, StoredEntry};
+use quorate_state::{GroupId, LogIndex};
+use quorate_storage::{LogReader, ReadError};
+
+use crate::exit::{ExitCode, stop_now};
+
+/// The log of this node for reading.
+pub struct StoredLog(pub LogReader);
+
+impl LogSource for StoredLog {
+    fn entries(&self, group: GroupId, low: LogIndex, high: LogIndex, bytes_max: u64) -> Vec<StoredEntry> {
+        let entries = self.0.entries(group.0, low.0, high.0, bytes_max).unwrap_or_else(|error| fail(&error));
+        entries
+            .into_iter()
+            .map(|entry| StoredEntry {
+                index: LogIndex(entry.index),
+                term: entry.term,
+                entry_type: entry.entry_type,
+                data: entry.data,
+                context: entry.context,
+            })
+            .collect()
+    }
+
+    fn term(&self, group: GroupId, index: LogIndex) -> Option<u64> {
+        self.0.term(group.0, index.0)
+    }
+
+    fn body(&self, group: GroupId, index: LogIndex) -> Option<Bytes> {
+        self.0.body(group.0, index.0).unwrap_or_else(|error| fail(&error))
+    }
+}
+
+fn fail(error: &ReadError) -> ! {
+    let code = match error {
+        ReadError::Corrupt { .. } | ReadError::Body { .. } => ExitCode::Corrupt,
+        ReadError::Io { .. } => ExitCode::Disk,
+    };
+    stop_now(code, &crate::exit::chain(error))
+}

@@ -1,0 +1,314 @@
+//! The log writer thread: one append and one sync for everything that waits, whichever group it is of.
+//!
+//! Owns: the [`Log`]. Does not: decide what is written, or when a segment goes.
+//! Invariants: a ticket is reported only after the sync that covers it; any failed write or sync ends the process at
+//! once with exit code 74 and is never tried again; a full disk waits.
+//! Limits: `LOG_BATCHES_MAX` jobs; one append takes what waits, up to `GROUP_COMMIT_BYTES`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use quorate_node::Event;
+use quorate_node::action::LogRecord;
+use quorate_state::{GroupId, LogIndex};
+use quorate_storage::{
+    CarryOver, DropOutcome, Group, HardState, Index, Log, LogError, LogStatus, Record, SegmentRange,
+    SlowGroups, Spare,
+};
+
+use crate::exit::{ExitCode, chain, stop_now};
+use crate::inbox::Inbox;
+use crate::metrics::Metrics;
+use crate::question::Question;
+
+/// Bytes of entries that one append gathers at most, so that a sync never covers too much.
+const GROUP_COMMIT_BYTES: usize = 8 * 1024 * 1024;
+
+/// Pause before an append that found the disk full is tried again.
+const FULL_DISK_PAUSE: Duration = Duration::from_millis(200);
+
+/// Work for the log writer.
+pub enum LogJob {
+    /// Append, and sync if asked; then report the ticket.
+    Append {
+        /// Ticket.
+        ticket: u64,
+        /// Records.
+        records: Vec<LogRecord>,
+        /// Whether they must be synced.
+        sync: bool,
+    },
+    /// The group's log begins anew after this index.
+    Reset {
+        /// Group.
+        group: GroupId,
+        /// Index.
+        index: LogIndex,
+        /// Its term.
+        term: u64,
+        /// Told when durable.
+        done: SyncSender<()>,
+    },
+    /// Forget a group.
+    RemoveGroup(GroupId),
+    /// Figures, and the oldest segment if it may go.
+    Look(SyncSender<(LogStatus, Option<SegmentRange>)>),
+    /// Prepare dropping a segment.
+    BeginDrop {
+        /// Its number.
+        segment: u32,
+        /// Up to where each group's checkpoint is durable.
+        floors: BTreeMap<Group, Index>,
+        /// What to do with groups that are behind.
+        slow: SlowGroups,
+        /// Answer.
+        answer: SyncSender<Result<CarryOver, DropOutcome>>,
+    },
+    /// Drop the segment of a preparation whose bodies were copied; reports `Event::Compacted`.
+    FinishDrop {
+        /// The preparation.
+        carry: CarryOver,
+        /// The groups in the segment.
+        groups: Vec<Group>,
+        /// Answer.
+        answer: SyncSender<DropOutcome>,
+    },
+    /// Sync and end.
+    Stop,
+}
+
+/// The log writer.
+pub struct LogWriter {
+    log: Log,
+    inbox: Arc<Inbox<Question>>,
+    metrics: Arc<Metrics>,
+    records: Vec<Record>,
+    bytes: usize,
+    ticket: u64,
+    wants_sync: bool,
+    spare: Option<JoinHandle<io::Result<Spare>>>,
+}
+
+impl LogWriter {
+    /// A writer for this log.
+    pub fn new(log: Log, inbox: Arc<Inbox<Question>>, metrics: Arc<Metrics>) -> Self {
+        let (records, bytes, ticket, wants_sync, spare) = (Vec::new(), 0, 0, false, None);
+        LogWriter { log, inbox, metrics, records, bytes, ticket, wants_sync, spare }
+    }
+
+    /// Runs until told to stop, or until everyone who could tell is gone.
+    pub fn run(mut self, jobs: &Receiver<LogJob>) {
+        while let Ok(first) = jobs.recv() {
+            let mut next = Some(first);
+            while let Some(job) = next {
+                match job {
+                    LogJob::Append { ticket, records, sync } => self.gather(ticket, records, sync),
+                    LogJob::Stop => {
+                        self.commit();
+                        if let Err(error) = self.log.sync() {
+                            fail(&error);
+                        }
+                        return;
+                    }
+                    other => {
+                        self.commit();
+                        self.maintain(other);
+                    }
+                }
+                next = if self.bytes < GROUP_COMMIT_BYTES { jobs.try_recv().ok() } else { None };
+            }
+            self.commit();
+        }
+    }
+
+    fn gather(&mut self, ticket: u64, records: Vec<LogRecord>, sync: bool) {
+        self.ticket = ticket;
+        self.wants_sync |= sync;
+        for record in records {
+            self.bytes += match &record {
+                LogRecord::Entry { data, .. } => data.len(),
+                LogRecord::HardState { .. } => 0,
+            };
+            self.records.push(record_of(record));
+        }
+    }
+
+    /// Writes what was gathered.
+    fn commit(&mut self) {
+        if self.records.is_empty() && !self.wants_sync {
+            return;
+        }
+        let began = Instant::now();
+        let before = self.log.status();
+        self.append();
+        if self.wants_sync {
+            if let Err(error) = self.log.sync() {
+                fail(&error);
+            }
+            self.metrics.log_sync_time.observe(began.elapsed());
+            self.inbox.report(Event::Persisted(self.ticket));
+        }
+        let after = self.log.status();
+        self.metrics.log_syncs.add(after.syncs.saturating_sub(before.syncs));
+        self.metrics.log_bytes.add(after.record_bytes.saturating_sub(before.record_bytes));
+        self.metrics.log_records.add(after.records.saturating_sub(before.records));
+        self.records.clear();
+        self.bytes = 0;
+        self.wants_sync = false;
+        self.prepare_spare();
+    }
+
+    fn append(&mut self) {
+        let mut told = false;
+        loop {
+            match self.log.append(&self.records) {
+                Ok(()) => return,
+                Err(LogError::NoSpace { bytes }) => {
+                    if !told {
+                        tracing::error!(
+                            bytes,
+                            "the disk is full: nothing is acknowledged until there is room"
+                        );
+                        told = true;
+                    }
+                    thread::sleep(FULL_DISK_PAUSE);
+                }
+                Err(error) => fail(&error),
+            }
+        }
+    }
+
+    /// Lets another thread fill the next segment with zeros, so that no append waits for it.
+    fn prepare_spare(&mut self) {
+        if let Some(filling) = self.spare.take_if(|filling| filling.is_finished()) {
+            let spare =
+                filling.join().unwrap_or_else(|_| Err(io::Error::other("the thread that fills it panicked")));
+            self.log.supply_spare(spare);
+        }
+        if self.spare.is_none()
+            && let Some(task) = self.log.spare_task()
+        {
+            match thread::Builder::new().name("spare".to_owned()).spawn(move || task.run()) {
+                Ok(filling) => self.spare = Some(filling),
+                Err(error) => self.log.supply_spare(Err(error)),
+            }
+        }
+    }
+
+    fn maintain(&mut self, job: LogJob) {
+        match job {
+            LogJob::Append { .. } | LogJob::Stop => (),
+            LogJob::Reset { group, index, term, done } => {
+                if let Err(error) = self.log.reset_group(group.0, index.0, term) {
+                    fail(&error);
+                }
+                // Whoever asked may have ended.
+                let _told = done.send(());
+            }
+            LogJob::RemoveGroup(group) => {
+                if let Err(error) = self.log.remove_group(group.0) {
+                    fail(&error);
+                }
+            }
+            LogJob::Look(answer) => {
+                let _told = answer.send((self.log.status(), self.log.droppable()));
+            }
+            LogJob::BeginDrop { segment, floors, slow, answer } => {
+                let floor = |group: Group| floors.get(&group).copied().unwrap_or(0);
+                let _told = answer.send(self.log.begin_drop(segment, &floor, slow));
+            }
+            LogJob::FinishDrop { carry, groups, answer } => {
+                let _told = answer.send(self.finish_drop(carry, &groups));
+            }
+        }
+    }
+
+    fn finish_drop(&mut self, carry: CarryOver, groups: &[Group]) -> DropOutcome {
+        let reader = self.log.reader();
+        let firsts: Vec<(Group, Index)> =
+            groups.iter().map(|group| (*group, reader.first_index(*group))).collect();
+        let outcome = match self.log.finish_drop(carry) {
+            Ok(outcome) => outcome,
+            Err(LogError::NoSpace { .. }) => return DropOutcome::NotDroppable,
+            Err(error) => fail(&error),
+        };
+        for (group, before) in firsts {
+            let first = reader.first_index(group);
+            let index = first.saturating_sub(1);
+            if first > before
+                && let Some(term) = reader.term(group, index)
+            {
+                self.inbox.report(Event::Compacted { group: GroupId(group), index: LogIndex(index), term });
+            }
+        }
+        outcome
+    }
+}
+
+/// A record as storage writes it.
+pub fn record_of(record: LogRecord) -> Record {
+    match record {
+        LogRecord::Entry { group, index, term, entry_type, data, context } => {
+            Record::Entry { group: group.0, index: index.0, term, entry_type, data, context }
+        }
+        LogRecord::HardState { group, term, vote, commit } => {
+            Record::HardState { group: group.0, state: HardState { term, vote, commit } }
+        }
+    }
+}
+
+fn fail(error: &LogError) -> ! {
+    let code = match error {
+        LogError::Poisoned | LogError::Failed { .. } | LogError::NoSpace { .. } => ExitCode::Disk,
+        LogError::Read(_) => ExitCode::Corrupt,
+        LogError::Disconnected { .. } | LogError::TooLarge { .. } => ExitCode::Internal,
+    };
+    stop_now(code, &chain(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inbox::Batch;
+    use quorate_storage::LogOptions;
+    use quorate_storage::disk::memory::MemoryDisk;
+    use std::sync::mpsc::sync_channel;
+
+    fn entry(index: u64) -> LogRecord {
+        LogRecord::Entry {
+            group: GroupId(1),
+            index: LogIndex(index),
+            term: 1,
+            entry_type: 0,
+            data: vec![7; 100].into(),
+            context: bytes::Bytes::new(),
+        }
+    }
+
+    #[test]
+    fn what_waits_is_written_with_one_sync_and_the_highest_ticket_reported() {
+        let disk = Arc::new(MemoryDisk::new());
+        let (log, _) = Log::open(disk, LogOptions::default()).unwrap();
+        let reader = log.reader();
+        let inbox = Arc::new(Inbox::default());
+        let metrics = Arc::new(Metrics::default());
+        let (sender, jobs) = sync_channel(10);
+        for number in 1..=3 {
+            sender
+                .send(LogJob::Append { ticket: number, records: vec![entry(number)], sync: number == 2 })
+                .unwrap();
+        }
+        sender.send(LogJob::Stop).unwrap();
+        LogWriter::new(log, inbox.clone(), metrics.clone()).run(&jobs);
+        assert_eq!(metrics.log_syncs.value(), 1);
+        assert_eq!(reader.last_index(1), 3);
+        let mut batch = Batch::default();
+        inbox.take(&mut batch, true, Instant::now());
+        let reports: Vec<String> = batch.reports.iter().map(|report| format!("{report:?}")).collect();
+        assert_eq!(reports, ["Persisted(3)"]);
+    }
+}

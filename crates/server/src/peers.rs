@@ -1,0 +1,105 @@
+//! What comes from other nodes, on its way to the worker or to the connections of this node.
+//!
+//! Owns: decoding of peer messages. Does not: open links, act on messages of the node.
+//! Invariants: a frame that does not decode closes its link; direct messages come on the routing link only, all others
+//! on the raft link only. Limits: the inbox makes a link wait.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use quorate_node::Event;
+use quorate_node::peer::PeerMessage;
+use quorate_state::NodeId;
+
+use crate::edge::Edge;
+use crate::founding::Founding;
+use crate::inbox::Inbox;
+use crate::net::frame::Frame;
+use crate::net::hello::{Hello, LinkKind};
+use crate::net::peer::{LinkReceiver, PeerConnection};
+use crate::question::Question;
+use crate::snapshots::SnapshotReceiver;
+
+/// Receives from the links of this node.
+pub struct PeerReceiver {
+    inbox: Arc<Inbox<Question>>,
+    edge: OnceLock<Weak<Edge>>,
+    snapshots: OnceLock<Arc<SnapshotReceiver>>,
+    founding: OnceLock<Founding>,
+}
+
+impl PeerReceiver {
+    /// Gives messages to this inbox.
+    pub fn new(inbox: Arc<Inbox<Question>>) -> Self {
+        PeerReceiver { inbox, edge: OnceLock::new(), snapshots: OnceLock::new(), founding: OnceLock::new() }
+    }
+
+    /// From now on direct messages reach connections and snapshots are taken. Call once, before peers are set.
+    pub fn attach(&self, edge: &Arc<Edge>, snapshots: Arc<SnapshotReceiver>, founding: Founding) {
+        let _attached_once = self.founding.set(founding);
+        let _attached_once = self.edge.set(Arc::downgrade(edge));
+        let _attached_once = self.snapshots.set(snapshots);
+    }
+
+    fn direct(&self, frames: Vec<Frame>) -> bool {
+        let Some(edge) = self.edge.get().and_then(Weak::upgrade) else { return false };
+        edge.metrics.forwards_in.add_len(frames.len());
+        let mut deliveries = Vec::new();
+        {
+            let routing = edge.routing.read();
+            for frame in frames {
+                match PeerMessage::decode(frame.payload) {
+                    Ok(PeerMessage::Forward(message)) => routing.local_deliveries(&message, &mut deliveries),
+                    _ => return false,
+                }
+            }
+        }
+        edge.deliver_direct(&mut deliveries);
+        true
+    }
+}
+
+impl LinkReceiver for PeerReceiver {
+    async fn up(&self, peer: NodeId) {
+        self.inbox.post_peer(vec![Event::PeerUp(peer)], 0).await;
+    }
+
+    async fn down(&self, peer: NodeId) {
+        self.inbox.post_peer(vec![Event::PeerDown(peer)], 0).await;
+    }
+
+    async fn frames(&self, peer: NodeId, link: LinkKind, frames: Vec<Frame>) -> bool {
+        if link == LinkKind::Routing {
+            return self.direct(frames);
+        }
+        let bytes = frames.iter().map(|frame| frame.payload.len()).sum();
+        let mut events = Vec::with_capacity(frames.len());
+        for frame in frames {
+            match PeerMessage::decode(frame.payload) {
+                Ok(PeerMessage::Forward(_)) => return false,
+                Ok(message) => events.push(Event::Peer(peer, message)),
+                Err(error) => {
+                    tracing::warn!(peer = peer.0, %error, "peer sent a malformed message");
+                    return false;
+                }
+            }
+        }
+        self.inbox.post_peer(events, bytes).await;
+        true
+    }
+
+    async fn snapshot(&self, peer: NodeId, connection: PeerConnection) {
+        match self.snapshots.get() {
+            Some(snapshots) => snapshots.receive(peer, connection).await,
+            None => connection.close().await,
+        }
+    }
+
+    async fn join(&self, hello: Hello, connection: PeerConnection) {
+        let edge = self.edge.get().and_then(Weak::upgrade);
+        let (Some(edge), Some(founding)) = (edge, self.founding.get()) else { return };
+        let name = hello.name.clone();
+        if let Err(error) = edge.joins.answer(hello, connection, &self.inbox, founding).await {
+            tracing::warn!(%name, %error, "a node that asks to join got no answer");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! `serve`: one node in the foreground, from its configuration to SIGTERM.
+//!
+//! Owns: logging, the runtime, signals. Does not: run the node; `daemon` does.
+//! Limits: a clean stop takes at most `STOP_TIMEOUT`; then the process ends anyway: nothing acknowledged is at risk.
+
+use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
+
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{self, Config, ConfigError, LogFormat, LogSettings};
+use crate::daemon::{Daemon, StartError};
+use crate::exit::ExitCode;
+use crate::limits::STOP_TIMEOUT;
+
+/// Threads for sockets.
+const NET_THREADS: usize = 2;
+
+/// How to serve.
+#[derive(Clone, Debug, Default)]
+pub struct ServeOptions {
+    /// Configuration file; without one, a single node with all defaults.
+    pub config: Option<PathBuf>,
+    /// End as on SIGTERM when standard input is closed: whoever started this process has ended.
+    pub exit_when_stdin_closes: bool,
+}
+
+/// A node could not be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration is wrong in these ways.
+    #[error("{}", list(.0))]
+    Config(Vec<ConfigError>),
+    /// The runtime or a signal handler cannot be set up.
+    #[error("set up the process: {0}")]
+    Process(#[from] std::io::Error),
+    /// The node cannot start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+impl ServeError {
+    /// What the process is to end with; see docs/operations/exit-codes.md.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            ServeError::Config(_) => ExitCode::Config,
+            ServeError::Process(_) => ExitCode::Unavailable,
+            ServeError::Start(error) => error.exit_code(),
+        }
+    }
+}
+
+fn list(errors: &[ConfigError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Runs a node until SIGTERM or SIGINT. Must not be called from a task.
+pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
+    let config = match &options.config {
+        Some(path) => config::load(path).map_err(ServeError::Config)?,
+        None => Config::default(),
+    };
+    start_logging(&config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(NET_THREADS)
+        .thread_name("net")
+        .enable_all()
+        .build()?;
+    let stop = watch_for_stop(&runtime, options.exit_when_stdin_closes)?;
+    let daemon = match Daemon::start(&config, runtime.handle(), stop.clone()) {
+        Err(StartError::Stopped) => return Ok(()),
+        started => started?,
+    };
+    let addresses = daemon.addresses();
+    for (kind, address) in &addresses.clients {
+        tracing::info!(?kind, %address, "listening for clients");
+    }
+    tracing::info!(address = %addresses.admin, "listening for admin HTTP");
+    let mut stopped = stop;
+    // The sender lives in tasks of the runtime, which lives until the end of this function.
+    let _told = runtime.block_on(stopped.wait_for(|stop| *stop));
+    tracing::info!("stopping");
+    end_in_time();
+    daemon.stop();
+    runtime.shutdown_background();
+    Ok(())
+}
+
+/// A clean stop that hangs is cut short: all that was acknowledged is durable already.
+fn end_in_time() {
+    std::thread::spawn(|| {
+        std::thread::sleep(STOP_TIMEOUT);
+        tracing::warn!("the clean stop takes too long and is cut short");
+        std::process::exit(ExitCode::Clean.number());
+    });
+}
+
+fn watch_for_stop(runtime: &Runtime, stdin: bool) -> std::io::Result<watch::Receiver<bool>> {
+    let (sender, receiver) = watch::channel(false);
+    let _entered = runtime.enter();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let on_signal = sender.clone();
+    runtime.spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => (),
+                _ = interrupt.recv() => (),
+            }
+            on_signal.send_replace(true);
+        }
+    });
+    if stdin {
+        std::thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while std::io::stdin().read(&mut buffer).is_ok_and(|read| read > 0) {}
+            sender.send_replace(true);
+        });
+    }
+    Ok(receiver)
+}
+
+/// Sets up the program's own log on stderr. A second call in one process changes nothing.
+fn start_logging(settings: &LogSettings) {
+    let filter = EnvFilter::try_new(&settings.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let set = match settings.format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => {
+            let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            builder.with_ansi(colours).try_init()
+        }
+    };
+    // Set already by whoever runs us, as tests do.
+    let _kept_as_it_is = set;
+}

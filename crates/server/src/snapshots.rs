@@ -1,0 +1,362 @@
+//! Snapshots on their way between nodes, each on a connection of its own.
+//!
+//! Owns: sending a group's checkpoint with the bodies it refers to, receiving and staging one.
+//! Does not: put it in force; the keeper does when the node says so.
+//! Invariants: what is staged is complete and checked; a new snapshot of a group replaces one that was only staged.
+//! Limits: chunks of `CHUNK_BYTES` or one body, within `FRAME_BYTES_MAX`; at most `SENDS_MAX` at once.
+//! See: docs/formats/snapshot.md.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use quorate_node::Event;
+use quorate_node::consensus::wire;
+use quorate_node::peer::PeerMessage;
+use quorate_state::{GroupId, LogIndex, NodeId};
+use quorate_storage::snapshot::{Chunk, Content};
+use quorate_storage::{AppliedMark, Bodies, CheckpointStore, LogReader};
+use tokio::sync::Semaphore;
+
+use crate::exit::{ExitCode, chain, stop_now};
+use crate::inbox::Inbox;
+use crate::limits::FRAME_BYTES_MAX;
+use crate::metrics::Metrics;
+use crate::net::frame::FrameKind;
+use crate::net::hello::LinkKind;
+use crate::net::peer::{Links, PeerConnection, PeerError};
+use crate::peers::PeerReceiver;
+use crate::question::{LIVE_BLOCK_ENTRIES, LiveIndex, Question};
+
+/// Bytes of one chunk, about.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Snapshots sent at once.
+const SENDS_MAX: usize = 2;
+
+/// Chunks read ahead of the network.
+const CHUNKS_AHEAD: usize = 4;
+
+/// Snapshots that were received whole and wait to be put in force.
+#[derive(Default)]
+pub struct Staged(Mutex<BTreeMap<GroupId, AppliedMark>>);
+
+impl Staged {
+    /// Takes the mark of a staged snapshot out.
+    pub fn take(&self, group: GroupId) -> Option<AppliedMark> {
+        self.0.lock().remove(&group)
+    }
+}
+
+/// A snapshot could not be sent or received. The link is closed and Raft tries again.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The connection failed.
+    #[error("snapshot connection: {0}")]
+    Peer(#[from] PeerError),
+    /// The other side sent something that is no snapshot.
+    #[error("snapshot from a peer: {0}")]
+    Content(&'static str),
+    /// Local storage failed.
+    #[error("snapshot and storage: {0}")]
+    Storage(String),
+}
+
+/// Sends snapshots.
+#[derive(Clone)]
+pub struct SnapshotSender {
+    /// Checkpoints.
+    pub checkpoints: Arc<dyn CheckpointStore>,
+    /// Bodies.
+    pub reader: LogReader,
+    /// Links.
+    pub links: Arc<Links<PeerReceiver>>,
+    /// Reports, and questions about what is alive.
+    pub inbox: Arc<Inbox<Question>>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Where tasks run.
+    pub runtime: tokio::runtime::Handle,
+    /// How many may be underway.
+    pub places: Arc<Semaphore>,
+}
+
+/// The Raft message that announces a snapshot.
+pub type SnapshotMessage = Box<raft::eraftpb::Message>;
+
+/// Makes the announcement say what was sent: the checkpoint may have moved on since Raft asked for it.
+fn announce(mut message: SnapshotMessage, mark: &AppliedMark) -> Result<SnapshotMessage, SnapshotError> {
+    let members = wire::decode_conf_state(Bytes::copy_from_slice(&mark.conf_state))
+        .map_err(|_| SnapshotError::Content("the membership of the checkpoint does not decode"))?;
+    let metadata = message.mut_snapshot().mut_metadata();
+    metadata.index = mark.index;
+    metadata.term = mark.term;
+    metadata.set_conf_state(members);
+    Ok(message)
+}
+
+/// Places for snapshots underway.
+pub fn send_places() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(SENDS_MAX))
+}
+
+impl SnapshotSender {
+    /// Sends in a task; reports `SnapshotSent`.
+    pub fn send(&self, to: NodeId, group: GroupId, message: SnapshotMessage) {
+        let this = self.clone();
+        self.runtime.spawn(async move {
+            let _place = this.places.acquire().await;
+            let outcome = this.transfer(to, group, message).await;
+            match &outcome {
+                Ok(index) => {
+                    this.metrics.snapshots_sent.add(1);
+                    tracing::info!(peer = to.0, group = group.0, log_index = index.0, "snapshot sent");
+                }
+                Err(error) => tracing::warn!(peer = to.0, group = group.0, %error, "snapshot not sent"),
+            }
+            this.inbox.report(Event::SnapshotSent { to, group, delivered: outcome.is_ok() });
+        });
+    }
+
+    async fn transfer(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        message: SnapshotMessage,
+    ) -> Result<LogIndex, SnapshotError> {
+        let mut connection = self.links.open(to, LinkKind::Snapshot).await?;
+        let (sender, mut chunks) = tokio::sync::mpsc::channel(CHUNKS_AHEAD);
+        let this = self.clone();
+        let reading = tokio::task::spawn_blocking(move || this.read(group, &sender));
+        while let Some(chunk) = chunks.recv().await {
+            connection.write(FrameKind::SnapshotChunk, &chunk).await?;
+        }
+        let mark = reading.await.map_err(|error| SnapshotError::Storage(error.to_string()))??;
+        let message = announce(message, &mark)?;
+        let mut announced = BytesMut::new();
+        PeerMessage::Raft(group, message).encode(&mut announced);
+        connection.write(FrameKind::SnapshotBegin, &announced).await?;
+        let answer = connection.read(FRAME_BYTES_MAX).await?;
+        if answer.kind != FrameKind::SnapshotStaged {
+            return Err(SnapshotError::Content("it did not confirm"));
+        }
+        Ok(LogIndex(mark.index))
+    }
+
+    /// Reads the group's checkpoint: bodies, then records, then the end.
+    fn read(
+        &self,
+        group: GroupId,
+        out: &tokio::sync::mpsc::Sender<Bytes>,
+    ) -> Result<AppliedMark, SnapshotError> {
+        let storage = |error: &dyn std::error::Error| SnapshotError::Storage(chain(error));
+        let view = self.checkpoints.view(group.0).map_err(|error| storage(&error))?;
+        let mut view = view.ok_or(SnapshotError::Content("there is no checkpoint to send"))?;
+        let mark = view.mark().clone();
+        let mut output = ChunkOutput { group, number: 0, out };
+        let bodies = self.read_bodies(group, LogIndex(mark.index), &mut output)?;
+        let mut records = 0;
+        loop {
+            let chunk = view.next_chunk(CHUNK_BYTES).map_err(|error| storage(&error))?;
+            if chunk.is_empty() {
+                break;
+            }
+            records += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+            output.put(Content::Records(chunk))?;
+        }
+        output.put(Content::End { mark: mark.clone(), bodies, records })?;
+        Ok(mark)
+    }
+
+    /// Bodies of all entries up to the checkpoint that something refers to. What died since the checkpoint is left
+    /// out: the entries after it say so to the receiver too.
+    fn read_bodies(
+        &self,
+        group: GroupId,
+        last: LogIndex,
+        output: &mut ChunkOutput<'_>,
+    ) -> Result<u64, SnapshotError> {
+        let mut count = 0;
+        let mut bodies = Vec::new();
+        let mut bytes = 0;
+        for block in 0..=last.0 / LIVE_BLOCK_ENTRIES {
+            let live = LiveIndex::new(self.inbox.clone());
+            let first = block * LIVE_BLOCK_ENTRIES;
+            for index in first.max(1)..=last.0.min(first + LIVE_BLOCK_ENTRIES - 1) {
+                let alive = live.contains(group, LogIndex(index));
+                if live.is_incomplete() {
+                    return Err(SnapshotError::Content("the worker does not answer"));
+                }
+                if !alive {
+                    continue;
+                }
+                let body = self
+                    .reader
+                    .body(group.0, index)
+                    .map_err(|error| SnapshotError::Storage(chain(&error)))?;
+                let Some(body) = body else { continue };
+                bytes += body.len();
+                count += 1;
+                bodies.push((index, body));
+                if bytes >= CHUNK_BYTES {
+                    output.put(Content::Bodies(std::mem::take(&mut bodies)))?;
+                    bytes = 0;
+                }
+            }
+        }
+        if !bodies.is_empty() {
+            output.put(Content::Bodies(bodies))?;
+        }
+        Ok(count)
+    }
+}
+
+struct ChunkOutput<'a> {
+    group: GroupId,
+    number: u64,
+    out: &'a tokio::sync::mpsc::Sender<Bytes>,
+}
+
+impl ChunkOutput<'_> {
+    fn put(&mut self, content: Content) -> Result<(), SnapshotError> {
+        let chunk = Chunk { group: self.group.0, number: self.number, content };
+        self.number += 1;
+        self.out.blocking_send(chunk.encode()).map_err(|_| SnapshotError::Content("the connection ended"))
+    }
+}
+
+/// Receives snapshots and stages them.
+pub struct SnapshotReceiver {
+    /// Checkpoints.
+    pub checkpoints: Arc<dyn CheckpointStore>,
+    /// Bodies.
+    pub bodies: Bodies,
+    /// What was received whole.
+    pub staged: Arc<Staged>,
+    /// Reports.
+    pub inbox: Arc<Inbox<Question>>,
+    /// One at a time: two for one group would mix.
+    pub alone: tokio::sync::Mutex<()>,
+}
+
+/// What was received so far.
+#[derive(Default)]
+struct Progress {
+    group: Option<u32>,
+    number: u64,
+    bodies: u64,
+    records: u64,
+    mark: Option<AppliedMark>,
+}
+
+impl SnapshotReceiver {
+    /// Receives one snapshot; reports `SnapshotStaged`.
+    pub async fn receive(self: &Arc<Self>, from: NodeId, mut connection: PeerConnection) {
+        let _alone = self.alone.lock().await;
+        let mut progress = Progress::default();
+        match self.stage(&mut progress, &mut connection).await {
+            Ok((group, message)) => {
+                self.inbox.post_peer(vec![Event::SnapshotStaged { from, group, message }], 0).await;
+                connection.close().await;
+            }
+            Err(error) => {
+                tracing::warn!(peer = from.0, %error, "snapshot not received");
+                if let Some(group) = progress.group {
+                    self.give_up(group).await;
+                }
+            }
+        }
+    }
+
+    async fn stage(
+        self: &Arc<Self>,
+        progress: &mut Progress,
+        connection: &mut PeerConnection,
+    ) -> Result<(GroupId, SnapshotMessage), SnapshotError> {
+        loop {
+            let frame = connection.read(FRAME_BYTES_MAX).await?;
+            match frame.kind {
+                FrameKind::SnapshotChunk if progress.mark.is_none() => {
+                    let this = self.clone();
+                    let mut taken = std::mem::take(progress);
+                    let stored = tokio::task::spawn_blocking(move || {
+                        let result = this.store(&mut taken, &frame.payload);
+                        (taken, result)
+                    })
+                    .await;
+                    let (taken, result) =
+                        stored.map_err(|error| SnapshotError::Storage(error.to_string()))?;
+                    *progress = taken;
+                    result?;
+                }
+                FrameKind::SnapshotBegin => {
+                    let Ok(PeerMessage::Raft(group, message)) = PeerMessage::decode(frame.payload) else {
+                        return Err(SnapshotError::Content("its announcement does not decode"));
+                    };
+                    let mark = progress
+                        .mark
+                        .take()
+                        .ok_or(SnapshotError::Content("it was announced before its end"))?;
+                    if progress.group != Some(group.0) {
+                        return Err(SnapshotError::Content("it was announced for another group"));
+                    }
+                    self.staged.0.lock().insert(group, mark);
+                    connection.write(FrameKind::SnapshotStaged, &[]).await?;
+                    return Ok((group, message));
+                }
+                _ => return Err(SnapshotError::Content("a frame does not belong to a snapshot")),
+            }
+        }
+    }
+
+    fn store(&self, progress: &mut Progress, payload: &Bytes) -> Result<(), SnapshotError> {
+        let chunk = Chunk::decode(payload).map_err(|_| SnapshotError::Content("a chunk does not decode"))?;
+        let storage = |error: &dyn std::error::Error| SnapshotError::Storage(chain(error));
+        if progress.group.is_none() {
+            self.staged.take(GroupId(chunk.group));
+            self.bodies.settle(chunk.group);
+            self.checkpoints.begin_install(chunk.group).map_err(|error| storage(&error))?;
+            progress.group = Some(chunk.group);
+        }
+        if progress.group != Some(chunk.group) || progress.number != chunk.number {
+            return Err(SnapshotError::Content("a chunk is out of place"));
+        }
+        progress.number += 1;
+        match chunk.content {
+            Content::Bodies(bodies) => {
+                for (index, body) in bodies {
+                    progress.bodies += 1;
+                    // A copy of its own, so that one body does not keep its whole chunk in memory.
+                    let body = Bytes::copy_from_slice(&body);
+                    self.bodies.put(chunk.group, index, body).map_err(|error| storage(&error))?;
+                }
+            }
+            Content::Records(records) => {
+                progress.records += u64::try_from(records.len()).unwrap_or(u64::MAX);
+                let records =
+                    records.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+                self.checkpoints.put_chunk(chunk.group, records).map_err(|error| storage(&error))?;
+            }
+            Content::End { mark, bodies, records } => {
+                if (bodies, records) != (progress.bodies, progress.records) {
+                    return Err(SnapshotError::Content("something is missing at its end"));
+                }
+                self.bodies.seal(chunk.group).map_err(|error| storage(&error))?;
+                progress.mark = Some(mark);
+            }
+        }
+        Ok(())
+    }
+
+    async fn give_up(self: &Arc<Self>, group: u32) {
+        let this = self.clone();
+        let cleaned = tokio::task::spawn_blocking(move || {
+            this.bodies.settle(group);
+            this.checkpoints.abort_install(group)
+        });
+        if let Ok(Err(error)) = cleaned.await {
+            stop_now(ExitCode::Disk, &chain(&error));
+        }
+    }
+}
