@@ -171,7 +171,9 @@ impl Client {
         self.release(context, out, now);
         match self.phase {
             Phase::Open { .. } => self.deliver_direct(delivery, out, now),
-            Phase::Opening | Phase::Requested { .. } | Phase::Closed => out.dropped.push((DropReason::SessionEnded, 1)),
+            Phase::Opening | Phase::Requested { .. } | Phase::Closed => {
+                out.dropped.push((DropReason::SessionEnded, 1))
+            }
         }
         self.finish_call(context, out, now);
     }
@@ -250,9 +252,9 @@ impl Client {
             ClientEvent::Refused(_) | ClientEvent::Close(_) => false,
             // Settled in order, and not while fenced: see `settle_publishes`.
             ClientEvent::PublishApplied { .. } => false,
-            ClientEvent::Connected { .. } | ClientEvent::Subscribed { .. } | ClientEvent::Unsubscribed { .. } => {
-                self.fenced(context, now) || !self.withheld.is_empty()
-            }
+            ClientEvent::Connected { .. }
+            | ClientEvent::Subscribed { .. }
+            | ClientEvent::Unsubscribed { .. } => self.fenced(context, now) || !self.withheld.is_empty(),
             ClientEvent::Deliver(_) | ClientEvent::Retained { .. } => !self.withheld.is_empty(),
         }
     }
@@ -267,8 +269,12 @@ impl Client {
             }
             ClientEvent::Refused(reason) => self.refuse_connect(reason, out),
             ClientEvent::PublishApplied { number, rejected } => self.publish_applied(number, rejected),
-            ClientEvent::Subscribed { packet_id, reasons } => self.subscribed(packet_id.into_inner(), &reasons, out),
-            ClientEvent::Unsubscribed { packet_id, existed } => self.unsubscribed(packet_id.into_inner(), existed),
+            ClientEvent::Subscribed { packet_id, reasons } => {
+                self.subscribed(packet_id.into_inner(), &reasons, out)
+            }
+            ClientEvent::Unsubscribed { packet_id, existed } => {
+                self.unsubscribed(packet_id.into_inner(), existed)
+            }
             ClientEvent::Deliver(delivery) => self.deliver_session(delivery, out),
             ClientEvent::Retained { qos, identifier, expiry_s, message } => {
                 self.deliver_retained(qos, identifier, expiry_s, message, out, now);
@@ -284,7 +290,9 @@ impl Client {
             }
             match event {
                 Event::Connect(connect) => self.connect(&connect, context, out, now),
-                Event::Publish { publish, topic, token } => self.publish(publish, topic, token, context, out, now),
+                Event::Publish { publish, topic, token } => {
+                    self.publish(publish, topic, token, context, out, now)
+                }
                 Event::Acknowledged(packet_id) => self.delivery_acknowledged(packet_id),
                 Event::Subscribe(subscribe) => self.subscribe(&subscribe, out),
                 Event::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe, out),
@@ -303,6 +311,11 @@ impl Client {
             return;
         }
         self.settle_publishes(context, out, now);
+        // A refused publish may have ended the connection.
+        self.obey_connection(context, out, now);
+        if self.is_over() {
+            return;
+        }
         self.pump(out, now);
         self.report_acknowledged(out);
         let waits_for_lease = !self.withheld.is_empty() || self.publishing.waits_for_lease();

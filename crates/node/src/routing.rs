@@ -403,13 +403,13 @@ impl RouteCache {
         }
         let at = usize::try_from(stable_hash(topic.as_bytes()) % ROUTE_CACHE_TOPICS_MAX as u64);
         let place = at.ok().and_then(|at| self.places.get_mut(at)).expect("the remainder is below the size");
-        if let Some((known, found)) = place {
-            if **known == *topic {
-                if found.version != routing.version() {
-                    *found = routing.matches(topic);
-                }
-                return Arc::clone(found);
+        if let Some((known, found)) = place
+            && **known == *topic
+        {
+            if found.version != routing.version() {
+                *found = routing.matches(topic);
             }
+            return Arc::clone(found);
         }
         let found = routing.matches(topic);
         *place = Some((topic.into(), Arc::clone(&found)));

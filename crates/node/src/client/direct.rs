@@ -11,13 +11,14 @@ use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use quorate_codec::{PacketId, QoS};
+use bytes::Bytes;
+use quorate_codec::{PacketId, QoS, Text, TopicName};
 use quorate_connection::{Delivery, NotSent};
 use quorate_state::Message;
 use quorate_state::effect::DropReason;
 
 use super::Client;
-use super::limits::{OUTPUT_BYTES_MAX, QUEUED_MESSAGE_OVERHEAD_BYTES};
+use super::limits::{OUTPUT_BYTES_MAX, QUEUED_COPY_BYTES_MAX, QUEUED_MESSAGE_OVERHEAD_BYTES};
 use crate::edge::{ClientOutput, DirectDelivery, DirectMessage, SessionDelivery};
 
 /// What waits to be sent, and what a transient session has inflight.
@@ -169,6 +170,7 @@ impl Client {
             out.dropped.push((DropReason::QueueBytes, 1));
         } else {
             self.outgoing.queue_bytes += bytes;
+            queued.message = owned(queued.message);
             self.outgoing.queue.push_back(queued);
         }
     }
@@ -225,6 +227,21 @@ impl Client {
             Err(NotSent::WindowFull) => self.outgoing.waiting.push_front(session),
         }
     }
+}
+
+/// A small message is copied before it waits: it shares the storage of all that its publisher sent with it, and would
+/// keep that in memory. A large one is most of that storage, and may wait for many sessions.
+fn owned(shared: Arc<DirectMessage>) -> Arc<DirectMessage> {
+    let message = &shared.message;
+    if message.topic.as_str().len() + message.properties.len() + message.payload.len() > QUEUED_COPY_BYTES_MAX
+    {
+        return shared;
+    }
+    let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+    let topic = Text::new(copy(message.topic.text().as_bytes())).expect("a copy of a valid text is valid");
+    let topic = TopicName::new(topic).expect("a copy of a valid topic name is valid");
+    let [properties, payload] = [copy(&message.properties), copy(&message.payload)];
+    Arc::new(DirectMessage { message: Message { topic, properties, payload, ..message.clone() } })
 }
 
 /// A message in the words of the protocol machine.

@@ -23,3 +23,7 @@ pub const RETRY_AFTER: Duration = Duration::from_millis(50);
 
 /// What a queued message counts besides its topic, payload and properties.
 pub const QUEUED_MESSAGE_OVERHEAD_BYTES: usize = 128;
+
+/// Messages up to this size are copied when they are queued; larger ones share the input buffer they came in. With
+/// input buffers of 64 KiB, a queued message thus holds at most 64 times its own size.
+pub const QUEUED_COPY_BYTES_MAX: usize = 1024;

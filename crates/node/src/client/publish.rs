@@ -125,14 +125,17 @@ impl Client {
         }
         while self.publishing.pending.front().is_some_and(|first| first.outstanding == 0) {
             let Some(first) = self.publishing.pending.pop_front() else { return };
-            let Pending { token, proof, rejected, direct, reason, .. } = first;
+            let Pending { number, token, proof, rejected, direct, reason, .. } = first;
             if let Some(rejected) = rejected {
                 refuse(&mut self.connection, token, rejected);
+                if self.connection.is_closed() {
+                    return; // MQTT 3 has no word for it; nothing more is acknowledged.
+                }
                 continue;
             }
             let handed_over = hand_over(direct.as_ref(), out);
             let ack = proof.map_or(Ack::HandedOver(handed_over), Ack::Durable);
-            acknowledge(&mut self.connection, token, ack, reason);
+            acknowledge(&mut self.connection, number, token, &ack, reason);
         }
     }
 
@@ -230,10 +233,15 @@ fn hand_over(direct: Option<&(Arc<RouteMatch>, Arc<DirectMessage>)>, out: &mut C
 }
 
 /// The only way to a PUBACK with success.
-fn acknowledge(connection: &mut Connection, token: PublishToken, ack: Ack, reason: ReasonCode) {
+fn acknowledge(
+    connection: &mut Connection,
+    number: PublishNumber,
+    token: PublishToken,
+    ack: &Ack,
+    reason: ReasonCode,
+) {
     match ack {
-        // The proof is used up by what it proves.
-        Ack::Durable(proof) => drop(proof.into_inner()),
+        Ack::Durable(proof) => assert!(*proof.get() == number, "the proof is of this publish"),
         Ack::HandedOver(HandedOver(())) => {}
     }
     connection.acknowledge(token, reason);

@@ -62,7 +62,11 @@ impl Subscribing {
 
 impl Client {
     /// The session has these subscriptions from before.
-    pub(super) fn resume_subscriptions(&mut self, subscriptions: Vec<SubscribeFilter>, out: &mut ClientOutput) {
+    pub(super) fn resume_subscriptions(
+        &mut self,
+        subscriptions: Vec<SubscribeFilter>,
+        out: &mut ClientOutput,
+    ) {
         for subscription in subscriptions {
             self.add_local(subscription, out);
         }
@@ -131,7 +135,8 @@ impl Client {
     /// UNSUBSCRIBE is in force: UNSUBACK. `existed` tells for each filter whether there was a subscription.
     pub(super) fn unsubscribed(&mut self, packet_id: PacketId, existed: Vec<bool>) {
         self.subscribing.unsubscribes = self.subscribing.unsubscribes.saturating_sub(1);
-        let reason = |existed| if existed { ReasonCode::SUCCESS } else { ReasonCode::NO_SUBSCRIPTION_EXISTED };
+        let reason =
+            |existed| if existed { ReasonCode::SUCCESS } else { ReasonCode::NO_SUBSCRIPTION_EXISTED };
         self.connection.unsuback(packet_id, existed.into_iter().map(reason).collect());
     }
 

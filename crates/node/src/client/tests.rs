@@ -1,8 +1,5 @@
 //! One client connection against a node that the test plays.
 
-use super::*;
-use crate::edge::{DirectMessage, PublishNumber, SessionDelivery};
-use crate::routing::retained_partition;
 use bytes::Bytes;
 use quorate_codec::{
     Ack, Limits, Packet, Publish, PublishProperties, PublishQoS, QoS, RetainHandling, Role, Subscribe,
@@ -10,6 +7,10 @@ use quorate_codec::{
 };
 use quorate_state::command::RouteTarget;
 use quorate_state::{Command, ConnId, DeliverySeq, Epoch, GroupId, Message, NodeId, SessionId};
+
+use super::*;
+use crate::edge::{DirectMessage, PublishNumber, SessionDelivery};
+use crate::routing::retained_partition;
 
 mod direct;
 mod publish;
@@ -80,7 +81,13 @@ impl Harness {
     }
 
     /// CONNECT up to CONNACK.
-    fn open(&mut self, connect: Connect, present: bool, expiry: SessionExpiry, filters: Vec<SubscribeFilter>) {
+    fn open(
+        &mut self,
+        connect: Connect,
+        present: bool,
+        expiry: SessionExpiry,
+        filters: Vec<SubscribeFilter>,
+    ) {
         self.send(Packet::Connect(Box::new(connect)));
         assert!(matches!(self.requests()[..], [ClientRequest::Connect { .. }]));
         self.event(connected(present, expiry, filters));
@@ -142,7 +149,9 @@ impl Harness {
         let mut bytes = self.client.output().split();
         let mut packets = Vec::new();
         let limits = Limits::of_protocol();
-        while let Some(packet) = quorate_codec::decode(&mut bytes, self.version, Role::Server, &limits).unwrap() {
+        while let Some(packet) =
+            quorate_codec::decode(&mut bytes, self.version, Role::Server, &limits).unwrap()
+        {
             packets.push(packet);
         }
         assert!(bytes.is_empty());
@@ -256,7 +265,12 @@ fn puback(packet_id: u16) -> Packet {
 
 fn subscribe(packet_id: u16, filters: &[(&str, QoS)]) -> Packet {
     let filters = filters.iter().map(|(text, qos)| (filter(text), options(*qos))).collect();
-    Packet::Subscribe(Subscribe { packet_id: id(packet_id), identifier: None, user_properties: vec![], filters })
+    Packet::Subscribe(Subscribe {
+        packet_id: id(packet_id),
+        identifier: None,
+        user_properties: vec![],
+        filters,
+    })
 }
 
 fn message(name: &str, qos: QoS, payload: &str) -> Message {
@@ -291,4 +305,13 @@ fn session_delivery(packet_id: u16, payload: &str) -> SessionDelivery {
 
 fn payloads(publishes: &[Publish]) -> Vec<&str> {
     publishes.iter().map(|publish| std::str::from_utf8(&publish.payload).unwrap()).collect()
+}
+
+/// Random numbers below a limit, for one seed.
+fn random(seed: u64) -> impl FnMut(usize) -> usize {
+    let mut state = seed;
+    move |limit| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % limit
+    }
 }

@@ -281,7 +281,7 @@ fn change_at_random(random: &mut Random, routing: &mut Routing, model: &mut Mode
             let qos = *random.pick(&[ZERO, ONE]);
             let words = *random.pick(&["", "nl", "rap", "nl rap", "id1", "id2 nl", "id3 rap"]);
             // Whether a session is durable is decided once for its connection.
-            let words = if conn.0 % 2 == 0 { words.to_owned() } else { format!("{words} durable") };
+            let words = if conn.0.is_multiple_of(2) { words.to_owned() } else { format!("{words} durable") };
             let change = add(text, qos, &words, conn.0 + 100);
             let LocalChange::Add { subscription, client, durable } = change.clone() else { unreachable!() };
             model.local.insert((conn, text.to_owned()), (subscription, client, durable));

@@ -1,7 +1,9 @@
 //! Deliveries to the client.
 
+use std::collections::BTreeSet;
+
 use super::*;
-use crate::client::limits::OUTPUT_BYTES_MAX;
+use crate::client::limits::{OUTPUT_BYTES_MAX, QUEUED_COPY_BYTES_MAX};
 
 #[test]
 fn transient_session_is_sent_no_more_than_its_window() {
@@ -102,7 +104,8 @@ fn message_beyond_the_clients_packet_size_is_dropped_and_counted() {
     for durable in [false, true] {
         let mut harness = Harness::new(ProtocolVersion::V5);
         let session_expiry_s = durable.then_some(60);
-        let asked = Connect { packet_bytes_max: Some(100), session_expiry_s, ..connect(ProtocolVersion::V5, "me") };
+        let asked =
+            Connect { packet_bytes_max: Some(100), session_expiry_s, ..connect(ProtocolVersion::V5, "me") };
         let expiry = if durable { SessionExpiry::After(60) } else { SessionExpiry::AtClose };
         harness.open(asked, false, expiry, vec![]);
         let big = "x".repeat(100);
@@ -132,12 +135,14 @@ fn message_beyond_the_clients_packet_size_is_dropped_and_counted() {
 #[test]
 fn durable_session_keeps_packet_ids_and_reports_acknowledgements_together() {
     let mut harness = Harness::durable();
-    let again = SessionDelivery { dup: true, retain: true, identifiers: vec![7, 9], ..session_delivery(41, "x") };
+    let again =
+        SessionDelivery { dup: true, retain: true, identifiers: vec![7, 9], ..session_delivery(41, "x") };
     harness.event(ClientEvent::Deliver(again));
     harness.event(ClientEvent::Deliver(session_delivery(17, "y")));
     harness.direct(delivery(ZERO, "z"));
     let sent = harness.publishes();
-    let flags: Vec<_> = sent.iter().map(|one| (one.qos.packet_id().map(u16::from), one.dup, one.retain)).collect();
+    let flags: Vec<_> =
+        sent.iter().map(|one| (one.qos.packet_id().map(u16::from), one.dup, one.retain)).collect();
     assert_eq!(flags, [(Some(41), true, true), (Some(17), false, false), (None, false, false)]);
     assert_eq!(sent[0].properties.as_ref().unwrap().subscription_identifiers, [7, 9]);
     harness.send_all(&[puback(17), puback(41)]);
@@ -173,4 +178,69 @@ fn direct_message_after_the_end_is_counted() {
     harness.direct(delivery(ONE, "late"));
     assert_eq!(harness.dropped(), [(DropReason::SessionEnded, 1)]);
     assert_eq!(harness.received(), []);
+}
+
+#[test]
+fn queued_message_does_not_hold_the_input_of_its_publisher() {
+    let mut harness = Harness::transient();
+    for payload in ["1", "2", "3"] {
+        harness.direct(delivery(ONE, payload));
+    }
+    let [small, large] = [delivery(ONE, "small"), delivery(ONE, &"x".repeat(QUEUED_COPY_BYTES_MAX))];
+    harness.direct(small.clone());
+    harness.direct(large.clone());
+    assert_eq!(Arc::strong_count(&small.message), 1, "copied");
+    assert_eq!(Arc::strong_count(&large.message), 2, "shared");
+    harness.publishes();
+    harness.send_all(&[puback(1), puback(2)]);
+    let sent = harness.publishes();
+    assert_eq!((&sent[0].payload[..], sent[1].payload.len()), (&b"small"[..], QUEUED_COPY_BYTES_MAX));
+}
+
+/// Messages, acknowledgements in any order, and time: the window holds, no packet identifier is used twice at once,
+/// QoS 1 keeps its order, and every message is delivered or counted as dropped.
+#[test]
+fn random_deliveries_of_a_transient_session_are_complete_and_in_order() {
+    for seed in 0..60 {
+        let mut below = random(seed);
+        let mut harness = Harness::transient();
+        let mut inflight: BTreeSet<u16> = BTreeSet::new();
+        let (mut offered, mut received, mut dropped) = (0_u64, 0_u64, 0_u64);
+        let mut last = 0;
+        for step in 0..300 {
+            match below(7) {
+                0..3 => {
+                    offered += 1;
+                    let expiry_s = (below(4) == 0).then_some(2);
+                    let message = Message { expiry_s, ..message("t", ONE, &offered.to_string()) };
+                    let message = Arc::new(DirectMessage { message });
+                    harness.direct(DirectDelivery { message, ..delivery(ONE, "") });
+                }
+                3 => {
+                    offered += 1;
+                    harness.direct(delivery(ZERO, "0"));
+                }
+                4 => harness.now += Duration::from_secs(1),
+                _ if !inflight.is_empty() => {
+                    let packet_id = *inflight.iter().nth(below(inflight.len())).unwrap();
+                    inflight.remove(&packet_id);
+                    harness.send(puback(packet_id));
+                }
+                _ => harness.timeout(),
+            }
+            for publish in harness.publishes() {
+                received += 1;
+                let Some(packet_id) = publish.qos.packet_id() else { continue };
+                assert!(inflight.insert(packet_id.get()), "seed {seed} step {step}: {packet_id} is in use");
+                let number: u64 = std::str::from_utf8(&publish.payload).unwrap().parse().unwrap();
+                assert!(number > last, "seed {seed} step {step}: {number} after {last}");
+                last = number;
+            }
+            assert!(inflight.len() <= 3, "seed {seed} step {step}");
+            dropped += harness.dropped().iter().map(|one| one.1).sum::<u64>();
+        }
+        harness.eof();
+        dropped += harness.dropped().iter().map(|one| one.1).sum::<u64>();
+        assert_eq!(received + dropped, offered, "seed {seed}");
+    }
 }

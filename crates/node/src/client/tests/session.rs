@@ -47,7 +47,8 @@ fn connect_against_policy_is_refused() {
 fn connect_without_client_id_is_given_one() {
     // [MQTT-3.1.3-6]
     for version in [ProtocolVersion::V5, ProtocolVersion::V311] {
-        let Ok(ClientRequest::Connect { client_id, .. }) = check_connect(config(), connect(version, "")) else {
+        let Ok(ClientRequest::Connect { client_id, .. }) = check_connect(config(), connect(version, ""))
+        else {
             panic!()
         };
         assert_eq!(client_id.as_str(), "auto-1-7-9");
@@ -74,7 +75,9 @@ fn session_expiry_follows_version_and_cap() {
     assert_eq!(expiry_asked(connect(V311, "me")), AtClose);
     assert_eq!(expiry_asked(Connect { clean_start: false, ..connect(V311, "me") }), After(3600));
     let uncapped = ClientConfig { session_expiry_max_s: u32::MAX, ..config() };
-    let Ok(ClientRequest::Connect { expiry, .. }) = check_connect(uncapped, five(Some(u32::MAX))) else { panic!() };
+    let Ok(ClientRequest::Connect { expiry, .. }) = check_connect(uncapped, five(Some(u32::MAX))) else {
+        panic!()
+    };
     assert_eq!(expiry, SessionExpiry::Never);
 }
 
@@ -140,7 +143,8 @@ fn incarnation_that_was_declared_dead_never_acknowledges_again() {
 fn resumed_session_brings_its_subscriptions_back() {
     let subscription = SubscribeFilter { filter: filter("a/+"), options: options(ZERO), identifier: Some(4) };
     let mut harness = Harness::new(ProtocolVersion::V5);
-    let asked = Connect { session_expiry_s: Some(60), clean_start: false, ..connect(ProtocolVersion::V5, "me") };
+    let asked =
+        Connect { session_expiry_s: Some(60), clean_start: false, ..connect(ProtocolVersion::V5, "me") };
     harness.open(asked, true, SessionExpiry::After(60), vec![subscription]);
     let mut deliveries = Vec::new();
     let message = Arc::new(DirectMessage { message: message("a/b", ONE, "x") });
@@ -223,7 +227,10 @@ fn every_way_to_end_asks_closed_once() {
         (Box::new(move |harness| harness.send(disconnect(Some(5)))), Some(SessionExpiry::After(5))),
         (Box::new(move |harness| harness.send(disconnect(Some(9999)))), Some(SessionExpiry::After(3600))),
         // [MQTT-3.1.0-2] a second CONNECT is a protocol error.
-        (Box::new(|harness| harness.send(Packet::Connect(Box::new(connect(ProtocolVersion::V5, "me"))))), None),
+        (
+            Box::new(|harness| harness.send(Packet::Connect(Box::new(connect(ProtocolVersion::V5, "me"))))),
+            None,
+        ),
     ];
     for (number, (end, expected)) in ends.into_iter().enumerate() {
         let mut harness = Harness::durable();
@@ -236,5 +243,84 @@ fn every_way_to_end_asks_closed_once() {
         assert_eq!(*expiry, expected, "{number}");
         assert_eq!(harness.routing.local_subscriptions(), 0, "{number}");
         assert!(harness.client.is_closed(), "{number}");
+    }
+}
+
+/// Packets, events of the node, and a lease that comes and goes, in any order: `Closed` is asked exactly once and last,
+/// nothing that promises something is sent while fenced, nothing at all after the end, and no subscription stays behind.
+#[test]
+fn random_lives_of_a_connection_end_once_and_promise_nothing_while_fenced() {
+    for seed in 0..200 {
+        let mut below = random(seed);
+        let mut harness = if below(2) == 0 { Harness::transient() } else { Harness::durable() };
+        harness.routing.route_changed(&filter("a"), RouteTarget::Partition(GroupId(2)), true);
+        let (mut closed, mut sent) = (0, 0_u16);
+        let mut owed: Vec<ClientEvent> = Vec::new();
+        for step in 0..60 {
+            let fenced = harness.now >= harness.lease_until;
+            let over = harness.client.is_closed();
+            sent += 1;
+            match below(16) {
+                0..2 => harness.send(publish_1("a", sent)),
+                2 => harness.send(publish_1("b", sent)),
+                3..5 => harness.send(subscribe(sent, &[("a", ONE), ("c/+", ZERO), ("$share/g/x", ONE)])),
+                5 => {
+                    let filters = vec![filter("a")];
+                    let packet_id = id(sent);
+                    harness.send(Packet::Unsubscribe(Unsubscribe {
+                        packet_id,
+                        user_properties: vec![],
+                        filters,
+                    }));
+                }
+                6 => harness.lose_lease(),
+                7 => harness.regain_lease(),
+                8 => harness.timeout(),
+                9 => harness.direct(delivery(ZERO, "0")),
+                10 if below(8) == 0 => harness.event(ClientEvent::Close(ReasonCode::SESSION_TAKEN_OVER)),
+                10 if below(8) == 0 => harness.eof(),
+                _ if !owed.is_empty() => {
+                    let event = owed.remove(0);
+                    harness.event(event);
+                }
+                _ => {}
+            }
+            for request in harness.requests() {
+                assert_eq!(closed, 0, "seed {seed} step {step}: {request:?} after Closed");
+                match request {
+                    ClientRequest::Publish { number, .. } => {
+                        let number = Durable::committed(number);
+                        owed.push(ClientEvent::PublishApplied { number, rejected: None });
+                    }
+                    ClientRequest::Subscribe { packet_id, filters } => {
+                        let reasons = vec![ReasonCode::GRANTED_QOS_1; filters.len()];
+                        owed.push(ClientEvent::Subscribed {
+                            packet_id: Durable::committed(packet_id),
+                            reasons,
+                        });
+                    }
+                    ClientRequest::Unsubscribe { packet_id, .. } => {
+                        let packet_id = Durable::committed(packet_id);
+                        owed.push(ClientEvent::Unsubscribed { packet_id, existed: vec![true] });
+                    }
+                    ClientRequest::Closed { .. } => closed += 1,
+                    other => panic!("{other:?}"),
+                }
+            }
+            let received = harness.received();
+            assert!(!over || received.is_empty(), "seed {seed} step {step}: {received:?}");
+            let promises = |packet: &Packet| {
+                matches!(
+                    packet,
+                    Packet::PubAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::ConnAck(_)
+                )
+            };
+            let still_fenced = fenced && harness.now >= harness.lease_until;
+            assert!(!still_fenced || !received.iter().any(promises), "seed {seed} step {step}: {received:?}");
+        }
+        harness.eof();
+        closed += harness.requests().len();
+        assert_eq!(closed, 1, "seed {seed}");
+        assert_eq!(harness.routing.local_subscriptions(), 0, "seed {seed}");
     }
 }

@@ -45,7 +45,10 @@ fn suback_comes_at_once_when_every_filter_is_refused() {
 #[test]
 fn subscriptions_beyond_the_limit_are_refused() {
     let mut harness = Harness::transient();
-    harness.send(subscribe(1, &[("1", ONE), ("2", ONE), ("3", ONE), ("4", ONE), ("5", ONE), ("6", ONE), ("5", ZERO)]));
+    harness.send(subscribe(
+        1,
+        &[("1", ONE), ("2", ONE), ("3", ONE), ("4", ONE), ("5", ONE), ("6", ONE), ("5", ZERO)],
+    ));
     let requests = harness.requests();
     let [ClientRequest::Subscribe { filters, .. }] = &requests[..] else { panic!("{requests:?}") };
     assert_eq!(filters.len(), 6);
@@ -78,9 +81,14 @@ fn unsuback_tells_which_subscriptions_existed() {
     let filters = vec![filter("a"), filter("b")];
     harness.send(Packet::Unsubscribe(Unsubscribe { packet_id: id(2), user_properties: vec![], filters }));
     assert_eq!(harness.routing.local_subscriptions(), 0);
-    assert!(matches!(&harness.requests()[..], [ClientRequest::Unsubscribe { filters, .. }] if filters.len() == 2));
+    assert!(
+        matches!(&harness.requests()[..], [ClientRequest::Unsubscribe { filters, .. }] if filters.len() == 2)
+    );
     assert_eq!(subacks(&mut harness), []);
-    harness.event(ClientEvent::Unsubscribed { packet_id: Durable::committed(id(2)), existed: vec![true, false] });
+    harness.event(ClientEvent::Unsubscribed {
+        packet_id: Durable::committed(id(2)),
+        existed: vec![true, false],
+    });
     assert_eq!(subacks(&mut harness), [(2, vec![ReasonCode::SUCCESS, ReasonCode::NO_SUBSCRIPTION_EXISTED])]);
 }
 
