@@ -1,3 +1,5 @@
+//! The route table against tables of cases, and against plain matching.
+
 use super::*;
 use bytes::Bytes;
 use quorate_codec::{RetainHandling, SubscriptionOptions, Text, TopicName};
