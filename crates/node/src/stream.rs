@@ -95,11 +95,11 @@ impl<Op> NodeStream<Op> {
             self.target = Some(leader);
             self.rewind();
         }
-        let waiting = self.sent > self.applied;
-        if waiting && now.saturating_sub(self.progress_at) > RESEND_AFTER {
+        if self.sent > self.applied && now.saturating_sub(self.progress_at) > RESEND_AFTER {
             self.rewind();
         }
-        if !waiting {
+        if self.sent == self.applied {
+            // The wait for progress begins with what is sent now.
             self.progress_at = now;
         }
         let skip = usize::try_from(self.sent - self.applied).expect("bounded by the queue");

@@ -39,6 +39,7 @@ fn piece_without_progress_is_sent_again() {
     assert_eq!(sender.next_piece(LEADER, NOW + RESEND_AFTER), None);
     let late = NOW + RESEND_AFTER + Duration::from_millis(1);
     assert_eq!(sender.next_piece(LEADER, late).unwrap().first, StreamSeq(1));
+    assert_eq!(sender.next_piece(LEADER, late), None, "sent again once, not for ever");
 }
 
 #[test]
