@@ -13,30 +13,44 @@ Exit codes:
   1    a broken promise, or an operation that failed
   2    wrong usage or configuration
   3    the broker or admin address cannot be reached
-  4    the data directory is in use by another process, or corrupt
   27   sub: -W ran out first
-  130  interrupted";
+  130  interrupted
+serve has codes of its own: see quorate serve --help";
 
 /// Why a command did not succeed, as the operating system sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
     /// A broken promise, or an operation that failed.
-    Failed = 1,
+    Failed,
     /// Wrong usage or configuration.
-    Usage = 2,
+    Usage,
     /// Broker or admin address cannot be reached.
-    Unreachable = 3,
-    /// The data directory is in use or corrupt.
-    Storage = 4,
+    Unreachable,
     /// `sub -W` ran out; the number is the one that mosquitto_sub uses.
-    TimedOut = 27,
+    TimedOut,
     /// Ended by SIGINT before it was done.
-    Interrupted = 130,
+    Interrupted,
+    /// `serve` ended with a code of the daemon.
+    Daemon(quorate_server::exit::ExitCode),
+}
+
+impl Exit {
+    /// The number that the process ends with.
+    pub fn number(self) -> u8 {
+        match self {
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Unreachable => 3,
+            Exit::TimedOut => 27,
+            Exit::Interrupted => 130,
+            Exit::Daemon(code) => u8::try_from(code.number()).unwrap_or(1),
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
-        ExitCode::from(exit as u8)
+        ExitCode::from(exit.number())
     }
 }
 
@@ -89,10 +103,8 @@ mod tests {
 
     #[test]
     fn every_code_is_in_the_help() {
-        for exit in
-            [Exit::Failed, Exit::Usage, Exit::Unreachable, Exit::Storage, Exit::TimedOut, Exit::Interrupted]
-        {
-            let code = format!("\n  {:<5}", exit as u8);
+        for exit in [Exit::Failed, Exit::Usage, Exit::Unreachable, Exit::TimedOut, Exit::Interrupted] {
+            let code = format!("\n  {:<5}", exit.number());
             assert!(EXIT_CODES_HELP.contains(&code), "{exit:?}");
         }
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use quorate_server::{ServeOptions, serve};
 
-use crate::exit::Outcome;
+use crate::exit::{Exit, Failure, Outcome};
 
 /// Flags of `quorate serve`.
 #[derive(Args, Debug)]
@@ -34,8 +34,5 @@ pub struct ServeArgs {
 /// Runs the command until the node ends.
 pub fn run(args: ServeArgs) -> Outcome {
     let options = ServeOptions { config: args.config, exit_when_stdin_closes: args.exit_with_parent };
-    serve(options).map_err(|error| {
-        eprintln!("error: {error}");
-        std::process::exit(error.exit_code().number())
-    })
+    serve(options).map_err(|error| Failure::new(Exit::Daemon(error.exit_code()), error))
 }

@@ -1,14 +1,13 @@
 //! The publisher of a measurement: as fast as its window allows, or at a rate.
 //!
 //! Owns: the inner loop, acknowledgement latency. Does not: send again; a lost connection ends the measurement.
-//! Invariants: one clock reading per turn, not per message; payloads are slices of one block.
+//! Invariants: one clock reading per turn, not per message; one payload buffer, copied once, into the write buffer.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
 use hdrhistogram::Histogram;
-use quorate_codec::{Packet, Publish, PublishQoS, QoS, ReasonCode};
+use quorate_codec::{Packet, PublishParts, PublishQoS, QoS, ReasonCode, TopicName};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -19,9 +18,6 @@ use crate::exit::Outcome;
 
 /// Smallest payload: the send time.
 pub const PAYLOAD_BYTES_MIN: usize = 8;
-
-/// Block that payloads are cut from.
-const ARENA_BYTES: usize = 64 * 1024;
 
 /// What publishers did.
 pub struct Published {
@@ -106,9 +102,9 @@ struct Publisher {
     bench: Arc<Bench>,
     connection: Connection,
     window: Window<u64>,
-    template: Publish,
-    filler: Bytes,
-    arena: BytesMut,
+    topic: TopicName,
+    /// The send time, then filler.
+    payload: Vec<u8>,
     left: u64,
     pace: Option<Pace>,
     published: Published,
@@ -147,9 +143,8 @@ async fn open(
         bench: bench.clone(),
         connection,
         window: Window::new(window_max),
-        template: client::publish_packet(topic, Bytes::new(), PublishQoS::AtMostOnce),
-        filler: Bytes::from(vec![b'.'; args.payload.saturating_sub(PAYLOAD_BYTES_MIN)]),
-        arena: BytesMut::new(),
+        topic,
+        payload: vec![b'.'; args.payload.max(PAYLOAD_BYTES_MIN)],
         left: count.unwrap_or(u64::MAX),
         pace,
         published: Published { qos: args.qos, ..Published::default() },
@@ -189,6 +184,9 @@ impl Publisher {
 
     /// Sends what window and pace allow; when the pace allows the next.
     fn send_due(&mut self, now: Instant, now_ns: u64) -> Result<Option<Instant>, ClientError> {
+        if let Some(sent_at) = self.payload.first_chunk_mut::<PAYLOAD_BYTES_MIN>() {
+            *sent_at = now_ns.to_be_bytes();
+        }
         while self.left > 0 && self.window.has_room() && !self.connection.is_congested() {
             if let Some(pace) = &mut self.pace {
                 if pace.due > now {
@@ -200,22 +198,21 @@ impl Publisher {
                 QoS::AtMostOnce => PublishQoS::AtMostOnce,
                 qos => client::publish_qos(qos, self.window.push(now_ns)),
             };
-            let payload = self.payload(now_ns);
-            self.connection.queue(&Packet::Publish(Publish { qos, payload, ..self.template.clone() }))?;
+            self.connection.queue_publish(&PublishParts {
+                dup: false,
+                qos,
+                retain: false,
+                topic: Some(&self.topic),
+                topic_alias: None,
+                message_expiry_s: None,
+                subscription_identifiers: &[],
+                forwarded: &[],
+                payload: &self.payload,
+            })?;
             self.published.sent += 1;
             self.left -= 1;
         }
         Ok(None)
-    }
-
-    fn payload(&mut self, now_ns: u64) -> Bytes {
-        let size = PAYLOAD_BYTES_MIN + self.filler.len();
-        if self.arena.capacity() < size {
-            self.arena.reserve(size.max(ARENA_BYTES));
-        }
-        self.arena.put_u64(now_ns);
-        self.arena.put_slice(&self.filler);
-        self.arena.split().freeze()
     }
 
     fn receive(&mut self, packet: Packet, now_ns: u64) -> Result<(), ClientError> {

@@ -257,6 +257,9 @@ fn render_load(load: &Load) -> String {
     );
     let mut table = Table::new(&["LATENCY, ms", ">p50", ">p90", ">p99", ">p99.9", ">MAX"]);
     for (name, latency) in [("acknowledgement", load.ack_latency), ("delivery", load.delivery_latency)] {
+        if latency == Latency::default() {
+            continue;
+        }
         let cells = [latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.p999_ms, latency.max_ms];
         let mut row = vec![name.to_owned()];
         row.extend(cells.iter().map(|value| format!("{value:.2}")));

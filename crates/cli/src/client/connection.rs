@@ -13,7 +13,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use quorate_codec::{ConnAck, Connect, Disconnect, Limits, Packet, ProtocolVersion, ReasonCode, Role};
+use quorate_codec::{
+    ConnAck, Connect, Disconnect, Limits, Packet, ProtocolVersion, PublishParts, ReasonCode, Role,
+};
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
@@ -194,6 +196,12 @@ impl Connection {
     /// Puts a packet into the write buffer. It leaves at the next [`Connection::exchange`].
     pub fn queue(&mut self, packet: &Packet) -> Result<(), ClientError> {
         quorate_codec::encode(packet, self.version, &mut self.outgoing)
+            .map_err(|error| ClientError::Encode { problem: error.to_string() })
+    }
+
+    /// Puts a PUBLISH into the write buffer, straight from where its parts are kept.
+    pub fn queue_publish(&mut self, publish: &PublishParts<'_>) -> Result<(), ClientError> {
+        quorate_codec::encode_publish(publish, self.version, &mut self.outgoing)
             .map_err(|error| ClientError::Encode { problem: error.to_string() })
     }
 

@@ -98,7 +98,7 @@ fn prepare(args: &DevArgs) -> Outcome<Vec<layout::NodePlan>> {
     let plans = layout::plan(args.nodes, args.mqtt_port, args.admin_port).map_err(Failure::usage)?;
     let taken = layout::taken(&plans);
     if !taken.is_empty() {
-        return Err(Failure::usage(format!("a port is taken: {}", taken.join("; ")))
+        return Err(Failure::usage(format!("some ports are taken:\n  {}", taken.join("\n  ")))
             .hint("end the process that has it, or choose others with --mqtt-port and --admin-port"));
     }
     if args.fresh {
@@ -244,7 +244,7 @@ fn announce(args: &DevArgs, nodes: &[Node]) -> anyhow::Result<()> {
         return output::print_json(&Ready { nodes: nodes.collect() });
     }
     let mut text =
-        format!("{} ready for clients:\n", if nodes.len() == 1 { "One node" } else { "The cluster is" });
+        format!("{} is ready for clients:\n", if nodes.len() == 1 { "The node" } else { "The cluster" });
     for Node { plan, pid, .. } in nodes {
         text.push_str(&format!(
             "  {}  mqtt {}  websocket {}  admin http://{}  pid {pid}\n",
