@@ -25,7 +25,6 @@ use rustls::crypto::SecureRandom;
 use crate::config::StorageSettings;
 use crate::exit::ExitCode;
 use crate::founding::{Founding, FoundingError, text};
-use crate::join::JoinError;
 use crate::keeper::load;
 use crate::net::hello::Member;
 
@@ -69,9 +68,6 @@ pub enum BootError {
     /// The checkpoints.
     #[error("open the checkpoints")]
     Checkpoint(#[from] CheckpointError),
-    /// The cluster did not let the node join.
-    #[error(transparent)]
-    Join(#[from] JoinError),
     /// The log is gone although the node has run.
     #[error("the node has run before, but its log is gone: this disk must not be used again as it is")]
     LogGone,
@@ -97,7 +93,6 @@ impl BootError {
                 FoundingError::Disagree(_) => ExitCode::Config,
                 FoundingError::Unknown { .. } => ExitCode::Unavailable,
             },
-            BootError::Join(_) => ExitCode::Unavailable,
             BootError::Log(OpenError::Io { .. }) | BootError::LogWrite(_) => ExitCode::Disk,
             BootError::Log(_) | BootError::LogGone => ExitCode::Corrupt,
             BootError::Checkpoint(CheckpointError::Corrupt { .. }) => ExitCode::Corrupt,

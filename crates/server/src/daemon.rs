@@ -33,7 +33,7 @@ use crate::event_loop::Worker;
 use crate::exit::ExitCode;
 use crate::founding::{self, Founding, FoundingError, Settings, hex, text};
 use crate::inbox::Inbox;
-use crate::join::{self, JoinError, JoinRequest, Joined, Joins};
+use crate::join::{self, JoinRequest, Joined, Joins};
 use crate::keeper::{Keeper, KeeperJob};
 use crate::limits::{KEEPER_JOBS_MAX, LOG_BATCHES_MAX, STOP_TIMEOUT};
 use crate::log_source::StoredLog;
@@ -337,16 +337,25 @@ impl FirstStart<'_> {
                     zone: self.config.node.zone.clone(),
                     version: env!("CARGO_PKG_VERSION").to_owned(),
                 };
-                loop {
-                    match join::join(links, &self.own, self.settings, &request).await {
-                        Ok(joined) => return Ok(FirstState::Joined(joined)),
-                        Err(JoinError::Refused(why)) => return Err(JoinError::Refused(why).into()),
-                        Err(error) => tracing::warn!(%error, "joining is tried again"),
-                    }
-                    tokio::time::sleep(JOIN_PAUSE).await;
-                }
+                Ok(FirstState::Joined(self.join(links, &request).await))
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Asks until the cluster lets the node in: a lost node of the same name must be declared down first.
+    async fn join(&self, links: &Arc<Links<PeerReceiver>>, request: &JoinRequest) -> Joined {
+        let mut told = String::new();
+        loop {
+            let error = match join::join(links, &self.own, self.settings, request).await {
+                Ok(joined) => return joined,
+                Err(error) => error.to_string(),
+            };
+            if told != error {
+                tracing::warn!(error, "the cluster does not let the node join yet: asking again");
+                told = error;
+            }
+            tokio::time::sleep(JOIN_PAUSE).await;
         }
     }
 

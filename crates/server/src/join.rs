@@ -90,7 +90,7 @@ pub async fn join<R: LinkReceiver>(
         match ask(links, name, address, request).await {
             Ok(joined) => return Ok(joined),
             Err(error) => {
-                tracing::warn!(peer = %name, %error, "this member could not let the node join");
+                tracing::debug!(peer = %name, %error, "this member could not let the node join");
                 last = error;
             }
         }

@@ -35,7 +35,7 @@ pub const PEER_HANDSHAKES_MAX: usize = 64;
 pub const PEER_BACKOFF_MIN: Duration = Duration::from_millis(20);
 
 /// Longest pause before a peer is dialled again. A peer that starts asks to be dialled at once.
-pub const PEER_BACKOFF_MAX: Duration = Duration::from_secs(1);
+pub const PEER_BACKOFF_MAX: Duration = Duration::from_millis(200);
 
 /// An idle link carries an empty frame this often.
 pub const PEER_KEEP_ALIVE: Duration = Duration::from_secs(1);

@@ -13,11 +13,17 @@ use quorate_codec::{
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
+/// Writes the program's log into the test's output.
+pub fn log() {
+    let _set_before = tracing_subscriber::fmt().with_env_filter("debug").with_test_writer().try_init();
+}
+
 /// A folder that goes with the value.
 pub struct TestFolder(PathBuf);
 
 impl TestFolder {
     pub fn new() -> Self {
+        log();
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("quorate-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
@@ -161,6 +167,7 @@ impl TestClient {
     pub fn message(&mut self) -> String {
         match self.receive() {
             Packet::Publish(publish) => {
+                tracing::info!(?publish, "test client received");
                 if let PublishQoS::AtLeastOnce(packet_id) = publish.qos {
                     self.send(&Packet::PubAck(quorate_codec::Ack {
                         packet_id,
