@@ -145,6 +145,8 @@ pub enum Note {
     NodeDown(NodeId, Incarnation),
     /// A node joined, or came back.
     NodeUp(NodeId, Incarnation),
+    /// The body of a message in flight cannot be read here, at this entry: its delivery waits.
+    BodyUnreadable(GroupId, LogIndex),
     /// A membership change of a group was applied.
     Membership(GroupId, String),
 }

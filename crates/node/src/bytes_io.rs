@@ -29,7 +29,11 @@ impl Reader {
     /// A count of items that each take at least `item_bytes_min` bytes, so that a lying count allocates nothing.
     pub(crate) fn count(&mut self, item_bytes_min: usize, what: &'static str) -> Result<usize, Malformed> {
         let count = usize::try_from(self.u32(what)?).map_err(|_| Malformed(what))?;
-        if count.saturating_mul(item_bytes_min) > self.0.remaining() { Err(Malformed(what)) } else { Ok(count) }
+        if count.saturating_mul(item_bytes_min) > self.0.remaining() {
+            Err(Malformed(what))
+        } else {
+            Ok(count)
+        }
     }
 
     pub(crate) fn bytes(&mut self, what: &'static str) -> Result<Bytes, Malformed> {

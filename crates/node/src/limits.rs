@@ -16,12 +16,12 @@ pub const ELECTION_TICKS: usize = 16;
 pub const ELECTION_JITTER_TICKS: u64 = 8;
 
 /// How long a granted lease lasts from the moment it was asked for. The contract's bound for a cut-off node to stop
-/// acknowledging.
-pub const LEASE: Duration = Duration::from_millis(1000);
+/// acknowledging is 1 s; a client whose node was killed waits about as long for its session, so it is shorter.
+pub const LEASE: Duration = Duration::from_millis(700);
 
 /// How long the control leader waits after a grant before it declares a node lost: the lease and a tenth, so that
 /// clocks may run 10 % apart.
-pub const LEASE_WAIT: Duration = Duration::from_millis(1100);
+pub const LEASE_WAIT: Duration = Duration::from_millis(770);
 
 /// How often a node renews its lease.
 pub const LEASE_RENEW: Duration = Duration::from_millis(100);

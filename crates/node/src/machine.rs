@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use quorate_state::{
-    CONTROL, ClusterConfig, Control, Effect, GroupId, LogIndex, Partition, PartitionConfig, Reply, StreamId, StreamSeq,
-    Timestamp,
+    CONTROL, ClusterConfig, Control, Effect, GroupId, LogIndex, Partition, PartitionConfig, Reply, StreamId,
+    StreamSeq, Timestamp,
 };
 
 /// Control or a partition.

@@ -24,8 +24,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_state::command::Command;
 use quorate_state::{
-    CONTROL, ClusterConfig, ConnId, Control, Effect, GroupId, Incarnation, LogIndex, MessageRef, NodeId, Partition,
-    PartitionConfig,
+    CONTROL, ClusterConfig, ConnId, Control, Effect, GroupId, Incarnation, LogIndex, MessageRef, NodeId,
+    Partition, PartitionConfig,
 };
 use raft::eraftpb::HardState;
 
@@ -149,6 +149,8 @@ pub struct Node {
     deliveries: BTreeMap<(NodeId, GroupId), DeliveryBatch>,
     leads: BTreeSet<GroupId>,
     placed_at: Duration,
+    /// Time of the event or turn that is being worked on.
+    now: Duration,
     renewing: bool,
 }
 
@@ -186,6 +188,7 @@ impl Node {
             deliveries: BTreeMap::new(),
             leads: BTreeSet::new(),
             placed_at: now,
+            now,
             renewing: false,
         };
         for restored in groups {
@@ -258,19 +261,15 @@ impl Node {
         let members = wire::decode_conf_state(restored.conf_state)
             .map_err(|source| StartError::Membership { group, source })?;
         let applied = LogIndex(restored.checkpoint.index);
-        let machine = Machine::restore(
-            group,
-            &self.config.cluster,
-            &self.config.partition,
-            applied,
-            restored.records,
-        )
-        .map_err(|source| StartError::Checkpoint { group, source })?;
+        let machine =
+            Machine::restore(group, &self.config.cluster, &self.config.partition, applied, restored.records)
+                .map_err(|source| StartError::Checkpoint { group, source })?;
         let (term, vote, commit) = restored.hard_state;
         let mut hard_state = HardState::default();
         hard_state.term = term.max(restored.checkpoint.term);
         hard_state.vote = vote;
-        hard_state.commit = commit.max(restored.checkpoint.index).min(restored.last.0.max(restored.start.index));
+        hard_state.commit =
+            commit.max(restored.checkpoint.index).min(restored.last.0.max(restored.start.index));
         let start = GroupLogStart {
             hard_state,
             start: restored.start,
@@ -285,6 +284,7 @@ impl Node {
 
     /// Takes one event in. Cheap: the work is done by [`Node::turn`].
     pub fn step(&mut self, event: Event, now: Duration) {
+        self.now = now;
         match event {
             Event::Tick => self.tick(now),
             Event::PeerUp(peer) => self.peer_up(peer),
@@ -330,6 +330,7 @@ impl Node {
 
     /// Does what the events of this batch made possible.
     pub fn turn(&mut self, now: Duration) {
+        self.now = now;
         // Each pass may hand this node messages to itself; a chain longer than this goes on in the next turn.
         for _ in 0..16 {
             self.send_streams(now);
@@ -419,11 +420,15 @@ impl Node {
                 self.stream_rejected(from, group, stream, expected, leader, now);
             }
             PeerMessage::Deliver { group, items } => self.deliver_here(from, group, items),
-            PeerMessage::Resync { group, session, from: seq } => self.resync_session(from, group, session, seq),
+            PeerMessage::Resync { group, session, from: seq } => {
+                self.resync_session(from, group, session, seq)
+            }
             PeerMessage::CloseConn { incarnation, conn, reason } => {
                 self.close_for_peer(from, incarnation, conn, reason);
             }
-            PeerMessage::ConnClosed { incarnation, conn } => self.previous_closed(from, incarnation, conn, now),
+            PeerMessage::ConnClosed { incarnation, conn } => {
+                self.previous_closed(from, incarnation, conn, now)
+            }
             PeerMessage::LeaseRequest { incarnation, sent_ms, applied } => {
                 self.lease_asked(from, incarnation, sent_ms, applied);
             }
@@ -526,8 +531,11 @@ impl Node {
             Effect::Reply { .. } => {}
             Effect::Deliver(deliver) if leading => self.deliver(group, deliver),
             Effect::Close { owner, reason, .. } if leading => {
-                let close =
-                    PeerMessage::CloseConn { incarnation: owner.incarnation, conn: owner.conn, reason: reason.value() };
+                let close = PeerMessage::CloseConn {
+                    incarnation: owner.incarnation,
+                    conn: owner.conn,
+                    reason: reason.value(),
+                };
                 self.send(owner.node, close);
             }
             Effect::Outbox { to } if leading => {
@@ -585,9 +593,8 @@ impl Node {
     }
 
     fn installed(&mut self, id: GroupId, index: LogIndex, records: Vec<(Bytes, Bytes)>) {
-        let machine =
-            Machine::restore(id, &self.config.cluster, &self.config.partition, index, records)
-                .expect("a snapshot is checked by its checksums before it is installed");
+        let machine = Machine::restore(id, &self.config.cluster, &self.config.partition, index, records)
+            .expect("a snapshot is checked by its checksums before it is installed");
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.installed(machine, &mut self.turn);
         self.turn.applied.push(id);

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_codec::{PacketId, QoS, Text, TopicFilter, TopicName};
 use quorate_state::{
-    ConnId, DeliverySeq, GroupId, Incarnation, LogIndex, Message, NodeId, Reply, SessionId, StreamId, StreamSeq,
+    ConnId, DeliverySeq, GroupId, Incarnation, LogIndex, Message, NodeId, Reply, SessionId, StreamId,
+    StreamSeq,
 };
 
 use crate::bytes_io::{Malformed, Reader, put_bytes, put_count};

@@ -226,8 +226,13 @@ impl Group {
 
     /// Progress of the members as the leader knows it: member and the last index known to be equal there.
     pub fn progress(&self) -> Vec<(NodeId, LogIndex)> {
-        let mut progress: Vec<_> =
-            self.raw.raft.prs().iter().map(|(id, progress)| (NodeId(*id), LogIndex(progress.matched))).collect();
+        let mut progress: Vec<_> = self
+            .raw
+            .raft
+            .prs()
+            .iter()
+            .map(|(id, progress)| (NodeId(*id), LogIndex(progress.matched)))
+            .collect();
         progress.sort_unstable();
         progress
     }
@@ -293,9 +298,11 @@ impl Group {
     /// is no longer ours to give.
     fn end_lost_leadership(&mut self) {
         let raft = &self.raw.raft;
-        if self.leading.as_ref().is_some_and(|leading| {
-            raft.state != StateRole::Leader || leading.term != raft.term
-        }) {
+        if self
+            .leading
+            .as_ref()
+            .is_some_and(|leading| raft.state != StateRole::Leader || leading.term != raft.term)
+        {
             self.leading = None;
             self.rounds.clear();
         }
@@ -325,7 +332,11 @@ impl Group {
     }
 
     /// Proposes what waits in the intake and what the leader itself adds, as one entry, if there is room.
-    pub fn propose(&mut self, leader_commands: Vec<LeaderCommand>, now: Duration) -> Result<(), Vec<LeaderCommand>> {
+    pub fn propose(
+        &mut self,
+        leader_commands: Vec<LeaderCommand>,
+        now: Duration,
+    ) -> Result<(), Vec<LeaderCommand>> {
         if self.unpersisted.iter().filter(|ready| ready.last_entry.is_some()).count()
             >= limits::UNPERSISTED_ENTRIES_MAX
             || self.transferring()
@@ -551,7 +562,8 @@ impl Group {
     /// Whether a checkpoint is due: the log has grown, or a snapshot needs a newer one.
     pub fn checkpoint_due(&self) -> bool {
         let behind = self.raw.store().checkpoint().index < self.applied.index;
-        let wanted = self.raw.store().take_snapshot_wanted() || self.log_bytes >= limits::CHECKPOINT_LOG_BYTES;
+        let wanted =
+            self.raw.store().take_snapshot_wanted() || self.log_bytes >= limits::CHECKPOINT_LOG_BYTES;
         self.checkpoint_underway.is_none() && !self.installing && behind && wanted
     }
 

@@ -289,10 +289,9 @@ impl Storage for GroupLog {
         }
         match self.in_window(index) {
             Some(entry) => Ok(entry.term),
-            None => self
-                .source
-                .term(self.group, LogIndex(index))
-                .ok_or(Error::Store(StorageError::Unavailable)),
+            None => {
+                self.source.term(self.group, LogIndex(index)).ok_or(Error::Store(StorageError::Unavailable))
+            }
         }
     }
 

@@ -29,7 +29,9 @@ pub fn next_change(
     if let Some(node) = missing.iter().find(|node| !state.learners.contains(node)) {
         return Some(change(&[(ConfChangeType::AddLearnerNode, *node)]));
     }
-    let behind = |node: &u64| matched(NodeId(*node)) + CAUGHT_UP_ENTRIES_MAX < committed || matched(NodeId(*node)) == 0;
+    let behind = |node: &u64| {
+        matched(NodeId(*node)) + CAUGHT_UP_ENTRIES_MAX < committed || matched(NodeId(*node)) == 0
+    };
     if missing.iter().any(behind) {
         return None;
     }

@@ -123,8 +123,7 @@ pub fn decode_conf_state(input: Bytes) -> Result<ConfState, Malformed> {
 
 fn read_conf_state(reader: &mut Reader) -> Result<ConfState, Malformed> {
     let mut state = ConfState::default();
-    for list in
-        [&mut state.voters, &mut state.learners, &mut state.voters_outgoing, &mut state.learners_next]
+    for list in [&mut state.voters, &mut state.learners, &mut state.voters_outgoing, &mut state.learners_next]
     {
         for _ in 0..reader.count(8, "member count")? {
             list.push(reader.u64("member")?);

@@ -82,6 +82,7 @@ impl Node {
             pending: None,
             open: false,
             next_delivery: DeliverySeq(1),
+            resync_asked_at: None,
             early: Vec::new(),
             filters: Default::default(),
             closing: false,
@@ -104,7 +105,10 @@ impl Node {
                     _ => None,
                 };
                 if self.connections.all.contains_key(&conn) {
-                    self.client(conn, ClientEvent::PublishApplied { number: proof.map(|()| number), rejected });
+                    self.client(
+                        conn,
+                        ClientEvent::PublishApplied { number: proof.map(|()| number), rejected },
+                    );
                 }
             }
             Op::Subscribe(conn, packet_id, filters, needs) => {
@@ -169,7 +173,8 @@ impl Node {
                     return;
                 };
                 connection.held = Some(held);
-                connection.next_delivery = next_delivery;
+                // Deliveries may have come before this answer: they count already.
+                connection.next_delivery = connection.next_delivery.max(next_delivery);
                 let session_present = proof.map(|()| session_present);
                 match previous {
                     None => self.open(conn, session_present, expiry, subscriptions, now),
@@ -228,9 +233,14 @@ impl Node {
         }
     }
 
-
     /// A node asks to close a connection here.
-    pub(super) fn close_for_peer(&mut self, from: NodeId, incarnation: Incarnation, conn: ConnId, reason: u8) {
+    pub(super) fn close_for_peer(
+        &mut self,
+        from: NodeId,
+        incarnation: Incarnation,
+        conn: ConnId,
+        reason: u8,
+    ) {
         if incarnation == self.incarnation && self.connections.all.contains_key(&conn) {
             self.connections.closers.entry(conn).or_default().1.insert(from);
             let reason = ReasonCode::from_value(reason).unwrap_or(ReasonCode::SESSION_TAKEN_OVER);
@@ -259,7 +269,9 @@ impl Node {
             .connections
             .all
             .iter()
-            .filter(|(_, connection)| connection.pending.as_ref().is_some_and(|pending| fits(&pending.previous)))
+            .filter(|(_, connection)| {
+                connection.pending.as_ref().is_some_and(|pending| fits(&pending.previous))
+            })
             .map(|(conn, _)| *conn)
             .collect();
         for conn in ready {
@@ -291,14 +303,17 @@ impl Node {
         for subscription in &subscriptions {
             self.add_local_route(conn, &subscription.filter);
         }
-        self.client(conn, ClientEvent::Connected {
-            session_present,
-            group,
-            session: held.session,
-            epoch: held.epoch,
-            expiry,
-            subscriptions,
-        });
+        self.client(
+            conn,
+            ClientEvent::Connected {
+                session_present,
+                group,
+                session: held.session,
+                epoch: held.epoch,
+                expiry,
+                subscriptions,
+            },
+        );
         for delivery in early {
             self.client(conn, ClientEvent::Deliver(delivery));
         }

@@ -6,11 +6,14 @@
 //! number of connections that subscribe to it here.
 //! Limits: bounded by the listener's limit of connections.
 
+use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use quorate_codec::{PacketId, ReasonCode, TopicFilter};
 use quorate_state::command::{SessionExpiry, SubscribeFilter};
-use quorate_state::{ConnId, DeliverySeq, Epoch, GroupId, LogIndex, NodeId, Owner, SessionId, StreamId, StreamSeq};
+use quorate_state::{
+    ConnId, DeliverySeq, Epoch, GroupId, LogIndex, NodeId, Owner, SessionId, StreamId, StreamSeq,
+};
 
 use crate::durable::Durable;
 use crate::edge::SessionDelivery;
@@ -40,6 +43,9 @@ pub(super) struct Connection {
     pub(super) pending: Option<Pending>,
     pub(super) open: bool,
     pub(super) next_delivery: DeliverySeq,
+    /// When a gap was last reported to the leader: not again before `RESYNC_EVERY`, for the gap may be one that the
+    /// leader cannot fill at once.
+    pub(super) resync_asked_at: Option<Duration>,
     /// Deliveries that came before CONNACK may be sent; at most an inflight window.
     pub(super) early: Vec<SessionDelivery>,
     pub(super) filters: BTreeSet<TopicFilter>,

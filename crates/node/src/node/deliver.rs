@@ -5,13 +5,19 @@
 //! Invariants: a connection sees its deliveries without gap and each once, whatever leaders and links do.
 //! Spec: contract D5, D7, D15.
 
+use core::time::Duration;
+
 use quorate_state::effect::Deliver;
 use quorate_state::{ConnId, DeliverySeq, GroupId, Message, NodeId, SessionId};
 
 use super::Node;
+use crate::action::{Action, Note};
 use crate::consensus::group::Group;
 use crate::edge::{ClientEvent, SessionDelivery};
 use crate::peer::PeerMessage;
+
+/// How often a connection reports a gap.
+const RESYNC_EVERY: Duration = Duration::from_millis(100);
 
 /// Bytes of messages in one `Deliver` frame.
 const DELIVER_BYTES_MAX: usize = 256 * 1024;
@@ -25,11 +31,10 @@ impl Node {
             .and_then(|group| group.machine().partition())
             .map(|partition| partition.identifiers(deliver.session, deliver.identifiers).to_vec())
             .unwrap_or_default();
-        let Some(message) =
-            self.body(group, deliver.message).and_then(|body| Message::decode(&body).ok())
+        let Some(message) = self.body(group, deliver.message).and_then(|body| Message::decode(&body).ok())
         else {
-            // The body could not be read now (a failing disk read is reported by the shell). The message stays in
-            // flight: the next resync of this session tries again.
+            // The message stays in flight: the next resync of this session tries again.
+            self.actions.push_back(Action::Note(Note::BodyUnreadable(group, deliver.message.index)));
             return;
         };
         let delivery = SessionDelivery {
@@ -68,12 +73,18 @@ impl Node {
         group: GroupId,
         items: Vec<(ConnId, SessionId, SessionDelivery)>,
     ) {
+        let now = self.now;
         for (conn, session, delivery) in items {
             let Some(connection) = self.connections.all.get_mut(&conn) else { continue };
             if connection.closing || delivery.seq < connection.next_delivery {
                 continue;
             }
             if delivery.seq > connection.next_delivery {
+                let asked = connection.resync_asked_at;
+                if asked.is_some_and(|at| now.saturating_sub(at) < RESYNC_EVERY) {
+                    continue;
+                }
+                connection.resync_asked_at = Some(now);
                 let resync = PeerMessage::Resync { group, session, from: connection.next_delivery };
                 self.send(from, resync);
                 continue;
@@ -88,7 +99,13 @@ impl Node {
     }
 
     /// As leader: a connection missed something.
-    pub(super) fn resync_session(&mut self, from: NodeId, group: GroupId, session: SessionId, seq: DeliverySeq) {
+    pub(super) fn resync_session(
+        &mut self,
+        from: NodeId,
+        group: GroupId,
+        session: SessionId,
+        seq: DeliverySeq,
+    ) {
         let again = self.in_flight(group, |partition| partition.inflight_of_session(session, seq).collect());
         for deliver in again {
             if deliver.owner.node == from {
@@ -114,15 +131,12 @@ impl Node {
     }
 
     fn resync_to(&mut self, group: GroupId, node: NodeId) {
-        let Some(incarnation) = self
-            .control()
-            .and_then(|control| control.node(node))
-            .map(|(record, _)| record.incarnation)
+        let Some(incarnation) =
+            self.control().and_then(|control| control.node(node)).map(|(record, _)| record.incarnation)
         else {
             return;
         };
-        let again =
-            self.in_flight(group, |partition| partition.inflight_of(node, incarnation).collect());
+        let again = self.in_flight(group, |partition| partition.inflight_of(node, incarnation).collect());
         for deliver in again {
             self.deliver(group, deliver);
         }

@@ -189,9 +189,9 @@ mod tests {
     fn lease_counts_from_when_it_was_asked_for() {
         let mut lease = Lease::default();
         assert!(!lease.holds(ms(0)));
-        assert_eq!(lease.granted(ms(100)), Some(ms(1100)));
-        assert!(lease.holds(ms(1099)));
-        assert!(!lease.holds(ms(1100)));
+        assert_eq!(lease.granted(ms(100)), Some(ms(100) + LEASE));
+        assert!(lease.holds(ms(99) + LEASE));
+        assert!(!lease.holds(ms(100) + LEASE));
         assert_eq!(lease.granted(ms(50)), None);
     }
 
@@ -224,12 +224,16 @@ mod tests {
     fn lease_ends_only_after_a_whole_wait_of_this_leadership() {
         let mut table = LeaseTable::new(ms(0));
         assert!(!table.ended(A, Incarnation(1), ms(0)));
-        for tick in 1..=23 {
-            table.tick(ms(tick * 50));
+        let late = LEASE_WAIT + ms(1);
+        let mut now = ms(0);
+        while now + TICK < late {
+            now += TICK;
+            table.tick(now);
         }
-        assert!(table.ended(A, Incarnation(1), ms(1150)));
-        assert!(!table.ended(A, Incarnation(2), ms(1150)), "a new incarnation has not asked yet");
-        assert!(!LeaseTable::new(ms(100)).ended(A, Incarnation(1), ms(1150)));
+        assert!(!table.ended(A, Incarnation(1), LEASE_WAIT));
+        assert!(table.ended(A, Incarnation(1), late));
+        assert!(!table.ended(A, Incarnation(2), late), "a new incarnation has not asked yet");
+        assert!(!LeaseTable::new(ms(100)).ended(A, Incarnation(1), late));
     }
 
     #[test]

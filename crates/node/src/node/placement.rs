@@ -134,9 +134,9 @@ impl Node {
     }
 
     fn alive(&self, node: NodeId, incarnation: Incarnation) -> bool {
-        self.control().and_then(|control| control.node(node)).is_some_and(|(record, status)| {
-            record.incarnation == incarnation && status == NodeStatus::Live
-        })
+        self.control()
+            .and_then(|control| control.node(node))
+            .is_some_and(|(record, status)| record.incarnation == incarnation && status == NodeStatus::Live)
     }
 
     pub(super) fn tick_lease(&mut self, now: Duration) {
@@ -167,8 +167,7 @@ impl Node {
             })
             .unwrap_or_default();
         for (node, incarnation) in live {
-            let ended =
-                self.lease_table.as_mut().is_some_and(|table| table.ended(node, incarnation, now));
+            let ended = self.lease_table.as_mut().is_some_and(|table| table.ended(node, incarnation, now));
             if ended && self.lost_proposed.insert((node, incarnation)) {
                 self.push(CONTROL, &Command::NodeLost { node, incarnation }, Op::Quiet);
             }
@@ -176,7 +175,13 @@ impl Node {
     }
 
     /// As control leader: a node asks for its lease.
-    pub(super) fn lease_asked(&mut self, node: NodeId, incarnation: Incarnation, sent_ms: u64, applied: LogIndex) {
+    pub(super) fn lease_asked(
+        &mut self,
+        node: NodeId,
+        incarnation: Incarnation,
+        sent_ms: u64,
+        applied: LogIndex,
+    ) {
         if let Some(table) = &mut self.lease_table {
             table.asked(Request { node, incarnation, sent_ms }, applied);
         }

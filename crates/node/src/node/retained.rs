@@ -89,7 +89,9 @@ impl Node {
         };
         self.retained.next += 1;
         let query = self.retained.next;
-        self.retained.reads.insert(query, Read { conn, subscription, partitions, after: None, asked_at: now });
+        self.retained
+            .reads
+            .insert(query, Read { conn, subscription, partitions, after: None, asked_at: now });
         self.ask(query, now);
     }
 
@@ -209,8 +211,7 @@ impl Node {
             }
         }
         if !durable.is_empty() {
-            let command =
-                Command::Enqueue { session: held.session, epoch: held.epoch, messages: durable };
+            let command = Command::Enqueue { session: held.session, epoch: held.epoch, messages: durable };
             self.push(group, &command, Op::Quiet);
         }
     }

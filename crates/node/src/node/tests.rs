@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 
 use bytes::BytesMut;
-use quorate_codec::{PacketId, QoS, ReasonCode, RetainHandling, SubscriptionOptions, Text, TopicFilter, TopicName};
+use quorate_codec::{
+    PacketId, QoS, ReasonCode, RetainHandling, SubscriptionOptions, Text, TopicFilter, TopicName,
+};
+use quorate_state::Message;
 use quorate_state::command::{NodeRecord, SessionExpiry, SubscribeFilter};
 use quorate_state::hash::{partition_of_client, partition_of_topic};
-use quorate_state::Message;
 
 use super::*;
 use crate::action::LogRecord;
@@ -93,12 +95,7 @@ fn record(id: u64) -> NodeRecord {
 }
 
 fn config(record: NodeRecord) -> NodeConfig {
-    NodeConfig {
-        record,
-        cluster: cluster_config(),
-        partition: PartitionConfig::new(GroupId(1)),
-        seed: 42,
-    }
+    NodeConfig { record, cluster: cluster_config(), partition: PartitionConfig::new(GroupId(1)), seed: 42 }
 }
 
 fn member(config: NodeConfig, groups: Vec<RestoredGroup>, now: Duration) -> Member {
@@ -119,18 +116,16 @@ impl World {
     fn new(count: u64) -> World {
         let now = Duration::from_secs(100);
         let records: Vec<NodeRecord> = (1..=count).map(record).collect();
-        let mut world =
-            World {
-                now,
-                members: BTreeMap::new(),
-                network: VecDeque::new(),
-                cut: BTreeSet::new(),
-                snapshots: BTreeMap::new(),
-            };
+        let mut world = World {
+            now,
+            members: BTreeMap::new(),
+            network: VecDeque::new(),
+            cut: BTreeSet::new(),
+            snapshots: BTreeMap::new(),
+        };
         for record in &records {
             let config = config(record.clone());
-            let groups =
-                Node::bootstrap_groups(&config.cluster, &config.partition, &records, record.id);
+            let groups = Node::bootstrap_groups(&config.cluster, &config.partition, &records, record.id);
             world.members.insert(record.id, member(config, groups, now));
         }
         let ids: Vec<NodeId> = world.members.keys().copied().collect();
@@ -251,13 +246,17 @@ impl World {
     }
 
     fn connect(&mut self, node: u64, conn: u64, client_id: &str, expiry: SessionExpiry) -> bool {
-        self.request(node, conn, ClientRequest::Connect {
-            client_id: text(client_id),
-            clean_start: false,
-            expiry,
-            receive_max: 10,
-            principal: text(""),
-        });
+        self.request(
+            node,
+            conn,
+            ClientRequest::Connect {
+                client_id: text(client_id),
+                clean_start: false,
+                expiry,
+                receive_max: 10,
+                principal: text(""),
+            },
+        );
         self.until("CONNECT answered", |world| !world.events(node, conn).is_empty());
         match &self.events(node, conn)[0] {
             ClientEvent::Connected { session_present, .. } => *session_present.get(),
@@ -266,10 +265,14 @@ impl World {
     }
 
     fn subscribe(&mut self, node: u64, conn: u64, filter: &str) {
-        self.request(node, conn, ClientRequest::Subscribe {
-            packet_id: PacketId::new(1).unwrap(),
-            filters: vec![subscription(filter)],
-        });
+        self.request(
+            node,
+            conn,
+            ClientRequest::Subscribe {
+                packet_id: PacketId::new(1).unwrap(),
+                filters: vec![subscription(filter)],
+            },
+        );
         self.until("SUBSCRIBE answered", |world| {
             world.events(node, conn).iter().any(|event| matches!(event, ClientEvent::Subscribed { .. }))
         });
@@ -394,13 +397,17 @@ fn takeover_waits_until_the_former_connection_is_closed() {
     let mut world = World::new(3);
     world.until("ready", World::ready);
     world.connect(1, 1, "c", DURABLE);
-    world.request(2, 2, ClientRequest::Connect {
-        client_id: text("c"),
-        clean_start: false,
-        expiry: DURABLE,
-        receive_max: 10,
-        principal: text(""),
-    });
+    world.request(
+        2,
+        2,
+        ClientRequest::Connect {
+            client_id: text("c"),
+            clean_start: false,
+            expiry: DURABLE,
+            receive_max: 10,
+            principal: text(""),
+        },
+    );
     world.until("old one told", |world| {
         matches!(world.events(1, 1).last(), Some(ClientEvent::Close(ReasonCode::SESSION_TAKEN_OVER)))
     });
@@ -408,7 +415,9 @@ fn takeover_waits_until_the_former_connection_is_closed() {
     assert!(world.events(2, 2).is_empty(), "CONNACK before the old connection was closed");
     world.request(1, 1, ClientRequest::Closed { expiry: None });
     world.until("new one open", |world| !world.events(2, 2).is_empty());
-    assert!(matches!(&world.events(2, 2)[0], ClientEvent::Connected { session_present, .. } if *session_present.get()));
+    assert!(
+        matches!(&world.events(2, 2)[0], ClientEvent::Connected { session_present, .. } if *session_present.get())
+    );
 }
 
 #[test]
