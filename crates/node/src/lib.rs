@@ -30,4 +30,6 @@ pub use consensus::log::{LogSource, Position, StoredEntry};
 pub use durable::Durable;
 pub use event::Event;
 pub use node::{Node, NodeConfig, RestoredGroup, StartError};
+/// Settings of the protocol machine within a [`Client`].
+pub use quorate_connection::Config as ConnectionConfig;
 pub use routing::{RouteMatch, Routing};

@@ -6,7 +6,8 @@
 //! time; the owner table lists exactly the sessions with a connection.
 //! Limits: `PartitionConfig::sessions_max`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap; // lookup only
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_codec::{SubscriptionOptions, Text, TopicFilter};

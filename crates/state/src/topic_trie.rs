@@ -8,7 +8,7 @@
 //! Limits: about 100 bytes per node of the trie, and 70 plus its length per distinct level.
 //! Spec: MQTT 5, 4.7.
 
-use std::collections::HashMap;
+use std::collections::HashMap; // lookup only
 use std::sync::Arc;
 
 use crate::hash::NumberState;

@@ -65,7 +65,11 @@ impl Cluster {
     /// When the binary does not exist, or the cluster does not become ready.
     pub fn start(test: &str, count: usize) -> Result<Cluster> {
         let binary = binary();
-        ensure!(binary.exists(), "{} does not exist: build it with `cargo build -p quorate`", binary.display());
+        ensure!(
+            binary.exists(),
+            "{} does not exist: build it with `cargo build -p quorate`",
+            binary.display()
+        );
         let dir = std::env::temp_dir().join(format!("quorate-test-{}-{test}", std::process::id()));
         let base = free_ports()?;
         let log = std::fs::File::create(dir.with_extension("log"))?;
@@ -85,7 +89,9 @@ impl Cluster {
         let mut cluster = Cluster { dev, restarted: Vec::new(), nodes: Vec::new(), dir };
         let ready: serde_json::Value =
             serde_json::from_str(&line).with_context(|| format!("first line of dev: {line:?}"))?;
-        for node in ready.get("nodes").and_then(|nodes| nodes.as_array()).context("nodes in the first line")? {
+        for node in
+            ready.get("nodes").and_then(|nodes| nodes.as_array()).context("nodes in the first line")?
+        {
             let text = |key: &str| {
                 node.get(key).and_then(|value| value.as_str()).map(str::to_owned).context(key.to_owned())
             };
@@ -116,7 +122,8 @@ impl Cluster {
     /// # Errors
     /// When `kill` cannot be run.
     pub fn signal(&self, place: usize, signal: &str) -> Result<()> {
-        let status = Command::new("kill").args([format!("-{signal}"), self.node(place).pid.to_string()]).status()?;
+        let status =
+            Command::new("kill").args([format!("-{signal}"), self.node(place).pid.to_string()]).status()?;
         ensure!(status.success(), "kill -{signal} of {}", self.node(place).name);
         Ok(())
     }
@@ -195,7 +202,8 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         // The nodes first: a stopped or restarted one does not end with `dev`.
         for node in &self.nodes {
-            let _ = Command::new("kill").args(["-KILL", &node.pid.to_string()]).stderr(Stdio::null()).status();
+            let _ =
+                Command::new("kill").args(["-KILL", &node.pid.to_string()]).stderr(Stdio::null()).status();
         }
         for child in self.restarted.iter_mut().chain([&mut self.dev]) {
             let _ = child.kill();

@@ -27,11 +27,17 @@ fn in_order(messages: &[(String, Vec<u8>, bool)]) -> bool {
 fn publish_after_suback_arrives_from_every_node() {
     let cluster = Cluster::start("suback", 3).unwrap();
     for subscriber_node in 0..3 {
-        let subscriber =
-            Client::connect(&format!("sub-{subscriber_node}"), cluster.node(subscriber_node).mqtt_port, false);
+        let subscriber = Client::connect(
+            &format!("sub-{subscriber_node}"),
+            cluster.node(subscriber_node).mqtt_port,
+            false,
+        );
         for publisher_node in 0..3 {
-            let publisher =
-                Client::connect(&format!("pub-{publisher_node}"), cluster.node(publisher_node).mqtt_port, true);
+            let publisher = Client::connect(
+                &format!("pub-{publisher_node}"),
+                cluster.node(publisher_node).mqtt_port,
+                true,
+            );
             let topic = format!("t/{subscriber_node}/{publisher_node}");
             subscriber.subscribe(&topic).unwrap();
             publisher.publish(&topic, b"1", false).unwrap();
@@ -64,7 +70,9 @@ fn kill_of_each_node_in_turn_loses_nothing_acknowledged() {
         cluster.restart(victim).unwrap();
         cluster.wait_ready(victim).unwrap();
     }
-    subscriber.wait_messages("all acknowledged", |messages| sequences(messages).len() as u64 == total).unwrap();
+    subscriber
+        .wait_messages("all acknowledged", |messages| sequences(messages).len() as u64 == total)
+        .unwrap();
     assert!(in_order(&subscriber.messages()));
 }
 

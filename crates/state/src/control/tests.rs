@@ -1,3 +1,5 @@
+//! Control: membership, placement and routes, command by command.
+
 use super::*;
 use crate::ids::StreamSeq;
 use crate::machine::Machine;

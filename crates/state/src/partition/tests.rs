@@ -1,3 +1,5 @@
+//! Partitions: sessions, deliveries, retained messages and limits, command by command and at random.
+
 use quorate_codec::{QoS, ReasonCode};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The topic trie against the wording of the specification and a plain matcher.
+
 use super::*;
 
 /// Straight from the wording of MQTT 5, 4.7.
