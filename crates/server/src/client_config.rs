@@ -23,14 +23,14 @@ const IDLE_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 pub fn client_config(config: &Config, settings: &Settings) -> ClientConfig {
     let limits = &config.limits;
     let partition = settings.partition_config();
-    let connection = quorate_connection::Config {
+    let connection = quorate_node::ConnectionConfig {
         limits: Limits { packet_bytes_max: limits.packet_bytes_max, ..Limits::default() },
         connect_deadline: limits.connect_timeout,
         keep_alive_max_s: u16::try_from(limits.keep_alive_max.as_secs()).unwrap_or(u16::MAX),
         idle_deadline: IDLE_DEADLINE,
         receive_max: limits.receive_max,
         topic_alias_max: limits.topic_alias_max,
-        ..quorate_connection::Config::default()
+        ..quorate_node::ConnectionConfig::default()
     };
     ClientConfig {
         connection,

@@ -244,7 +244,11 @@ fn log_note(note: &Note) {
             tracing::info!(node_id = node.0, incarnation = incarnation.0, "node is up");
         }
         Note::BodyUnreadable(group, index) => {
-            tracing::error!(group = group.0, log_index = index.0, "body of a message in flight cannot be read");
+            tracing::error!(
+                group = group.0,
+                log_index = index.0,
+                "body of a message in flight cannot be read"
+            );
         }
         Note::Membership(group, members) => tracing::info!(group = group.0, members, "membership changed"),
     }

@@ -175,6 +175,10 @@ impl LogWriter {
                         );
                         told = true;
                     }
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "nothing tells when a disk has room again"
+                    )]
                     thread::sleep(FULL_DISK_PAUSE);
                 }
                 Err(error) => fail(&error),

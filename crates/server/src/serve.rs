@@ -92,6 +92,7 @@ pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
 /// A clean stop that hangs is cut short: all that was acknowledged is durable already.
 fn end_in_time() {
     std::thread::spawn(|| {
+        #[expect(clippy::disallowed_methods, reason = "it is the deadline itself")]
         std::thread::sleep(STOP_TIMEOUT);
         tracing::warn!("the clean stop takes too long and is cut short");
         std::process::exit(ExitCode::Clean.number());

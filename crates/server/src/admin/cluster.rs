@@ -83,7 +83,7 @@ fn translate_node(
 
 fn translate_group(me: NodeId, group: &quorate_node::node::GroupStatus) -> GroupStatus {
     let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect::<Vec<_>>();
-    let counts = group.counts.clone().unwrap_or_default();
+    let counts = group.counts.unwrap_or_default();
     let replicas = group.progress.iter().map(|(node, matched)| ReplicaStatus {
         node: node.0,
         matched: matched.0,

@@ -1,3 +1,5 @@
+//! Configuration files with one error each, and what is said of it.
+
 use super::*;
 
 /// Checks that `text` has exactly these errors, each given as `line:column` and a piece of its message or hint.

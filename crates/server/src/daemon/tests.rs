@@ -1,3 +1,5 @@
+//! Whole daemons in one process, with real sockets and disks.
+
 use std::net::TcpListener as StdListener;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;

@@ -1,13 +1,14 @@
-//! Frames between nodes: `u32 length, u8 version, u8 kind, payload`, big endian; the length counts what follows it.
+//! Frames between nodes: `u32 length, u8 version, u8 kind, fields`, little endian; the length counts what follows it.
 //!
-//! Owns: their head and limits. Does not: know the payloads.
+//! Owns: the length, and the kinds from 128 on, which are the shell's own. Kinds below are messages of the node, which
+//! writes version and kind itself. Does not: know the fields.
 //! Invariants: a length is checked before anything is allocated for it. See: docs/formats/peer-frame.md.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::limits::FRAME_BYTES_MAX;
 
-/// Version of the frame head and of all payloads in it.
+/// Version of frames with kinds of the shell.
 pub const FRAME_VERSION: u8 = 1;
 
 const LENGTH_BYTES: usize = 4;
@@ -20,7 +21,7 @@ pub enum FrameKind {
     KeepAlive,
     /// Who the sender is; the first frame in both directions.
     Hello,
-    /// A message of the node.
+    /// A message of the node; its payload begins with version and kind, which the node checks.
     Message,
     /// The Raft message that announces a snapshot.
     SnapshotBegin,
@@ -34,23 +35,29 @@ pub enum FrameKind {
     JoinAnswer,
 }
 
-const KINDS: [(FrameKind, u8); 8] = [
-    (FrameKind::KeepAlive, 0),
-    (FrameKind::Hello, 1),
-    (FrameKind::Message, 2),
-    (FrameKind::SnapshotBegin, 3),
-    (FrameKind::SnapshotChunk, 4),
-    (FrameKind::SnapshotStaged, 5),
-    (FrameKind::JoinRequest, 6),
-    (FrameKind::JoinAnswer, 7),
+/// Kinds of the shell; all below the first are messages of the node.
+const KINDS: [(FrameKind, u8); 7] = [
+    (FrameKind::KeepAlive, FIRST_SHELL_KIND),
+    (FrameKind::Hello, 129),
+    (FrameKind::SnapshotBegin, 130),
+    (FrameKind::SnapshotChunk, 131),
+    (FrameKind::SnapshotStaged, 132),
+    (FrameKind::JoinRequest, 133),
+    (FrameKind::JoinAnswer, 134),
 ];
 
+const FIRST_SHELL_KIND: u8 = 128;
+
 impl FrameKind {
-    fn code(self) -> u8 {
-        KINDS.iter().find(|(kind, _)| *kind == self).map_or(0, |(_, code)| *code)
+    /// The code of a kind of the shell.
+    fn code(self) -> Option<u8> {
+        KINDS.iter().find(|(kind, _)| *kind == self).map(|(_, code)| *code)
     }
 
     fn of(code: u8) -> Option<FrameKind> {
+        if code < FIRST_SHELL_KIND {
+            return Some(FrameKind::Message);
+        }
         KINDS.iter().find(|(_, known)| *known == code).map(|(kind, _)| *kind)
     }
 }
@@ -78,13 +85,15 @@ pub enum FrameError {
     Kind(u8),
 }
 
-/// Appends a frame whose payload `encode` writes. Leaves `out` as it was and returns false when the payload is above
+/// Appends a frame whose payload `encode` writes. Leaves `out` as it was and returns false when the frame is above
 /// `FRAME_BYTES_MAX`.
 pub fn append(out: &mut BytesMut, kind: FrameKind, encode: impl FnOnce(&mut BytesMut)) -> bool {
     let start = out.len();
-    out.put_u32(0);
-    out.put_u8(FRAME_VERSION);
-    out.put_u8(kind.code());
+    out.put_u32_le(0);
+    if let Some(code) = kind.code() {
+        out.put_u8(FRAME_VERSION);
+        out.put_u8(code);
+    }
     encode(out);
     let length = out.len().saturating_sub(start + LENGTH_BYTES);
     let head = u32::try_from(length).ok().filter(|_| length <= FRAME_BYTES_MAX);
@@ -92,14 +101,14 @@ pub fn append(out: &mut BytesMut, kind: FrameKind, encode: impl FnOnce(&mut Byte
         out.truncate(start);
         return false;
     };
-    place.copy_from_slice(&head.to_be_bytes());
+    place.copy_from_slice(&head.to_le_bytes());
     true
 }
 
 /// Takes the next whole frame off `input`. `None`: more bytes are needed.
 pub fn take(input: &mut BytesMut, bytes_max: usize) -> Result<Option<Frame>, FrameError> {
     let Some(head) = input.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
-    let length = usize::try_from(u32::from_be_bytes(*head)).map_err(|_| FrameError::Length(usize::MAX))?;
+    let length = usize::try_from(u32::from_le_bytes(*head)).map_err(|_| FrameError::Length(usize::MAX))?;
     if length < KIND_BYTES || length > bytes_max {
         return Err(FrameError::Length(length));
     }
@@ -108,12 +117,17 @@ pub fn take(input: &mut BytesMut, bytes_max: usize) -> Result<Option<Frame>, Fra
     }
     input.advance(LENGTH_BYTES);
     let mut payload = input.split_to(length).freeze();
-    let version = payload.get_u8();
-    if version != FRAME_VERSION {
-        return Err(FrameError::Version(version));
-    }
-    let code = payload.get_u8();
+    let (version, code) = match payload.first_chunk::<KIND_BYTES>() {
+        Some([version, code]) => (*version, *code),
+        None => return Err(FrameError::Length(length)),
+    };
     let kind = FrameKind::of(code).ok_or(FrameError::Kind(code))?;
+    if kind != FrameKind::Message {
+        if version != FRAME_VERSION {
+            return Err(FrameError::Version(version));
+        }
+        payload.advance(KIND_BYTES);
+    }
     Ok(Some(Frame { kind, payload }))
 }
 
@@ -124,7 +138,7 @@ mod tests {
     #[test]
     fn frames_survive_any_cut() {
         let mut wire = BytesMut::new();
-        assert!(append(&mut wire, FrameKind::Message, |out| out.put_slice(b"one")));
+        assert!(append(&mut wire, FrameKind::Message, |out| out.put_slice(b"\x01\x05one")));
         assert!(append(&mut wire, FrameKind::KeepAlive, |_| ()));
         for cut in 0..wire.len() {
             let mut input = BytesMut::from(&wire[..cut]);
@@ -137,7 +151,10 @@ mod tests {
                 frames.push(frame);
             }
             assert_eq!(frames.len(), 2);
-            assert_eq!(frames[0], Frame { kind: FrameKind::Message, payload: Bytes::from_static(b"one") });
+            assert_eq!(
+                frames[0],
+                Frame { kind: FrameKind::Message, payload: Bytes::from_static(b"\x01\x05one") }
+            );
             assert_eq!(frames[1].kind, FrameKind::KeepAlive);
         }
     }
@@ -145,10 +162,10 @@ mod tests {
     #[test]
     fn bytes_that_are_no_frame_are_refused() {
         for (bytes, error) in [
-            (&[0, 0, 0, 1, 1][..], FrameError::Length(1)),
-            (&[0, 0, 0, 101, 1, 2], FrameError::Length(101)),
-            (&[0, 0, 0, 2, 9, 2], FrameError::Version(9)),
-            (&[0, 0, 0, 2, 1, 99], FrameError::Kind(99)),
+            (&[1, 0, 0, 0, 1][..], FrameError::Length(1)),
+            (&[101, 0, 0, 0, 1, 2], FrameError::Length(101)),
+            (&[2, 0, 0, 0, 9, 129], FrameError::Version(9)),
+            (&[2, 0, 0, 0, 1, 199], FrameError::Kind(199)),
         ] {
             assert_eq!(take(&mut BytesMut::from(bytes), 100), Err(error));
         }
@@ -157,7 +174,7 @@ mod tests {
     #[test]
     fn too_long_payload_leaves_the_buffer_alone() {
         let mut out = BytesMut::from(&b"kept"[..]);
-        assert!(!append(&mut out, FrameKind::Message, |out| out.put_bytes(0, FRAME_BYTES_MAX)));
+        assert!(!append(&mut out, FrameKind::Message, |out| out.put_bytes(0, FRAME_BYTES_MAX + 1)));
         assert_eq!(&out[..], b"kept");
     }
 }

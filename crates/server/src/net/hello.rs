@@ -92,7 +92,7 @@ impl Hello {
     /// Appends the encoding.
     pub fn encode(&self, out: &mut BytesMut) {
         out.put_slice(MAGIC);
-        out.put_u16(PROTOCOL_VERSION);
+        out.put_u16_le(PROTOCOL_VERSION);
         out.put_u8(match self.link {
             LinkKind::Probe => 0,
             LinkKind::Raft => 1,
@@ -104,13 +104,13 @@ impl Hello {
         out.put_slice(&self.agreement);
         out.put_slice(&self.cluster_id);
         put_name(out, &self.name);
-        out.put_u64(self.id.0);
+        out.put_u64_le(self.id.0);
         out.put_slice(&self.disk);
-        out.put_u64(self.incarnation.0);
+        out.put_u64_le(self.incarnation.0);
         let count = self.members.len().min(BOOTSTRAP_NODES_MAX);
         out.put_u8(u8::try_from(count).unwrap_or(0));
         for member in self.members.iter().take(count) {
-            out.put_u64(member.id.0);
+            out.put_u64_le(member.id.0);
             put_name(out, &member.name);
             out.put_slice(&member.disk);
         }
@@ -121,7 +121,7 @@ impl Hello {
         if take_array::<8>(&mut input).map_err(|_| HelloError::Magic)? != *MAGIC {
             return Err(HelloError::Magic);
         }
-        let version = input.try_get_u16().map_err(|_| HelloError::Malformed)?;
+        let version = input.try_get_u16_le().map_err(|_| HelloError::Malformed)?;
         if version != PROTOCOL_VERSION {
             return Err(HelloError::Version(version));
         }
@@ -218,7 +218,7 @@ fn take_name(input: &mut &[u8]) -> Result<String, HelloError> {
 }
 
 fn take_u64(input: &mut &[u8]) -> Result<u64, HelloError> {
-    input.try_get_u64().map_err(|_| HelloError::Malformed)
+    input.try_get_u64_le().map_err(|_| HelloError::Malformed)
 }
 
 fn take_array<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], HelloError> {
@@ -283,7 +283,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = Hello::decode(&bytes);
             let mut prefixed = MAGIC.to_vec();
-            prefixed.extend([0, 1]);
+            prefixed.extend([1, 0]);
             prefixed.extend(bytes);
             let _ = Hello::decode(&prefixed);
         }

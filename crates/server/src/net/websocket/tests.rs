@@ -1,3 +1,5 @@
+//! WebSocket connections: what is accepted, and frames as a stream of bytes.
+
 use std::future::poll_fn;
 
 use futures_util::StreamExt;
