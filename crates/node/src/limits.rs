@@ -13,7 +13,7 @@ pub const HEARTBEAT_TICKS: usize = 2;
 pub const ELECTION_TICKS: usize = 16;
 
 /// Jitter added to `ELECTION_TICKS`, exclusive upper bound.
-pub const ELECTION_JITTER_TICKS: u64 = 8;
+pub const ELECTION_JITTER_TICKS: usize = 8;
 
 /// How long a granted lease lasts from the moment it was asked for. The contract's bound for a cut-off node to stop
 /// acknowledging is 1 s; a client whose node was killed waits about as long for its session, so it is shorter.

@@ -224,8 +224,10 @@ impl Node {
                 let config = PartitionConfig { group, ..partition.clone() };
                 Partition::new(config).records().map(|(key, value)| (key.into(), value.into())).collect()
             };
-            let mut members = raft::eraftpb::ConfState::default();
-            members.voters = voters.iter().map(|node| node.0).collect();
+            let members = raft::eraftpb::ConfState {
+                voters: voters.iter().map(|node| node.0).collect(),
+                ..Default::default()
+            };
             let mut conf_state = bytes::BytesMut::new();
             wire::encode_conf_state(&members, &mut conf_state);
             let first = Position { index: 1, term: 1 };
@@ -265,11 +267,12 @@ impl Node {
             Machine::restore(group, &self.config.cluster, &self.config.partition, applied, restored.records)
                 .map_err(|source| StartError::Checkpoint { group, source })?;
         let (term, vote, commit) = restored.hard_state;
-        let mut hard_state = HardState::default();
-        hard_state.term = term.max(restored.checkpoint.term);
-        hard_state.vote = vote;
-        hard_state.commit =
-            commit.max(restored.checkpoint.index).min(restored.last.0.max(restored.start.index));
+        let hard_state = HardState {
+            term: term.max(restored.checkpoint.term),
+            vote,
+            commit: commit.max(restored.checkpoint.index).min(restored.last.0.max(restored.start.index)),
+            ..HardState::default()
+        };
         let start = GroupLogStart {
             hard_state,
             start: restored.start,

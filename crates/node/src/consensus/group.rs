@@ -100,7 +100,7 @@ impl Jitter {
             self.state ^= self.state << 13;
             self.state ^= self.state >> 7;
             self.state ^= self.state << 17;
-            let extra = usize::try_from(self.state % limits::ELECTION_JITTER_TICKS).unwrap_or(0);
+            let extra = usize::try_from(self.state % limits::ELECTION_JITTER_TICKS as u64).unwrap_or(0);
             self.ticks = limits::ELECTION_TICKS + extra;
         }
         self.ticks
@@ -126,7 +126,7 @@ impl Group {
             election_tick: limits::ELECTION_TICKS,
             heartbeat_tick: limits::HEARTBEAT_TICKS,
             min_election_tick: limits::ELECTION_TICKS,
-            max_election_tick: limits::ELECTION_TICKS + limits::ELECTION_JITTER_TICKS as usize,
+            max_election_tick: limits::ELECTION_TICKS + limits::ELECTION_JITTER_TICKS,
             applied: applied.index,
             max_size_per_msg: limits::ENTRY_BYTES_MAX as u64,
             max_inflight_msgs: limits::APPENDS_IN_FLIGHT_MAX,
@@ -356,8 +356,7 @@ impl Group {
         for command in &leader_commands {
             builder.leader(command.clone());
         }
-        let mut entry = Entry::default();
-        entry.data = builder.finish();
+        let entry = Entry { data: builder.finish(), ..Entry::default() };
         let mut message = Message::default();
         message.set_msg_type(MessageType::MsgPropose);
         message.from = self.me.0;
