@@ -3,22 +3,25 @@
 //! Owns: [`Connection`]. Its methods are of four kinds: `handle_*` take input, `poll_*` give output, the others are
 //! what the broker decided, or getters. After any of them, drain `poll_event` and `output`, then ask `poll_timeout`.
 //! Does not: see `lib.rs`.
-//! Invariants: nothing is decoded between CONNECT and its answer; after the end no byte is added to the output.
+//! Invariants: nothing is decoded between CONNECT and its answer; after the end no byte is added to the output; what
+//! must be answered is answered, or the connection ends.
+//! Limits: [`Config`], EVENTS_KEPT_MAX.
 //! Spec: MQTT 5, chapters 3 and 4.
 
 use core::time::Duration;
 use std::collections::VecDeque;
-use std::num::NonZeroU16;
 
 use bytes::BytesMut;
 use quorate_codec::{
-    Ack, Connect, Disconnect, Packet, PacketId, ProtocolVersion, Publish, PublishParts, PublishQoS,
-    ReasonCode, Role, SubAck, Subscribe, Text, TopicName, UnsubAck, Unsubscribe,
+    Ack, Connect, DecodeError, Disconnect, Packet, PacketId, ProtocolVersion, Publish, PublishParts,
+    PublishQoS, ReasonCode, Role, SubAck, Subscribe, Text, TopicName, UnsubAck, Unsubscribe,
 };
 
+use crate::close::{CloseCause, Explanation, disconnect};
 use crate::config::Config;
 use crate::flow_control::{Inbound, Outbound, PublishToken};
 use crate::keep_alive::KeepAlive;
+use crate::limits::EVENTS_KEPT_MAX;
 use crate::timer::{Timer, TimerTable};
 use crate::topic_alias::{InboundAliases, Naming, OutboundAliases};
 use crate::{handshake, qos};
@@ -43,7 +46,7 @@ pub enum Event {
     Subscribe(Subscribe),
     /// UNSUBSCRIBE. Answer with [`Connection::unsuback`].
     Unsubscribe(Unsubscribe),
-    /// The connection is over; comes once, unless the broker itself ended it.
+    /// The connection is over, see [`Connection::close_cause`]; comes once, unless the broker itself ended it.
     Closed {
         /// Session Expiry Interval from DISCONNECT, in seconds.
         expiry_s: Option<u32>,
@@ -57,7 +60,7 @@ pub struct Delivery<'a> {
     pub topic: &'a TopicName,
     /// Packet identifier: QoS 1 with, QoS 0 without.
     pub packet_id: Option<PacketId>,
-    /// DUP flag.
+    /// DUP flag, for QoS 1 only [MQTT-3.3.1-2].
     pub dup: bool,
     /// RETAIN flag.
     pub retain: bool,
@@ -78,7 +81,7 @@ pub enum NotSent {
     TooLarge,
     /// As many are unacknowledged as the client allows [MQTT-3.3.4-9].
     WindowFull,
-    /// The connection is not open.
+    /// The connection is not open; or not any more, because the packet identifier is in use [MQTT-2.2.1-4].
     Closed,
 }
 
@@ -117,8 +120,13 @@ pub struct Connection {
     outbound: Outbound,
     inbound_aliases: InboundAliases,
     outbound_aliases: OutboundAliases,
+    /// As the client asked for it in CONNECT.
     session_expiry_s: Option<u32>,
-    packet_bytes_max: usize,
+    /// The client's Maximum Packet Size.
+    packet_bytes_max: u32,
+    /// Reading was paused after the last packet: the client's silence may be this machine's doing.
+    paused: bool,
+    cause: Option<CloseCause>,
     events: VecDeque<Event>,
     output: BytesMut,
 }
@@ -127,18 +135,20 @@ impl Connection {
     /// A connection that was just accepted.
     pub fn new(config: Config, now: Duration) -> Self {
         let mut timers = TimerTable::default();
-        timers.set(Timer::Connect, now + config.connect_deadline);
+        timers.set(Timer::Connect, now, config.connect_deadline);
         Connection {
             phase: Phase::Opening,
             version: ProtocolVersion::V5,
             timers,
             keep_alive: KeepAlive::default(),
-            inbound: Inbound::default(),
+            inbound: Inbound::new(config.receive_max),
             outbound: Outbound::new(None),
             inbound_aliases: InboundAliases::default(),
             outbound_aliases: OutboundAliases::default(),
             session_expiry_s: None,
-            packet_bytes_max: usize::MAX,
+            packet_bytes_max: u32::MAX,
+            paused: false,
+            cause: None,
             events: VecDeque::new(),
             output: BytesMut::new(),
             config,
@@ -154,21 +164,24 @@ impl Connection {
         while self.phase == Phase::Open && self.wants_read() {
             match quorate_codec::decode(input, self.version, Role::Client, &self.config.limits) {
                 Ok(Some(packet)) => {
+                    self.paused = false;
                     self.restart_keep_alive(now);
                     self.timers.stop(Timer::Packet);
                     self.handle_packet(packet);
                 }
                 Ok(None) => {
                     if !input.is_empty() {
-                        self.timers.start(Timer::Packet, now + self.config.packet_deadline);
+                        self.timers.start(Timer::Packet, now, self.config.packet_deadline);
                     }
                     return;
                 }
-                Err(error) => self.fail(error.reason()),
+                Err(error) => self.fail_decoding(&error),
             }
         }
-        if self.phase == Phase::Closed {
-            input.clear();
+        match self.phase {
+            Phase::Closed => input.clear(),
+            Phase::Open => self.paused = true,
+            Phase::Opening | Phase::Asked => {}
         }
     }
 
@@ -179,9 +192,9 @@ impl Connection {
             Err(refused) => {
                 if let Some(version) = refused.answer_in {
                     self.version = version;
-                    self.write_refusal(refused.error.reason());
+                    self.write_refusal(refused.error.reason(), Explanation::of(&refused.error));
                 }
-                self.end(None);
+                self.end(CloseCause::Violation(refused.error.reason()), None);
             }
         }
     }
@@ -189,22 +202,21 @@ impl Connection {
     /// [MQTT-3.1.4-1], [MQTT-3.1.4-2].
     fn handle_connect(&mut self, connect: Box<Connect>, now: Duration) {
         self.version = connect.version;
+        self.packet_bytes_max = connect.packet_bytes_max.unwrap_or(u32::MAX);
         if let Err(reason) = handshake::check(&connect) {
-            self.write_refusal(reason);
-            self.end(None);
+            self.write_refusal(reason, Explanation::default());
+            self.end(CloseCause::Violation(reason), None);
             return;
         }
         self.timers.stop(Timer::Connect);
+        self.timers.set(Timer::Answer, now, self.config.answer_deadline);
         self.keep_alive = KeepAlive::agree(&connect, &self.config);
         self.outbound = Outbound::new(connect.receive_max);
-        self.packet_bytes_max =
-            connect.packet_bytes_max.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX);
         let aliases = connect.topic_alias_max.unwrap_or(0).min(self.config.outbound_topic_aliases_max);
         self.outbound_aliases = OutboundAliases::new(aliases);
         self.inbound_aliases = InboundAliases::new(self.config.topic_alias_max);
         self.session_expiry_s = connect.session_expiry_s;
         self.phase = Phase::Asked;
-        self.restart_keep_alive(now);
         self.events.push_back(Event::Connect(connect));
     }
 
@@ -220,7 +232,7 @@ impl Connection {
             Packet::Subscribe(subscribe) => self.events.push_back(Event::Subscribe(subscribe)),
             Packet::Unsubscribe(unsubscribe) => self.events.push_back(Event::Unsubscribe(unsubscribe)),
             // [MQTT-3.12.4-1]
-            Packet::PingReq => self.write(&Packet::PingResp),
+            Packet::PingReq => self.answer(&Packet::PingResp),
             Packet::Disconnect(disconnect) => self.handle_disconnect(&disconnect),
             // [MQTT-3.1.0-2]: a second CONNECT. No QoS 2 message is in flight in either direction, so an
             // acknowledgement of one answers nothing that was sent; no AUTH exchange was begun.
@@ -232,22 +244,22 @@ impl Connection {
             | Packet::ConnAck(_)
             | Packet::SubAck(_)
             | Packet::UnsubAck(_)
-            | Packet::PingResp => self.fail(ReasonCode::PROTOCOL_ERROR),
+            | Packet::PingResp => self.fail(ReasonCode::PROTOCOL_ERROR, Explanation::default()),
         }
     }
 
     fn handle_publish(&mut self, mut publish: Publish) {
         let packet_id = match qos::inbound(publish.qos) {
             Ok(packet_id) => packet_id,
-            Err(reason) => return self.fail(reason),
+            Err(reason) => return self.fail(reason, Explanation::default()),
         };
         let alias = publish.properties.as_ref().and_then(|properties| properties.topic_alias);
         let Some(topic) = self.inbound_aliases.resolve(publish.topic.take(), alias) else {
-            return self.fail(ReasonCode::TOPIC_ALIAS_INVALID);
+            return self.fail(ReasonCode::TOPIC_ALIAS_INVALID, Explanation::default());
         };
         // [MQTT-3.3.4-7]
-        if packet_id.is_some() && self.inbound.unanswered() >= u64::from(self.config.receive_max) {
-            return self.fail(ReasonCode::RECEIVE_MAXIMUM_EXCEEDED);
+        if packet_id.is_some() && self.inbound.is_full() {
+            return self.fail(ReasonCode::RECEIVE_MAXIMUM_EXCEEDED, Explanation::default());
         }
         let token = packet_id.map(|packet_id| self.inbound.begin(packet_id));
         self.events.push_back(Event::Publish { publish, topic, token });
@@ -255,33 +267,65 @@ impl Connection {
 
     fn handle_disconnect(&mut self, disconnect: &Disconnect) {
         let expiry_s = disconnect.session_expiry_s;
-        // [MQTT-3.14.2-2]: a session that was to end with the connection cannot be kept now.
+        // MQTT 5, 3.14.2.2.2: a session that was to end with the connection cannot be kept now. What the CONNECT said
+        // counts, whatever was granted.
         if expiry_s.is_some_and(|seconds| seconds != 0) && self.session_expiry_s.unwrap_or(0) == 0 {
-            return self.fail(ReasonCode::PROTOCOL_ERROR);
+            return self.fail(ReasonCode::PROTOCOL_ERROR, Explanation::default());
         }
-        self.end(expiry_s);
+        self.end(CloseCause::Disconnect(disconnect.reason), expiry_s);
     }
 
-    /// A deadline has passed.
+    /// A deadline has passed. Harmless when called early.
     pub fn handle_timeout(&mut self, now: Duration) {
         while let Some(timer) = self.timers.expired(now) {
+            let cause = CloseCause::Deadline(timer);
             match timer {
                 // Nobody has said who they are: there is no answer.
-                Timer::Connect => self.end(None),
-                Timer::Packet => self.fail(ReasonCode::MAXIMUM_CONNECT_TIME),
-                Timer::KeepAlive => self.fail(ReasonCode::KEEP_ALIVE_TIMEOUT),
+                Timer::Connect => self.end(cause, None),
+                Timer::Answer => {
+                    self.write_refusal(
+                        ReasonCode::SERVER_UNAVAILABLE,
+                        Explanation::text("no answer in time"),
+                    );
+                    self.end(cause, None);
+                }
+                Timer::Packet => {
+                    let explanation = Explanation::text("packet not whole in time");
+                    self.write_disconnect(ReasonCode::UNSPECIFIED_ERROR, explanation);
+                    self.end(cause, None);
+                }
+                // What the client sent meanwhile may be unread: it has one more interval.
+                Timer::KeepAlive if self.paused => {
+                    self.paused = !self.wants_read();
+                    self.restart_keep_alive(now);
+                }
+                // [MQTT-3.1.2-22]
+                Timer::KeepAlive => {
+                    self.write_disconnect(ReasonCode::KEEP_ALIVE_TIMEOUT, Explanation::default());
+                    self.end(cause, None);
+                }
             }
         }
     }
 
     /// The client's side of the socket is closed.
     pub fn handle_eof(&mut self) {
-        self.end(None);
+        self.end(CloseCause::Eof, None);
     }
 
     /// What the client wants next.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() && self.events.capacity() > EVENTS_KEPT_MAX {
+            self.events = VecDeque::new();
+        }
+        event
+    }
+
+    /// Room that is kept for events.
+    #[cfg(test)]
+    pub(crate) fn events_capacity(&self) -> usize {
+        self.events.capacity()
     }
 
     /// When to call [`Connection::handle_timeout`].
@@ -310,11 +354,13 @@ impl Connection {
         match self.phase {
             Phase::Opening => true,
             Phase::Asked | Phase::Closed => false,
-            Phase::Open => {
-                self.version == ProtocolVersion::V5
-                    || self.inbound.unanswered() < u64::from(self.config.receive_max)
-            }
+            Phase::Open => self.version == ProtocolVersion::V5 || !self.inbound.is_full(),
         }
+    }
+
+    /// Why the connection is over; `None` as long as it is not.
+    pub fn close_cause(&self) -> Option<CloseCause> {
+        self.cause
     }
 
     /// How many more QoS 1 messages the client takes.
@@ -322,40 +368,50 @@ impl Connection {
         self.outbound.room()
     }
 
-    /// Sends CONNACK with success: the session is this connection's.
+    /// PUBACKs of the client for nothing that was in flight on this connection. They are ignored.
+    pub fn unknown_acknowledgements(&self) -> u64 {
+        self.outbound.unknown()
+    }
+
+    /// Sends CONNACK with success: the session is this connection's. Does nothing unless a CONNECT waits for it.
+    ///
+    /// Ends the connection with [`Event::Closed`] if the client takes no packet as large as the CONNACK.
     pub fn accept(&mut self, accept: Accept, now: Duration) {
         if self.phase != Phase::Asked {
             return;
         }
-        self.phase = Phase::Open;
         let connack = handshake::connack(&self.config, accept, self.session_expiry_s, self.keep_alive);
-        if let Some(granted) = connack.properties.session_expiry_s {
-            self.session_expiry_s = Some(granted);
+        if !self.write(&Packet::ConnAck(Box::new(connack))) {
+            self.write_refusal(ReasonCode::PACKET_TOO_LARGE, Explanation::default());
+            return self.end(CloseCause::Violation(ReasonCode::PACKET_TOO_LARGE), None);
         }
-        self.write(&Packet::ConnAck(Box::new(connack)));
+        self.phase = Phase::Open;
+        self.timers.stop(Timer::Answer);
         self.restart_keep_alive(now);
     }
 
-    /// Sends CONNACK with a failure and ends the connection [MQTT-3.2.2-7].
+    /// Sends CONNACK with a failure and ends the connection [MQTT-3.2.2-7]. Does nothing unless a CONNECT waits for it.
     pub fn refuse(&mut self, reason: ReasonCode) {
         if self.phase == Phase::Asked {
-            self.write_refusal(reason);
-            self.finish();
+            self.close(reason);
         }
     }
 
     /// Sends PUBACK. A failure that 3.x has no words for ends the connection instead: no acknowledgement may look like
-    /// success.
+    /// success. Does nothing when the connection is over.
+    ///
+    /// # Panics
+    /// If it is not the first publish that is not acknowledged: they are acknowledged in order [MQTT-4.6.0-2].
     pub fn acknowledge(&mut self, token: PublishToken, reason: ReasonCode) {
         if self.phase != Phase::Open {
             return;
         }
         self.inbound.end(&token);
         if reason.is_failure() && self.version != ProtocolVersion::V5 {
-            return self.fail(reason);
+            return self.end(CloseCause::Broker(reason), None);
         }
         let PublishToken { packet_id, .. } = token;
-        self.write(&Packet::PubAck(Ack {
+        self.answer(&Packet::PubAck(Ack {
             packet_id,
             reason,
             reason_string: None,
@@ -366,29 +422,28 @@ impl Connection {
     /// Sends a message.
     ///
     /// # Errors
-    /// [`NotSent`], and nothing has changed.
+    /// [`NotSent`], and nothing was sent.
     pub fn deliver(&mut self, delivery: &Delivery<'_>) -> Result<(), NotSent> {
         if self.phase != Phase::Open {
             return Err(NotSent::Closed);
         }
-        if delivery.packet_id.is_some() && self.outbound.room() == 0 {
-            return Err(NotSent::WindowFull);
+        if let Some(packet_id) = delivery.packet_id {
+            if self.outbound.holds(packet_id) {
+                // A defect elsewhere, maybe on another node: the client must not see it, and starts anew.
+                self.fail(ReasonCode::UNSPECIFIED_ERROR, Explanation::text("packet identifier in use"));
+                return Err(NotSent::Closed);
+            }
+            if self.outbound.room() == 0 {
+                return Err(NotSent::WindowFull);
+            }
         }
-        let naming = self.outbound_aliases.naming(delivery.topic);
-        let (topic, topic_alias) = match naming {
-            Naming::Name => (Some(delivery.topic), None),
-            Naming::Set(alias) => (Some(delivery.topic), Some(alias)),
-            Naming::Alias(alias) => (None, Some(alias)),
-        };
-        let before = self.output.len();
-        let written = quorate_codec::encode_publish(
-            &parts(delivery, topic, topic_alias),
-            self.version,
-            &mut self.output,
-        );
-        if written.is_err() || self.output.len() - before > self.packet_bytes_max {
-            self.output.truncate(before);
-            return Err(NotSent::TooLarge);
+        let mut naming = self.outbound_aliases.naming(delivery.topic);
+        if !self.write_publish(delivery, naming) {
+            // Setting an alias takes more bytes than the name alone.
+            if !matches!(naming, Naming::Set(_)) || !self.write_publish(delivery, Naming::Name) {
+                return Err(NotSent::TooLarge);
+            }
+            naming = Naming::Name;
         }
         if let Naming::Set(alias) = naming {
             self.outbound_aliases.set(delivery.topic, alias);
@@ -397,6 +452,14 @@ impl Connection {
             self.outbound.begin(packet_id);
         }
         Ok(())
+    }
+
+    /// Whether the PUBLISH was written: one that the client is too small for is not [MQTT-3.1.2-24].
+    fn write_publish(&mut self, delivery: &Delivery<'_>, naming: Naming) -> bool {
+        let parts = parts(delivery, naming);
+        let before = self.output.len();
+        let written = quorate_codec::encode_publish(&parts, self.version, &mut self.output).is_ok();
+        self.keep_if_it_fits(before, written)
     }
 
     /// Sends SUBACK [MQTT-3.8.4-1], [MQTT-3.8.4-6].
@@ -411,83 +474,113 @@ impl Connection {
         self.answer(&Packet::UnsubAck(UnsubAck { packet_id, reasons, reason_string, user_properties }));
     }
 
-    /// Ends the connection by the broker's decision: DISCONNECT for 5.0, which 3.x does not have from a server.
+    /// Ends the connection by the broker's decision: DISCONNECT for 5.0, which 3.x does not have from a server; CONNACK
+    /// if the CONNECT waits for its answer. No [`Event::Closed`] follows.
     pub fn close(&mut self, reason: ReasonCode) {
-        match self.phase {
-            Phase::Open => self.write_disconnect(reason),
-            Phase::Asked => self.write_refusal(reason),
-            Phase::Opening | Phase::Closed => {}
-        }
-        self.finish();
+        self.close_by_broker(reason, Explanation::default());
     }
 
-    fn answer(&mut self, packet: &Packet) {
-        if self.phase == Phase::Open {
-            self.write(packet);
-        }
+    /// As `close`, with the name of another server for a 5.0 client: `reason` is 0x9C (Use another server) or 0x9D
+    /// (Server moved) (MQTT 5, 4.11).
+    pub fn redirect(&mut self, reason: ReasonCode, server_reference: Text) {
+        self.close_by_broker(reason, Explanation::server(server_reference));
+    }
+
+    fn close_by_broker(&mut self, reason: ReasonCode, explanation: Explanation) {
+        self.tell_end(reason, explanation);
+        self.finish(CloseCause::Broker(reason));
     }
 
     /// Ends the connection for something that the client did [MQTT-4.13.1-1].
-    fn fail(&mut self, reason: ReasonCode) {
-        match self.phase {
-            Phase::Open => self.write_disconnect(reason),
-            Phase::Asked => self.write_refusal(reason),
-            Phase::Opening | Phase::Closed => {}
-        }
-        self.end(None);
+    fn fail(&mut self, reason: ReasonCode, explanation: Explanation) {
+        self.tell_end(reason, explanation);
+        self.end(CloseCause::Violation(reason), None);
     }
 
-    fn end(&mut self, expiry_s: Option<u32>) {
+    fn fail_decoding(&mut self, error: &DecodeError) {
+        self.fail(error.reason(), Explanation::of(error));
+    }
+
+    fn tell_end(&mut self, reason: ReasonCode, explanation: Explanation) {
+        match self.phase {
+            Phase::Open => self.write_disconnect(reason, explanation),
+            Phase::Asked => self.write_refusal(reason, explanation),
+            Phase::Opening | Phase::Closed => {}
+        }
+    }
+
+    fn end(&mut self, cause: CloseCause, expiry_s: Option<u32>) {
         if self.phase != Phase::Closed {
-            self.finish();
+            self.finish(cause);
             self.events.push_back(Event::Closed { expiry_s });
         }
     }
 
-    fn finish(&mut self) {
-        self.phase = Phase::Closed;
-        self.timers.clear();
+    fn finish(&mut self, cause: CloseCause) {
+        if self.phase != Phase::Closed {
+            self.phase = Phase::Closed;
+            self.cause = Some(cause);
+            self.timers.clear();
+        }
     }
 
     fn restart_keep_alive(&mut self, now: Duration) {
         if let Some(silence_max) = self.keep_alive.silence_max {
-            self.timers.set(Timer::KeepAlive, now + silence_max);
+            self.timers.set(Timer::KeepAlive, now, silence_max);
         }
     }
 
-    fn write_refusal(&mut self, reason: ReasonCode) {
-        self.write(&Packet::ConnAck(Box::new(handshake::refusal(reason))));
+    /// Sends what the client waits for. If it takes no packet of that size it would wait for ever, so the connection
+    /// ends.
+    fn answer(&mut self, packet: &Packet) {
+        if self.phase == Phase::Open && !self.write(packet) {
+            self.fail(ReasonCode::PACKET_TOO_LARGE, Explanation::default());
+        }
     }
 
-    fn write_disconnect(&mut self, reason: ReasonCode) {
+    fn write_refusal(&mut self, reason: ReasonCode, explanation: Explanation) {
+        self.write_fitted(Packet::ConnAck(Box::new(handshake::refusal(reason, explanation))));
+    }
+
+    fn write_disconnect(&mut self, reason: ReasonCode, explanation: Explanation) {
         if self.version == ProtocolVersion::V5 {
-            self.write(&Packet::Disconnect(Disconnect {
-                reason,
-                session_expiry_s: None,
-                reason_string: None,
-                server_reference: None,
-                user_properties: Vec::new(),
-            }));
+            self.write_fitted(Packet::Disconnect(disconnect(reason, explanation)));
         }
     }
 
-    /// Writes a packet of the server's own making. One that the client is too small for is left out [MQTT-3.1.2-24].
-    fn write(&mut self, packet: &Packet) {
+    /// Writes a packet without its Reason String if the client is too small for it [MQTT-3.2.2-19], [MQTT-3.14.2-3],
+    /// and not at all if it is too small for the rest.
+    fn write_fitted(&mut self, mut packet: Packet) {
+        if quorate_codec::fit(&mut packet, self.version, self.packet_bytes_max) == Ok(true) {
+            self.write(&packet);
+        }
+    }
+
+    /// Whether the packet was written: one that the client is too small for is not [MQTT-3.1.2-24].
+    fn write(&mut self, packet: &Packet) -> bool {
         let before = self.output.len();
-        let written = quorate_codec::encode(packet, self.version, &mut self.output);
-        if written.is_err() || self.output.len() - before > self.packet_bytes_max {
+        let written = quorate_codec::encode(packet, self.version, &mut self.output).is_ok();
+        self.keep_if_it_fits(before, written)
+    }
+
+    fn keep_if_it_fits(&mut self, before: usize, written: bool) -> bool {
+        let bytes = u32::try_from(self.output.len() - before).unwrap_or(u32::MAX);
+        let fits = written && bytes <= self.packet_bytes_max;
+        if !fits {
             self.output.truncate(before);
         }
+        fits
     }
 }
 
-fn parts<'a>(
-    delivery: &Delivery<'a>,
-    topic: Option<&'a TopicName>,
-    topic_alias: Option<NonZeroU16>,
-) -> PublishParts<'a> {
+fn parts<'a>(delivery: &Delivery<'a>, naming: Naming) -> PublishParts<'a> {
+    let (topic, topic_alias) = match naming {
+        Naming::Name => (Some(delivery.topic), None),
+        Naming::Set(alias) => (Some(delivery.topic), Some(alias)),
+        Naming::Alias(alias) => (None, Some(alias)),
+    };
     PublishParts {
-        dup: delivery.dup,
+        dup: delivery.dup && delivery.packet_id.is_some(),
         qos: delivery.packet_id.map_or(PublishQoS::AtMostOnce, PublishQoS::AtLeastOnce),
         retain: delivery.retain,
         topic,

@@ -7,6 +7,7 @@ use std::num::NonZeroU16;
 
 use quorate_codec::{ConnAck, ConnAckProperties, Connect, ProtocolVersion, QoS, ReasonCode};
 
+use crate::close::Explanation;
 use crate::config::Config;
 use crate::connection::Accept;
 use crate::keep_alive::KeepAlive;
@@ -47,7 +48,7 @@ pub(crate) fn connack(
     let expiry_changed = accept.session_expiry_s.filter(|granted| *granted != asked_expiry_s.unwrap_or(0));
     let properties = ConnAckProperties {
         session_expiry_s: expiry_changed,
-        receive_max: NonZeroU16::new(config.receive_max),
+        receive_max: NonZeroU16::new(config.receive_max.max(1)),
         qos_max: Some(QoS::AtLeastOnce),
         packet_bytes_max: Some(config.limits.packet_bytes_max),
         assigned_client_id: accept.assigned_client_id,
@@ -59,7 +60,11 @@ pub(crate) fn connack(
     ConnAck { session_present: accept.session_present, reason: ReasonCode::SUCCESS, properties }
 }
 
-/// The CONNACK of a refused connection. Session Present is 0 [MQTT-3.2.2-6].
-pub(crate) fn refusal(reason: ReasonCode) -> ConnAck {
-    ConnAck { session_present: false, reason, properties: ConnAckProperties::default() }
+/// The CONNACK of a refused connection. Session Present is 0 [MQTT-3.2.2-6]. A refusal never reads as success: a reason
+/// that is no failure is told as an unspecified one.
+pub(crate) fn refusal(reason: ReasonCode, explanation: Explanation) -> ConnAck {
+    let Explanation { reason_string, server_reference } = explanation;
+    let reason = if reason.is_failure() { reason } else { ReasonCode::UNSPECIFIED_ERROR };
+    let properties = ConnAckProperties { reason_string, server_reference, ..ConnAckProperties::default() };
+    ConnAck { session_present: false, reason, properties }
 }

@@ -8,18 +8,22 @@
 //! Limits: [`Config`]. Spec: MQTT 3.1, 3.1.1 and 5.0, chapters 3 and 4.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation))]
 
+mod close;
 mod config;
 mod connection;
 mod flow_control;
 mod handshake;
 mod keep_alive;
+pub mod limits;
 mod qos;
 mod timer;
 mod topic_alias;
 
+pub use close::CloseCause;
 pub use config::Config;
 pub use connection::{Accept, Connection, Delivery, Event, NotSent};
 pub use flow_control::PublishToken;
+pub use timer::Timer;
 
 #[cfg(test)]
 mod testing;

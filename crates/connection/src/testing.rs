@@ -2,10 +2,141 @@
 
 use core::time::Duration;
 
-use bytes::BytesMut;
-use quorate_codec::{Connect, Limits, Packet, ProtocolVersion, Role, Text};
+use std::num::NonZeroU16;
 
-use crate::{Accept, Config, Connection, Event};
+use bytes::{Bytes, BytesMut};
+use quorate_codec::{
+    Ack, Connect, Disconnect, Limits, Packet, PacketId, ProtocolVersion, Publish, PublishProperties,
+    PublishQoS, ReasonCode, Role, Subscribe, SubscriptionOptions, Text, TopicFilter, TopicName, Unsubscribe,
+};
+
+use crate::{Accept, CloseCause, Config, Connection, Delivery, Event, PublishToken};
+
+use ProtocolVersion::{V5, V31, V311};
+
+pub(crate) const ALL: [ProtocolVersion; 3] = [V31, V311, V5];
+
+pub(crate) fn id(n: u16) -> PacketId {
+    PacketId::new(n).unwrap()
+}
+
+pub(crate) fn alias(n: u16) -> NonZeroU16 {
+    NonZeroU16::new(n).unwrap()
+}
+
+pub(crate) fn topic(name: &str) -> TopicName {
+    TopicName::new(Text::parse(name).unwrap()).unwrap()
+}
+
+fn filter(name: &str) -> TopicFilter {
+    TopicFilter::new(Text::parse(name).unwrap()).unwrap()
+}
+
+pub(crate) fn publish(qos: PublishQoS) -> Packet {
+    Packet::Publish(Publish {
+        dup: false,
+        qos,
+        retain: false,
+        topic: Some(topic("t")),
+        properties: None,
+        payload: Bytes::from_static(b"x"),
+    })
+}
+
+pub(crate) fn publish_again(n: u16) -> Packet {
+    let Packet::Publish(publish) = publish(PublishQoS::AtLeastOnce(id(n))) else { unreachable!() };
+    Packet::Publish(Publish { dup: true, ..publish })
+}
+
+pub(crate) fn publish_aliased(name: Option<&str>, number: u16) -> Packet {
+    Packet::Publish(Publish {
+        dup: false,
+        qos: PublishQoS::AtMostOnce,
+        retain: false,
+        topic: name.map(topic),
+        properties: Some(Box::new(PublishProperties {
+            topic_alias: NonZeroU16::new(number),
+            ..PublishProperties::default()
+        })),
+        payload: Bytes::new(),
+    })
+}
+
+pub(crate) fn ack(n: u16) -> Ack {
+    Ack { packet_id: id(n), reason: ReasonCode::SUCCESS, reason_string: None, user_properties: vec![] }
+}
+
+pub(crate) fn subscribe(n: u16) -> Packet {
+    let options = SubscriptionOptions {
+        qos: quorate_codec::QoS::AtLeastOnce,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: quorate_codec::RetainHandling::Always,
+    };
+    Packet::Subscribe(Subscribe {
+        packet_id: id(n),
+        identifier: None,
+        user_properties: vec![],
+        filters: vec![(filter("a/#"), options)],
+    })
+}
+
+pub(crate) fn unsubscribe(n: u16) -> Packet {
+    Packet::Unsubscribe(Unsubscribe {
+        packet_id: id(n),
+        user_properties: vec![],
+        filters: vec![filter("a/#")],
+    })
+}
+
+pub(crate) fn disconnect(reason: ReasonCode, session_expiry_s: Option<u32>) -> Packet {
+    Packet::Disconnect(Disconnect {
+        reason,
+        session_expiry_s,
+        reason_string: None,
+        server_reference: None,
+        user_properties: vec![],
+    })
+}
+
+pub(crate) fn delivery<'a>(topic: &'a TopicName, packet_id: Option<PacketId>) -> Delivery<'a> {
+    Delivery {
+        topic,
+        packet_id,
+        dup: false,
+        retain: false,
+        identifiers: &[],
+        expiry_s: None,
+        forwarded: &[],
+        payload: b"payload",
+    }
+}
+
+/// The token of the only event, a publish.
+pub(crate) fn token(events: Vec<Event>) -> PublishToken {
+    match <[Event; 1]>::try_from(events) {
+        Ok([Event::Publish { token: Some(token), .. }]) => token,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The connection ended for a violation: 5.0 was told, 3.x was not, and the broker hears of it.
+pub(crate) fn check_violation(pair: &mut Pair, reason: ReasonCode) {
+    assert_eq!(pair.connection.close_cause(), Some(CloseCause::Violation(reason)));
+    check_told(pair, reason);
+}
+
+/// The connection ended: the last packet to 5.0 says why, 3.x was told nothing, and the broker hears of it.
+pub(crate) fn check_told(pair: &mut Pair, reason: ReasonCode) {
+    assert!(pair.connection.is_closed());
+    assert_eq!(pair.connection.poll_timeout(), None);
+    match &pair.received()[..] {
+        [.., Packet::Disconnect(disconnect)] if pair.version == V5 => assert_eq!(disconnect.reason, reason),
+        [] if pair.version != V5 => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(pair.events()[..], [.., Event::Closed { expiry_s: None }]));
+}
 
 pub(crate) struct Pair {
     pub(crate) connection: Connection,
