@@ -123,3 +123,17 @@ fn close_before_connect_says_nothing() {
     assert!(pair.connection.is_closed());
     assert!(pair.received().is_empty());
 }
+
+#[test]
+fn reason_string_that_the_client_is_too_small_for_is_left_out() {
+    // [MQTT-3.14.2-3]
+    for (bytes_max, explained) in [(100, true), (35, false)] {
+        let mut pair =
+            Pair::open(Config::default(), Connect { packet_bytes_max: Some(bytes_max), ..connect(V5) });
+        pair.send_bytes(&[0x36, 5, 0, 1, b't', 0, 1]);
+        let received = pair.received();
+        let [Packet::Disconnect(disconnect)] = &received[..] else { panic!("{received:?}") };
+        assert_eq!(disconnect.reason, ReasonCode::MALFORMED_PACKET);
+        assert_eq!(disconnect.reason_string.is_some(), explained);
+    }
+}

@@ -335,7 +335,7 @@ fn asked() -> impl Strategy<Value = Connect> {
 }
 
 /// Everything that a stream makes of a connection that accepts at once and acknowledges nothing.
-fn replay(version: ProtocolVersion, stream: &[u8], cuts: &BTreeSet<usize>) -> (String, Vec<Packet>) {
+fn replay(version: ProtocolVersion, stream: &[u8], cuts: &BTreeSet<usize>) -> (String, Vec<u8>) {
     let mut pair = Pair::new(Config::default(), version);
     let mut told = String::new();
     let mut start = 0;
@@ -356,7 +356,8 @@ fn replay(version: ProtocolVersion, stream: &[u8], cuts: &BTreeSet<usize>) -> (S
             }
         }
     }
-    (format!("{told}{:?}", pair.connection.close_cause()), pair.received())
+    // Not decoded: a damaged CONNECT may be one of another version.
+    (format!("{told}{:?}", pair.connection.close_cause()), pair.connection.output().to_vec())
 }
 
 proptest! {

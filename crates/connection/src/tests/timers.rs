@@ -112,6 +112,20 @@ fn keep_alive_does_not_count_what_the_machine_left_unread() {
 }
 
 #[test]
+fn keep_alive_after_a_pause_is_extended_once() {
+    let config = Config { receive_max: 1, ..Config::default() };
+    let mut pair = Pair::open(config, connect(V311));
+    pair.send(&publish(PublishQoS::AtLeastOnce(id(1))));
+    let first = token(pair.events());
+    pair.connection.acknowledge(first, ReasonCode::SUCCESS);
+    pair.received();
+    pair.pass(Duration::from_secs(90));
+    assert!(!pair.connection.is_closed());
+    pair.pass(Duration::from_secs(90));
+    check_told(&mut pair, ReasonCode::KEEP_ALIVE_TIMEOUT);
+}
+
+#[test]
 fn timeout_before_its_time_changes_nothing() {
     let mut pair = Pair::open(Config::default(), connect(V5));
     let at = pair.connection.poll_timeout();
