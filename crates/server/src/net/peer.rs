@@ -529,37 +529,52 @@ impl<R: LinkReceiver> Links<R> {
             let mut connection = PeerConnection::new(self.tls.accept(stream).await?);
             let hello = connection.read_hello().await?;
             check_name(&connection.stream, &hello.name)?;
+            // Who gets no link gets no Hello: it must not take the link for one that is up.
+            let peer = self.link_partner(&hello)?;
             connection.write_hello(&self.local.hello(hello.link)).await?;
-            Ok::<_, PeerError>((connection, hello))
+            Ok::<_, PeerError>((connection, hello, peer))
         };
-        let (connection, hello) =
+        let (connection, hello, peer) =
             timeout(PEER_HANDSHAKE_TIMEOUT, exchange).await.map_err(|_| PeerError::Timeout)??;
         drop(handshake_permit);
-        match hello.link {
-            LinkKind::Probe => {
-                if let Ok(peer) = self.check_member(&hello) {
+        match (hello.link, peer) {
+            (LinkKind::Probe, peer) => {
+                if let Some(peer) = peer {
                     peer.dial_both();
                 }
                 connection.close().await;
                 Ok(())
             }
-            LinkKind::Raft | LinkKind::Routing => {
-                let peer = self.check_member(&hello).inspect_err(|error| {
-                    tracing::debug!(peer = %hello.name, %error, "peer gets no link");
-                })?;
-                if peer.dialled_by_us {
-                    return Err(PeerError::Refused("this node dials it"));
-                }
+            (LinkKind::Raft | LinkKind::Routing, Some(peer)) => {
                 Err(self.run_link(&peer, hello.link, connection).await)
             }
-            LinkKind::Snapshot => {
-                let peer = self.check_member(&hello)?;
+            (LinkKind::Snapshot, Some(peer)) => {
                 self.receiver.snapshot(peer.id, connection).await;
                 Ok(())
             }
-            LinkKind::Join => {
+            (LinkKind::Raft | LinkKind::Routing | LinkKind::Snapshot, None) => {
+                Err(PeerError::Refused("it is no member"))
+            }
+            (LinkKind::Join, _) => {
                 self.receiver.join(hello, connection).await;
                 Ok(())
+            }
+        }
+    }
+
+    /// The member that asks for a link; `None` for who only asks a question, a member or not.
+    fn link_partner(&self, hello: &Hello) -> Result<Option<Arc<Peer>>, PeerError> {
+        match hello.link {
+            LinkKind::Probe => Ok(self.check_member(hello).ok()),
+            LinkKind::Join => Ok(None),
+            LinkKind::Raft | LinkKind::Routing | LinkKind::Snapshot => {
+                let peer = self.check_member(hello).inspect_err(|error| {
+                    tracing::debug!(peer = %hello.name, %error, "peer gets no link");
+                })?;
+                if peer.dialled_by_us && hello.link != LinkKind::Snapshot {
+                    return Err(PeerError::Refused("this node dials it"));
+                }
+                Ok(Some(peer))
             }
         }
     }
