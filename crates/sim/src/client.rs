@@ -1,0 +1,718 @@
+//! A model client: an MQTT client by the book, driven by virtual time.
+//!
+//! Owns: its session's state: unacknowledged publishes, subscriptions it wants, acknowledgements it owes.
+//! Does not: move bytes or know nodes beyond their number; the world carries out what it wants.
+//! Invariants: unacknowledged publishes are sent again in order before new ones [MQTT-4.4.0-1]; PUBACKs leave in the
+//! order of the messages [MQTT-4.6.0-2]; everything that a checker needs is recorded when it happens.
+
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU16;
+
+use bytes::Bytes;
+use quorate_codec::{
+    Ack, Connect, Packet, PacketId, ProtocolVersion, Publish, PublishQoS, QoS, ReasonCode, RetainHandling,
+    Subscribe, SubscriptionOptions, Text, TopicFilter, TopicName, Unsubscribe,
+};
+
+use crate::oracle::{Conn, Delivery, Event, Filter, History, MessageId, Topic};
+use crate::payload;
+use crate::random::Random;
+
+/// Added to a publisher's number for what it sends on a connection that was taken over.
+pub const ZOMBIE: u32 = 0x4000_0000;
+
+/// A message that waits for its PUBACK so long makes the client try another node.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(3500);
+
+/// What a client publishes.
+#[derive(Clone, Debug)]
+pub struct PublishPlan {
+    /// Topics, one at random for each message.
+    pub topics: Vec<Topic>,
+    /// QoS 0 or 1.
+    pub qos: QoS,
+    /// To be retained.
+    pub retain: bool,
+    /// Deletions among retained messages, in a thousand.
+    pub delete_permille: u32,
+    /// Pause between messages, on average.
+    pub every: Duration,
+    /// Unacknowledged messages.
+    pub window: usize,
+}
+
+/// What a client does.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Client identifier.
+    pub client_id: String,
+    /// Version.
+    pub version: ProtocolVersion,
+    /// The session outlives connections.
+    pub durable: bool,
+    /// Publishes.
+    pub publish: Option<PublishPlan>,
+    /// Unacknowledged publishes are sent again on the next connection.
+    pub resends: bool,
+    /// Filters of the whole run.
+    pub filters: Vec<Filter>,
+    /// Filters that come and go.
+    pub churn: Vec<Filter>,
+    /// QoS of subscriptions.
+    pub qos: QoS,
+    /// Receive Maximum.
+    pub receive_max: u16,
+    /// Longest pause before an acknowledgement.
+    pub ack_delay: Duration,
+    /// Disconnects and connects anew after about this time.
+    pub stay: Option<Duration>,
+    /// Connects anew without closing the old connection, about this often.
+    pub takeover: Option<Duration>,
+    /// First packet identifier.
+    pub first_packet_id: u16,
+    /// When it connects first.
+    pub starts_at: Duration,
+    /// Reads the retained message of this topic once.
+    pub final_read: Option<Topic>,
+}
+
+/// What a client wants done.
+#[derive(Debug)]
+pub enum Wish {
+    /// Open a connection to a node, by its place.
+    Connect { conn: Conn, node: usize },
+    /// Send a packet.
+    Send { conn: Conn, packet: Packet },
+    /// Close the socket.
+    Close { conn: Conn },
+    /// Wake after this time.
+    Wake { after: Duration, timer: Timer },
+}
+
+/// Why a client wakes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Timer {
+    /// Connect.
+    Connect,
+    /// Publish the next message.
+    Publish,
+    /// Look whether answers are late.
+    Check(Conn),
+    /// Acknowledge the oldest delivery.
+    Ack(Conn),
+    /// Add or drop a filter.
+    Churn,
+    /// Leave.
+    Leave(Conn),
+    /// Take the session over from itself.
+    TakeOver(Conn),
+    /// Publish on a connection that was taken over.
+    Zombie(Conn),
+    /// The final read has waited long enough.
+    ReadEnds(Conn),
+}
+
+#[derive(Debug)]
+struct Link {
+    conn: Conn,
+    open: bool,
+    /// Since when something is unanswered.
+    waiting_since: Option<Duration>,
+    ping_sent: bool,
+    acks: VecDeque<PacketId>,
+    pending: BTreeMap<u16, Operation>,
+}
+
+#[derive(Debug)]
+enum Operation {
+    Subscribe(Vec<Filter>),
+    Unsubscribe(Filter),
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    id: MessageId,
+    topic: Topic,
+    packet_id: u16,
+    empty: bool,
+}
+
+/// A client.
+#[derive(Debug)]
+pub struct ModelClient {
+    /// Number in the run.
+    pub number: u32,
+    /// What it does.
+    pub plan: Plan,
+    random: Random,
+    nodes: usize,
+    link: Option<Link>,
+    zombies: BTreeMap<Conn, VecDeque<(u16, MessageId)>>,
+    seq: u64,
+    zombie_seq: u64,
+    packet_id: u16,
+    unacked: VecDeque<Outgoing>,
+    /// Filters it wants now.
+    wanted: BTreeSet<Filter>,
+    /// Filters that are subscribed for certain.
+    subscribed: BTreeSet<Filter>,
+    /// Filters whose UNSUBSCRIBE was not answered.
+    leaving: BTreeSet<Filter>,
+    publishing: bool,
+    settled: bool,
+    done: bool,
+}
+
+/// What a client may use while it acts.
+pub struct Tools<'a> {
+    /// Virtual time.
+    pub now: Duration,
+    /// The record.
+    pub history: &'a mut History,
+    /// The last connection number given out.
+    pub conns: &'a mut u64,
+    /// What it wants done.
+    pub wishes: Vec<Wish>,
+}
+
+impl Tools<'_> {
+    fn record(&mut self, event: Event) {
+        self.history.push(self.now, event);
+    }
+
+    fn wake(&mut self, after: Duration, timer: Timer) {
+        self.wishes.push(Wish::Wake { after, timer });
+    }
+}
+
+impl ModelClient {
+    /// A client that has not connected yet.
+    pub fn new(number: u32, plan: Plan, random: Random, nodes: usize) -> Self {
+        ModelClient {
+            number,
+            random,
+            nodes,
+            link: None,
+            zombies: BTreeMap::new(),
+            seq: 0,
+            zombie_seq: 0,
+            packet_id: plan.first_packet_id,
+            unacked: VecDeque::new(),
+            wanted: plan.filters.iter().copied().collect(),
+            subscribed: BTreeSet::new(),
+            leaving: BTreeSet::new(),
+            publishing: plan.publish.is_some(),
+            settled: false,
+            done: false,
+            plan,
+        }
+    }
+
+    /// Begins.
+    pub fn start(&mut self, tools: &mut Tools<'_>) {
+        tools.wake(self.plan.starts_at, Timer::Connect);
+        if self.plan.publish.is_some() {
+            tools.wake(self.plan.starts_at, Timer::Publish);
+        }
+        if !self.plan.churn.is_empty() {
+            tools.wake(self.plan.starts_at, Timer::Churn);
+        }
+    }
+
+    /// From now on nothing new: no publishes, no churn, no takeovers, no leaving.
+    pub fn settle(&mut self) {
+        self.publishing = false;
+        self.settled = true;
+    }
+
+    /// Ends for good.
+    pub fn finish(&mut self, tools: &mut Tools<'_>) {
+        self.done = true;
+        self.drop_link(tools);
+    }
+
+    /// Why it is not at rest; `None` when all it sent is answered and it is connected.
+    pub fn restless(&self) -> Option<&'static str> {
+        if self.done {
+            return None;
+        }
+        let Some(link) = &self.link else { return Some("is not connected") };
+        if !link.open {
+            return Some("waits for CONNACK");
+        }
+        if !self.unacked.is_empty() {
+            return Some("waits for PUBACK");
+        }
+        if !link.pending.is_empty() || self.subscribed != self.wanted {
+            return Some("waits for SUBACK or UNSUBACK");
+        }
+        if !link.acks.is_empty() {
+            return Some("has acknowledgements to send");
+        }
+        None
+    }
+
+    /// The oldest unacknowledged publish.
+    pub fn oldest_unacked(&self) -> Option<MessageId> {
+        self.unacked.front().map(|outgoing| outgoing.id)
+    }
+
+    /// Whether the connection is one that the client still cares for.
+    pub fn knows(&self, conn: Conn) -> bool {
+        self.link.as_ref().is_some_and(|link| link.conn == conn) || self.zombies.contains_key(&conn)
+    }
+
+    fn next_packet_id(&mut self) -> PacketId {
+        loop {
+            self.packet_id = self.packet_id.checked_add(1).unwrap_or(1);
+            let used = self.unacked.iter().any(|outgoing| outgoing.packet_id == self.packet_id)
+                || self.link.as_ref().is_some_and(|link| link.pending.contains_key(&self.packet_id));
+            if let Some(id) = NonZeroU16::new(self.packet_id).filter(|_| !used) {
+                return id;
+            }
+        }
+    }
+
+    /// A timer fires.
+    pub fn wake(&mut self, timer: Timer, tools: &mut Tools<'_>) {
+        if self.done {
+            return;
+        }
+        match timer {
+            Timer::Connect if self.link.is_none() => self.connect(tools),
+            Timer::Connect => {}
+            Timer::Publish => self.publish_timer(tools),
+            Timer::Check(conn) if self.is_link(conn) => self.check(tools),
+            Timer::Ack(conn) if self.is_link(conn) => self.acknowledge(tools),
+            Timer::Churn => self.churn(tools),
+            Timer::Leave(conn) if self.is_link(conn) && !self.settled => self.leave(tools),
+            Timer::TakeOver(conn) if self.is_link(conn) && !self.settled => self.take_over(tools),
+            Timer::Zombie(conn) => self.zombie_publish(conn, tools),
+            Timer::ReadEnds(conn) if self.is_link(conn) => {
+                if let Some(topic) = self.plan.final_read {
+                    tools.record(Event::FinalRead { conn, topic });
+                }
+                self.finish(tools);
+            }
+            Timer::Check(_) | Timer::Ack(_) | Timer::Leave(_) | Timer::TakeOver(_) | Timer::ReadEnds(_) => {}
+        }
+    }
+
+    fn is_link(&self, conn: Conn) -> bool {
+        self.link.as_ref().is_some_and(|link| link.conn == conn)
+    }
+
+    fn connect(&mut self, tools: &mut Tools<'_>) {
+        *tools.conns += 1;
+        let conn = Conn(*tools.conns);
+        let node = self.random.below(self.nodes);
+        tools.wishes.push(Wish::Connect { conn, node });
+        let clean = !self.plan.durable;
+        let receive_max = NonZeroU16::new(self.plan.receive_max);
+        let five = self.plan.version == ProtocolVersion::V5;
+        let connect = Connect {
+            version: self.plan.version,
+            clean_start: clean,
+            keep_alive_s: 0,
+            client_id: text(&self.plan.client_id),
+            will: None,
+            username: None,
+            password: None,
+            session_expiry_s: (five && self.plan.durable).then_some(u32::MAX),
+            receive_max: receive_max.filter(|_| five),
+            packet_bytes_max: None,
+            topic_alias_max: None,
+            request_response_information: None,
+            request_problem_information: None,
+            authentication_method: None,
+            authentication_data: None,
+            user_properties: Vec::new(),
+        };
+        tools.record(Event::ConnectSent { client: self.number, conn, clean });
+        tools.wishes.push(Wish::Send { conn, packet: Packet::Connect(Box::new(connect)) });
+        self.link = Some(Link {
+            conn,
+            open: false,
+            waiting_since: Some(tools.now),
+            ping_sent: false,
+            acks: VecDeque::new(),
+            pending: BTreeMap::new(),
+        });
+        tools.wake(Duration::from_millis(500), Timer::Check(conn));
+    }
+
+    /// Gives the connection up.
+    fn drop_link(&mut self, tools: &mut Tools<'_>) {
+        let Some(link) = self.link.take() else { return };
+        tools.record(Event::Lost { client: self.number, conn: link.conn });
+        tools.wishes.push(Wish::Close { conn: link.conn });
+        self.forget_pending(&link);
+    }
+
+    fn forget_pending(&mut self, link: &Link) {
+        for operation in link.pending.values() {
+            if let Operation::Unsubscribe(filter) = operation {
+                self.leaving.insert(*filter);
+            }
+        }
+        if !self.plan.durable {
+            self.subscribed.clear();
+            self.leaving.clear();
+        }
+    }
+
+    fn leave(&mut self, tools: &mut Tools<'_>) {
+        self.drop_link(tools);
+        let after = self.random.millis(5, 400);
+        tools.wake(after, Timer::Connect);
+    }
+
+    /// The other side closed.
+    pub fn closed(&mut self, conn: Conn, tools: &mut Tools<'_>) {
+        self.zombies.remove(&conn);
+        if self.is_link(conn) {
+            self.drop_link(tools);
+            let after = self.random.millis(10, 300);
+            tools.wake(after, Timer::Connect);
+        }
+    }
+
+    fn check(&mut self, tools: &mut Tools<'_>) {
+        let Some(link) = &mut self.link else { return };
+        let conn = link.conn;
+        if link.waiting_since.is_some_and(|since| tools.now.saturating_sub(since) > ANSWER_TIMEOUT) {
+            self.leave(tools);
+            return;
+        }
+        if link.open && link.waiting_since.is_none() && !link.ping_sent {
+            link.ping_sent = true;
+            link.waiting_since = Some(tools.now);
+            tools.wishes.push(Wish::Send { conn, packet: Packet::PingReq });
+        }
+        tools.wake(Duration::from_millis(800), Timer::Check(conn));
+    }
+
+    /// Something was answered: is anything still owed?
+    fn progress(&mut self, now: Duration) {
+        let unacked = !self.unacked.is_empty();
+        if let Some(link) = &mut self.link {
+            let waits = unacked || !link.pending.is_empty() || link.ping_sent;
+            link.waiting_since = waits.then_some(now);
+        }
+    }
+
+    fn waits(&mut self, now: Duration) {
+        if let Some(link) = &mut self.link {
+            link.waiting_since.get_or_insert(now);
+        }
+    }
+
+    fn publish_timer(&mut self, tools: &mut Tools<'_>) {
+        let Some(plan) = self.plan.publish.clone() else { return };
+        if !self.publishing {
+            return;
+        }
+        let every = self.random.between(plan.every / 4, plan.every * 7 / 4);
+        tools.wake(every, Timer::Publish);
+        let open = self.link.as_ref().is_some_and(|link| link.open);
+        if !open || self.unacked.len() >= plan.window {
+            return;
+        }
+        self.seq += 1;
+        let id = MessageId { publisher: self.number, seq: self.seq };
+        let topic = *self.random.pick(&plan.topics);
+        let empty = plan.retain && self.random.permille(plan.delete_permille);
+        if plan.qos == QoS::AtMostOnce {
+            self.send_publish(id, topic, None, false, empty, tools);
+            return;
+        }
+        let packet_id = self.next_packet_id();
+        self.unacked.push_back(Outgoing { id, topic, packet_id: packet_id.get(), empty });
+        self.send_publish(id, topic, Some(packet_id), false, empty, tools);
+        self.waits(tools.now);
+    }
+
+    fn send_publish(
+        &mut self,
+        id: MessageId,
+        topic: Topic,
+        packet_id: Option<PacketId>,
+        dup: bool,
+        empty: bool,
+        tools: &mut Tools<'_>,
+    ) {
+        let Some(conn) = self.link.as_ref().map(|link| link.conn) else { return };
+        let retain = self.plan.publish.as_ref().is_some_and(|plan| plan.retain);
+        self.send_publish_on(conn, id, topic, packet_id, (dup, retain, empty), tools);
+    }
+
+    fn send_publish_on(
+        &self,
+        conn: Conn,
+        id: MessageId,
+        topic: Topic,
+        packet_id: Option<PacketId>,
+        (dup, retain, empty): (bool, bool, bool),
+        tools: &mut Tools<'_>,
+    ) {
+        let qos = packet_id.map_or(PublishQoS::AtMostOnce, PublishQoS::AtLeastOnce);
+        let name = tools.history.topics[usize::from(topic.0)].clone();
+        let payload = if empty { Bytes::new() } else { payload::make(id) };
+        tools.record(Event::PublishSent { conn, id, topic, qos: qos.level() as u8, retain, empty });
+        let publish = Publish { dup, qos, retain, topic: Some(name), properties: None, payload };
+        tools.wishes.push(Wish::Send { conn, packet: Packet::Publish(publish) });
+    }
+
+    fn churn(&mut self, tools: &mut Tools<'_>) {
+        if self.settled {
+            return;
+        }
+        let after = self.random.millis(150, 2500);
+        tools.wake(after, Timer::Churn);
+        let open = self.link.as_ref().is_some_and(|link| link.open && link.pending.is_empty());
+        if !open {
+            return;
+        }
+        let filter = *self.random.pick(&self.plan.churn);
+        if self.wanted.remove(&filter) {
+            self.unsubscribe(filter, tools);
+        } else {
+            self.wanted.insert(filter);
+            self.subscribe(vec![filter], tools);
+        }
+    }
+
+    fn subscribe(&mut self, filters: Vec<Filter>, tools: &mut Tools<'_>) {
+        if filters.is_empty() {
+            return;
+        }
+        let packet_id = self.next_packet_id();
+        let Some(link) = &mut self.link else { return };
+        let conn = link.conn;
+        let options = SubscriptionOptions {
+            qos: self.plan.qos,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: RetainHandling::Always,
+        };
+        let names: Vec<(TopicFilter, SubscriptionOptions)> = filters
+            .iter()
+            .map(|filter| (tools.history.filters[usize::from(filter.0)].clone(), options))
+            .collect();
+        for filter in &filters {
+            tools.record(Event::SubscribeSent { client: self.number, conn, filter: *filter });
+        }
+        link.pending.insert(packet_id.get(), Operation::Subscribe(filters));
+        let subscribe =
+            Subscribe { packet_id, identifier: None, user_properties: Vec::new(), filters: names };
+        tools.wishes.push(Wish::Send { conn, packet: Packet::Subscribe(subscribe) });
+        self.waits(tools.now);
+    }
+
+    fn unsubscribe(&mut self, filter: Filter, tools: &mut Tools<'_>) {
+        let packet_id = self.next_packet_id();
+        let Some(link) = &mut self.link else { return };
+        let conn = link.conn;
+        link.pending.insert(packet_id.get(), Operation::Unsubscribe(filter));
+        self.subscribed.remove(&filter);
+        tools.record(Event::UnsubscribeSent { client: self.number, conn, filter });
+        let filters = vec![tools.history.filters[usize::from(filter.0)].clone()];
+        let unsubscribe = Unsubscribe { packet_id, user_properties: Vec::new(), filters };
+        tools.wishes.push(Wish::Send { conn, packet: Packet::Unsubscribe(unsubscribe) });
+        self.waits(tools.now);
+    }
+
+    fn acknowledge(&mut self, tools: &mut Tools<'_>) {
+        let Some(link) = &mut self.link else { return };
+        let Some(packet_id) = link.acks.pop_front() else { return };
+        let conn = link.conn;
+        tools.record(Event::DeliveryAcked { client: self.number, conn, packet_id: packet_id.get() });
+        let ack =
+            Ack { packet_id, reason: ReasonCode::SUCCESS, reason_string: None, user_properties: Vec::new() };
+        tools.wishes.push(Wish::Send { conn, packet: Packet::PubAck(ack) });
+    }
+
+    /// A new connection while the old one is open and goes on publishing.
+    fn take_over(&mut self, tools: &mut Tools<'_>) {
+        let Some(link) = self.link.take_if(|link| link.open) else { return };
+        self.forget_pending(&link);
+        let conn = link.conn;
+        self.zombies.insert(conn, VecDeque::new());
+        tools.record(Event::Note(format!("client {} leaves {conn:?} open and connects anew", self.number)));
+        tools.wake(Duration::from_millis(1), Timer::Zombie(conn));
+        self.connect(tools);
+    }
+
+    fn zombie_publish(&mut self, conn: Conn, tools: &mut Tools<'_>) {
+        let Some(plan) = self.plan.publish.clone() else { return };
+        if self.settled {
+            self.zombies.remove(&conn);
+            tools.wishes.push(Wish::Close { conn });
+            return;
+        }
+        if !self.zombies.contains_key(&conn) {
+            return;
+        }
+        self.zombie_seq += 1;
+        let id = MessageId { publisher: self.number | ZOMBIE, seq: self.zombie_seq };
+        let topic = *self.random.pick(&plan.topics);
+        let packet_id = NonZeroU16::new(20_000 + (self.zombie_seq % 20_000) as u16);
+        if let (Some(sent), Some(packet_id)) = (self.zombies.get_mut(&conn), packet_id) {
+            sent.push_back((packet_id.get(), id));
+        }
+        self.send_publish_on(conn, id, topic, packet_id, (false, false, false), tools);
+        let after = self.random.millis(2, 60);
+        tools.wake(after, Timer::Zombie(conn));
+    }
+
+    /// A packet arrives.
+    pub fn receive(&mut self, conn: Conn, packet: Packet, tools: &mut Tools<'_>) {
+        if let Some(sent) = self.zombies.get_mut(&conn) {
+            if let Packet::PubAck(ack) = packet
+                && let Some(at) = sent.iter().position(|(packet_id, _)| *packet_id == ack.packet_id.get())
+                && let Some((_, id)) = sent.remove(at)
+            {
+                tools.record(Event::PublishAcked { conn, id, ok: !ack.reason.is_failure() });
+            }
+            return;
+        }
+        if self.done || !self.is_link(conn) {
+            return;
+        }
+        match packet {
+            Packet::ConnAck(ack) if ack.reason.is_failure() => {
+                self.drop_link(tools);
+                let after = self.random.millis(50, 500);
+                tools.wake(after, Timer::Connect);
+            }
+            Packet::ConnAck(ack) => self.opened(conn, ack.session_present, tools),
+            Packet::Publish(publish) => self.delivered(conn, &publish, tools),
+            Packet::PubAck(ack) => self.puback(conn, &ack, tools),
+            Packet::SubAck(ack) => {
+                let reasons = ack.reasons;
+                self.suback(conn, ack.packet_id, &reasons, tools);
+            }
+            Packet::UnsubAck(ack) => self.unsuback(conn, ack.packet_id, tools),
+            Packet::PingResp => {
+                if let Some(link) = &mut self.link {
+                    link.ping_sent = false;
+                }
+                self.progress(tools.now);
+            }
+            Packet::Disconnect(_) => {
+                self.drop_link(tools);
+                let after = self.random.millis(20, 400);
+                tools.wake(after, Timer::Connect);
+            }
+            _ => tools.record(Event::Note("a packet that a server does not send".to_owned())),
+        }
+    }
+
+    fn opened(&mut self, conn: Conn, present: bool, tools: &mut Tools<'_>) {
+        tools.record(Event::Connected { client: self.number, conn, present });
+        if let Some(link) = &mut self.link {
+            link.open = true;
+            link.waiting_since = None;
+        }
+        if let Some(stay) = self.plan.stay {
+            let after = self.random.between(stay / 3, stay * 5 / 3);
+            tools.wake(after, Timer::Leave(conn));
+        }
+        if let Some(every) = self.plan.takeover {
+            let after = self.random.between(every / 3, every * 5 / 3);
+            tools.wake(after, Timer::TakeOver(conn));
+        }
+        if !present {
+            self.subscribed.clear();
+            self.leaving.clear();
+        }
+        self.resend(present, tools);
+        let leaving = std::mem::take(&mut self.leaving);
+        let leaving: Vec<Filter> = leaving.difference(&self.wanted).copied().collect();
+        for filter in leaving {
+            self.unsubscribe(filter, tools);
+        }
+        let missing: Vec<Filter> = self.wanted.difference(&self.subscribed).copied().collect();
+        self.subscribe(missing, tools);
+    }
+
+    fn resend(&mut self, present: bool, tools: &mut Tools<'_>) {
+        let mut unacked = std::mem::take(&mut self.unacked);
+        if !self.plan.resends {
+            return; // Their outcome stays unknown.
+        }
+        for outgoing in &mut unacked {
+            // The same session: the same packet, marked as sent before [MQTT-3.3.1-1]. Another one: a new packet.
+            let packet_id = if present {
+                NonZeroU16::new(outgoing.packet_id).expect("packet identifiers are never 0")
+            } else {
+                self.next_packet_id()
+            };
+            outgoing.packet_id = packet_id.get();
+            self.send_publish(outgoing.id, outgoing.topic, Some(packet_id), present, outgoing.empty, tools);
+        }
+        if !unacked.is_empty() {
+            self.waits(tools.now);
+        }
+        self.unacked = unacked;
+    }
+
+    fn delivered(&mut self, conn: Conn, publish: &Publish, tools: &mut Tools<'_>) {
+        let (id, intact) = payload::read(&publish.payload);
+        let topic = publish.topic.as_ref().map(TopicName::as_str).and_then(|name| tools.history.topic(name));
+        let packet_id = publish.qos.packet_id();
+        tools.record(Event::Delivered(Delivery {
+            client: self.number,
+            conn,
+            topic,
+            id,
+            intact,
+            packet_id: packet_id.map_or(0, PacketId::get),
+            dup: publish.dup,
+            retain: publish.retain,
+        }));
+        if let (Some(packet_id), Some(link)) = (packet_id, &mut self.link) {
+            link.acks.push_back(packet_id);
+            let after = self.random.between(Duration::ZERO, self.plan.ack_delay);
+            tools.wake(after, Timer::Ack(conn));
+        }
+    }
+
+    fn puback(&mut self, conn: Conn, ack: &Ack, tools: &mut Tools<'_>) {
+        let at = self.unacked.iter().position(|outgoing| outgoing.packet_id == ack.packet_id.get());
+        let Some(outgoing) = at.and_then(|at| self.unacked.remove(at)) else {
+            tools.record(Event::Note("PUBACK for nothing".to_owned()));
+            return;
+        };
+        tools.record(Event::PublishAcked { conn, id: outgoing.id, ok: !ack.reason.is_failure() });
+        self.progress(tools.now);
+    }
+
+    fn suback(&mut self, conn: Conn, packet_id: PacketId, reasons: &[ReasonCode], tools: &mut Tools<'_>) {
+        let Some(link) = &mut self.link else { return };
+        let Some(Operation::Subscribe(filters)) = link.pending.remove(&packet_id.get()) else { return };
+        for (filter, reason) in filters.iter().zip(reasons) {
+            if !reason.is_failure() {
+                self.subscribed.insert(*filter);
+                tools.record(Event::Subscribed { client: self.number, conn, filter: *filter });
+            }
+        }
+        if self.plan.final_read.is_some() {
+            tools.wake(Duration::from_millis(2500), Timer::ReadEnds(conn));
+        }
+        self.progress(tools.now);
+    }
+
+    fn unsuback(&mut self, conn: Conn, packet_id: PacketId, tools: &mut Tools<'_>) {
+        let Some(link) = &mut self.link else { return };
+        let Some(Operation::Unsubscribe(filter)) = link.pending.remove(&packet_id.get()) else { return };
+        tools.record(Event::Unsubscribed { client: self.number, conn, filter });
+        self.progress(tools.now);
+    }
+}
+
+/// A text of the simulator's own.
+pub fn text(own: &str) -> Text {
+    Text::parse(own).expect("the simulator's texts are valid")
+}

@@ -1,0 +1,49 @@
+//! D15: first deliveries of a publisher's messages to a topic come in the order in which they were published.
+//!
+//! Source: contract D15; MQTT 5, 4.6. For publishers that send everything unacknowledged again in order, to durable
+//! sessions. A message that arrives for the first time after one that was published later is out of order.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Broken;
+use crate::oracle::{Event, History, MessageId, Topic};
+
+pub fn check(history: &History) -> Result<(), Broken> {
+    let mut latest: BTreeMap<(u32, u32, Topic), u64> = BTreeMap::new();
+    let mut seen: BTreeSet<(u32, MessageId)> = BTreeSet::new();
+    for entry in &history.entries {
+        let Event::Delivered(delivery) = &entry.event else { continue };
+        let (Some(id), Some(topic)) = (delivery.id, delivery.topic) else { continue };
+        let of = |client: u32| history.clients.get(client as usize);
+        let by_the_book = of(id.publisher).is_some_and(|facts| facts.resends);
+        let durable = of(delivery.client).is_some_and(|facts| facts.durable);
+        if !by_the_book || !durable || delivery.packet_id == 0 || delivery.retain {
+            continue;
+        }
+        if !seen.insert((delivery.client, id)) {
+            continue;
+        }
+        let latest = latest.entry((delivery.client, id.publisher, topic)).or_default();
+        if id.seq < *latest {
+            let what = format!("client {} got {id:?} on {topic:?} after {latest}", delivery.client);
+            return Err(Broken::new(entry.at, what));
+        }
+        *latest = id.seq;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariants::testing::*;
+
+    #[test]
+    fn message_overtaken_by_a_later_one_is_flagged() {
+        judge(
+            check,
+            vec![delivered(1, 1, 7), delivered(1, 2, 8), delivered(2, 1, 7)],
+            vec![delivered(1, 2, 8), delivered(1, 1, 7)],
+        );
+    }
+}

@@ -1,0 +1,139 @@
+//! The simulator's command line. `cargo xtask sim ARGS` calls it in a release build.
+//!
+//! Owns: arguments, the report, exit codes: 0 all green, 1 a promise was broken, 2 the arguments make no sense.
+//! Does not: simulate; see the library. See: docs/simulation.md.
+// The report is the program's output.
+#![allow(clippy::print_stdout)]
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use quorate_sim::runner::{self, Outcome, Report, Series, UnknownMutant};
+
+const USAGE: &str = "\
+Usage: quorate-sim [OPTIONS]
+
+  --seeds N        run N seeds (default 100), the first five of them twice
+  --start S        first seed of a series (default 1)
+  --seconds T      run as many seeds as fit in T seconds
+  --seed S         replay one seed with its trace on standard output
+  --quiet          without the trace
+  --jobs N         worlds at once (default 2)
+  --keep-going     do not stop at the first seed that fails
+  --mutant NAME    put a bug in; the run is green when no promise breaks, which then means that nobody noticed
+  --list-mutants   the bugs there are";
+
+#[derive(Default)]
+struct Arguments {
+    seeds: Option<u64>,
+    start: Option<u64>,
+    seconds: Option<u64>,
+    seed: Option<u64>,
+    jobs: Option<u64>,
+    mutant: Option<String>,
+    quiet: bool,
+    keep_going: bool,
+    list_mutants: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = match parse(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(what) => {
+            eprintln!("error: {what}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    say_seed_at_panic();
+    match run(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(UnknownMutant(name)) => {
+            eprintln!("error: no mutant is called {name}\nhint: --list-mutants names them");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let mut arguments = Arguments::default();
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
+        let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text:?} is no number"));
+        match word.as_str() {
+            "--seeds" => arguments.seeds = Some(number(value()?)?),
+            "--start" => arguments.start = Some(number(value()?)?),
+            "--seconds" => arguments.seconds = Some(number(value()?)?),
+            "--seed" => arguments.seed = Some(number(value()?)?),
+            "--jobs" => arguments.jobs = Some(number(value()?)?),
+            "--mutant" => arguments.mutant = Some(value()?),
+            "--quiet" => arguments.quiet = true,
+            "--keep-going" => arguments.keep_going = true,
+            "--list-mutants" => arguments.list_mutants = true,
+            other => return Err(format!("what is {other}?")),
+        }
+    }
+    Ok(arguments)
+}
+
+/// A panic ends the process: the seed must be known by then.
+fn say_seed_at_panic() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        before(panic);
+        if let Some((seed, mutant)) = runner::current_seed() {
+            println!("seed {seed} FAILED: a node panicked: {panic}");
+            println!("    replay: {}", runner::replay_command(seed, mutant));
+            std::process::exit(1);
+        }
+    }));
+}
+
+fn run(arguments: &Arguments) -> Result<bool, UnknownMutant> {
+    if arguments.list_mutants {
+        for (name, what) in runner::mutants() {
+            println!("{name:<28} {what}");
+        }
+        return Ok(true);
+    }
+    let mutant = arguments.mutant.as_deref();
+    if let Some(seed) = arguments.seed {
+        let outcome = runner::run_seed(seed, mutant, !arguments.quiet)?;
+        println!("seed {seed}: {} events, trace hash {:016x}", outcome.events, outcome.trace_hash);
+        show(&outcome, mutant);
+        return Ok(outcome.broken.is_empty());
+    }
+    let series = Series {
+        start: arguments.start.unwrap_or(1),
+        count: arguments.seeds.or(if arguments.seconds.is_some() { None } else { Some(100) }),
+        time: arguments.seconds.map(Duration::from_secs),
+        jobs: usize::try_from(arguments.jobs.unwrap_or(2)).unwrap_or(2).max(1),
+        mutant: arguments.mutant.clone(),
+        keep_going: arguments.keep_going,
+    };
+    let report = runner::run_series(&series)?;
+    for outcome in &report.failed {
+        show(outcome, mutant);
+    }
+    summarize(&report);
+    Ok(report.failed.is_empty())
+}
+
+fn show(outcome: &Outcome, mutant: Option<&str>) {
+    for (name, what) in &outcome.broken {
+        println!("seed {} FAILED: {name}: {what}", outcome.seed);
+    }
+    if !outcome.broken.is_empty() {
+        println!("    replay: {}", runner::replay_command(outcome.seed, mutant));
+    }
+}
+
+fn summarize(report: &Report) {
+    let elapsed = report.elapsed.as_secs_f64();
+    for (promise, seeds) in report.by_promise() {
+        println!("{promise}: {} seeds: {seeds:?}", seeds.len());
+    }
+    let failed = report.failed.len();
+    let rate = if elapsed > 0.0 { report.seeds as f64 / elapsed } else { 0.0 };
+    println!("{} seeds, {failed} failed, {elapsed:.1} s, {rate:.1} seeds per second", report.seeds);
+}

@@ -1,0 +1,75 @@
+//! Bugs put in on purpose: the proof that the simulator sees.
+//!
+//! Owns: their names and what each stands for. Does not: reach into the pure crates; every mutant is an error of the
+//! shell around them, so that production code carries no switches.
+//! See: docs/simulation.md.
+
+/// A bug.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mutant {
+    /// The log is reported durable before its sync, which comes later.
+    AckBeforeFsync,
+    /// Hard states are not written: a vote is forgotten in a crash.
+    VoteNotPersisted,
+    /// Recovery cuts the log at a bad record although later ones are good.
+    TruncateOnBadChecksum,
+    /// A snapshot leaves out what is in flight.
+    SnapshotWithoutInflight,
+    /// A takeover is confirmed while the old connection still serves.
+    TakeoverWithoutFencing,
+    /// A node without a lease goes on acknowledging.
+    LeaseIgnored,
+    /// A leader takes a piece of a stream although its predecessor is missing.
+    StreamGapAccepted,
+    /// SUBACK does not wait for the other nodes.
+    RouteBarrierSkipped,
+    /// A checkpoint keeps retained messages that were deleted.
+    DeletionResurrected,
+    /// A checkpoint keeps subscriptions that were given up.
+    UnsubscribeReverted,
+    /// A checkpoint forgets which commands of the streams were applied.
+    DedupeForgotten,
+}
+
+/// All of them, with the name on the command line and what they do.
+pub const ALL: [(Mutant, &str, &str); 11] = [
+    (Mutant::AckBeforeFsync, "ack-before-fsync", "the log is reported durable before its sync"),
+    (Mutant::VoteNotPersisted, "vote-not-persisted", "votes and terms are not written to the log"),
+    (
+        Mutant::TruncateOnBadChecksum,
+        "truncate-on-bad-checksum",
+        "recovery drops synced entries at a bad record",
+    ),
+    (Mutant::SnapshotWithoutInflight, "snapshot-without-inflight", "a snapshot leaves out what is in flight"),
+    (
+        Mutant::TakeoverWithoutFencing,
+        "takeover-without-fencing",
+        "a takeover is confirmed before the old connection ends",
+    ),
+    (Mutant::LeaseIgnored, "lease-ignored", "a node without a lease goes on acknowledging"),
+    (
+        Mutant::StreamGapAccepted,
+        "stream-gap-accepted",
+        "a piece of a stream is taken although one before it is missing",
+    ),
+    (Mutant::RouteBarrierSkipped, "route-barrier-skipped", "SUBACK does not wait for the other nodes"),
+    (Mutant::DeletionResurrected, "deletion-resurrected", "a checkpoint keeps deleted retained messages"),
+    (
+        Mutant::UnsubscribeReverted,
+        "unsubscribe-reverted",
+        "a checkpoint keeps subscriptions that were given up",
+    ),
+    (Mutant::DedupeForgotten, "dedupe-forgotten", "a checkpoint forgets the positions of streams"),
+];
+
+impl Mutant {
+    /// The mutant of this name.
+    pub fn parse(name: &str) -> Option<Mutant> {
+        ALL.iter().find(|(_, known, _)| *known == name).map(|(mutant, ..)| *mutant)
+    }
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        ALL.iter().find(|(mutant, ..)| *mutant == self).map_or("", |(_, name, _)| name)
+    }
+}

@@ -1,0 +1,208 @@
+//! The clients of a run.
+//!
+//! Owns: who there is, what they publish and subscribe to. Does not: act; see `client`.
+//! Invariants: a topic that is retained has writers that never send a message twice, so that its register has one
+//! value for each write.
+
+use core::time::Duration;
+
+use quorate_codec::{ProtocolVersion, QoS, TopicFilter, TopicName};
+
+use crate::client::{ModelClient, Plan, PublishPlan, text};
+use crate::features::Features;
+use crate::oracle::{ClientFacts, Filter, History, Topic};
+use crate::random::Random;
+
+/// Ordinary topics come first in the table.
+const TOPICS: [&str; 6] = ["t/a/0", "t/a/1", "t/b/0", "t/b/1", "t/c/0", "t/c/1"];
+
+/// Topics with retained messages.
+const RETAINED: [&str; 3] = ["r/0", "r/1", "r/2"];
+
+const FILTERS: [&str; 9] = ["t/#", "t/a/+", "t/+/1", "t/b/0", "t/c/#", "t/a/0", "+/b/#", "r/+", "t/c/1"];
+
+/// First of the filters that each match one retained topic alone.
+const RETAINED_FILTERS: u16 = FILTERS.len() as u16;
+
+/// Filter for all retained topics.
+const RETAINED_ALL: Filter = Filter(7);
+
+/// Fills the tables of a run.
+pub fn tables(history: &mut History) {
+    for name in TOPICS.iter().chain(&RETAINED) {
+        history.topics.push(TopicName::new(text(name)).expect("a valid topic"));
+    }
+    for name in FILTERS.iter().chain(&RETAINED) {
+        history.filters.push(TopicFilter::new(text(name)).expect("a valid filter"));
+    }
+}
+
+fn ordinary_topics() -> Vec<Topic> {
+    (0..TOPICS.len() as u16).map(Topic).collect()
+}
+
+fn retained_topics() -> Vec<Topic> {
+    let first = TOPICS.len() as u16;
+    (first..first + RETAINED.len() as u16).map(Topic).collect()
+}
+
+fn idle(client_id: String, random: &mut Random) -> Plan {
+    Plan {
+        client_id,
+        version: if random.permille(600) { ProtocolVersion::V5 } else { ProtocolVersion::V311 },
+        durable: false,
+        publish: None,
+        resends: false,
+        filters: Vec::new(),
+        churn: Vec::new(),
+        qos: QoS::AtLeastOnce,
+        receive_max: *random.pick(&[1, 3, 10, 100]),
+        ack_delay: random.millis(0, 40),
+        stay: random.permille(300).then(|| random.millis(500, 6000)),
+        takeover: None,
+        first_packet_id: *random.pick(&[0, 65_500, 65_530]),
+        starts_at: random.millis(900, 2500),
+        final_read: None,
+    }
+}
+
+/// Everyone.
+pub fn clients(features: &Features, history: &mut History, random: &mut Random) -> Vec<ModelClient> {
+    let mut plans = Vec::new();
+    for number in 0..features.publishers {
+        plans.push(publisher(number, features, random));
+    }
+    for number in 0..features.subscribers {
+        plans.push(subscriber(number, features, random));
+    }
+    for number in 0..features.transients {
+        plans.push(transient(number, features, random));
+    }
+    if random.permille(400) {
+        plans.push(at_most_once(features, random));
+    }
+    if features.retained {
+        for number in 0..2 {
+            plans.push(retained_writer(number, random));
+        }
+        for number in 0..2 {
+            plans.push(retained_reader(number, random));
+        }
+    }
+    plans.into_iter().map(|plan| add(plan, features, history, random)).collect()
+}
+
+fn add(plan: Plan, features: &Features, history: &mut History, random: &mut Random) -> ModelClient {
+    let number = history.clients.len() as u32;
+    let five = plan.version == ProtocolVersion::V5;
+    history.clients.push(ClientFacts {
+        durable: plan.durable,
+        receive_max: if five { plan.receive_max } else { u16::MAX },
+        resends: plan.resends,
+    });
+    ModelClient::new(number, plan, random.fork(), features.nodes)
+}
+
+fn publisher(number: usize, features: &Features, random: &mut Random) -> Plan {
+    let mut plan = idle(format!("publisher-{number}"), random);
+    plan.durable = random.permille(600);
+    plan.resends = true;
+    plan.takeover = features.takeovers.then(|| random.millis(400, 4000));
+    plan.publish = Some(PublishPlan {
+        topics: ordinary_topics(),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        delete_permille: 0,
+        every: features.publish_every,
+        window: *random.pick(&[1, 4, 20, 64]),
+    });
+    plan
+}
+
+fn subscriber(number: usize, features: &Features, random: &mut Random) -> Plan {
+    let mut plan = idle(format!("subscriber-{number}"), random);
+    plan.durable = true;
+    plan.filters = vec![Filter(random.below(7) as u16)];
+    if random.permille(400) {
+        plan.filters.push(Filter(random.below(7) as u16));
+    }
+    plan.filters.dedup();
+    if features.churn {
+        let churn: Vec<Filter> =
+            [1, 2, 4, 8].into_iter().map(Filter).filter(|filter| !plan.filters.contains(filter)).collect();
+        plan.churn = churn;
+    }
+    if features.takeovers && random.permille(500) {
+        // A publisher too, so that there is something that the old connection must not acknowledge.
+        plan.takeover = Some(random.millis(600, 5000));
+        plan.resends = true;
+        plan.publish = Some(PublishPlan {
+            topics: vec![Topic(1), Topic(3)],
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            delete_permille: 0,
+            every: features.publish_every * 3,
+            window: 4,
+        });
+    }
+    plan
+}
+
+fn transient(number: usize, features: &Features, random: &mut Random) -> Plan {
+    let mut plan = idle(format!("transient-{number}"), random);
+    plan.filters = vec![Filter(random.below(7) as u16)];
+    plan.qos = if random.permille(500) { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+    if features.churn {
+        plan.churn =
+            [3, 5, 8].into_iter().map(Filter).filter(|filter| !plan.filters.contains(filter)).collect();
+    }
+    plan
+}
+
+fn at_most_once(features: &Features, random: &mut Random) -> Plan {
+    let mut plan = idle("at-most-once".to_owned(), random);
+    plan.publish = Some(PublishPlan {
+        topics: ordinary_topics(),
+        qos: QoS::AtMostOnce,
+        retain: false,
+        delete_permille: 0,
+        every: features.publish_every * 2,
+        window: usize::MAX,
+    });
+    plan
+}
+
+fn retained_writer(number: usize, random: &mut Random) -> Plan {
+    let mut plan = idle(format!("writer-{number}"), random);
+    plan.publish = Some(PublishPlan {
+        topics: retained_topics(),
+        qos: QoS::AtLeastOnce,
+        retain: true,
+        delete_permille: 250,
+        every: random.millis(60, 250),
+        window: 1,
+    });
+    plan
+}
+
+fn retained_reader(number: usize, random: &mut Random) -> Plan {
+    let mut plan = idle(format!("reader-{number}"), random);
+    let one = Filter(RETAINED_FILTERS + random.below(RETAINED.len()) as u16);
+    plan.filters = vec![if random.permille(500) { RETAINED_ALL } else { one }];
+    plan.stay = Some(random.millis(200, 1200));
+    plan
+}
+
+/// One reader for each retained topic, at the end of a run.
+pub fn final_readers(features: &Features, history: &mut History, random: &mut Random) -> Vec<ModelClient> {
+    let mut readers = Vec::new();
+    for (at, topic) in (0..).zip(retained_topics()) {
+        let mut plan = idle(format!("final-{at}"), random);
+        plan.filters = vec![Filter(RETAINED_FILTERS + at)];
+        plan.stay = None;
+        plan.starts_at = Duration::from_millis(10);
+        plan.final_read = Some(topic);
+        readers.push(add(plan, features, history, random));
+    }
+    readers
+}

@@ -1,0 +1,287 @@
+//! Faults: when they happen, to whom, and how they end.
+//!
+//! Owns: the draw of each fault. Does not: know their consequences.
+//! Invariants: every entry stays recoverable somewhere: what was synced survives every fault but a wiped disk, and only
+//! one disk is wiped in a run, while a majority of the others is up to date or will be.
+
+use core::time::Duration;
+
+use quorate_node::Event as NodeEvent;
+use quorate_state::command::NodeRecord;
+use quorate_state::{Incarnation, NodeId};
+use quorate_storage::Identity;
+use quorate_storage::checkpoint::memory::MemoryCheckpoints;
+use quorate_storage::disk::memory::MemoryDisk;
+
+use super::process::first_record;
+use super::{Occurrence, Phase, World};
+use crate::features::FaultKind;
+use crate::oracle::Event;
+
+/// A fault that ends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Fault {
+    Down(usize),
+    Paused(usize),
+    Blocked(Vec<(usize, usize)>),
+    SlowDisk(usize),
+}
+
+impl World {
+    pub(super) fn fault(&mut self) {
+        if self.phase != Phase::Faults || self.features.faults.is_empty() {
+            return;
+        }
+        let every = self.features.fault_every;
+        let after = self.random.between(every / 4, every * 7 / 4);
+        self.schedule(after, Occurrence::Fault);
+        let kinds = self.features.faults.clone();
+        let kind = *self.random.pick(&kinds);
+        let place = self.random.below(self.hosts.len());
+        match kind {
+            FaultKind::Crash => self.crash(place),
+            FaultKind::CrashAll => {
+                for place in 0..self.hosts.len() {
+                    self.crash(place);
+                }
+            }
+            FaultKind::Pause => self.pause(place),
+            FaultKind::Partition => self.partition(),
+            FaultKind::OneWay => self.one_way(),
+            FaultKind::Reset => {
+                let other = (place + 1 + self.random.below(self.hosts.len() - 1)) % self.hosts.len();
+                self.note(|| format!("link {place}-{other} is reset"));
+                self.reset_link(place, other);
+            }
+            FaultKind::SlowDisk => {
+                self.hosts[place].sync_max = self.random.millis(50, 700);
+                let after = self.random.millis(500, 3000);
+                self.schedule(after, Occurrence::FaultEnds(Fault::SlowDisk(place)));
+            }
+            FaultKind::CutClient => {
+                let open = self.open_pipes();
+                if !open.is_empty() {
+                    let conn = *self.random.pick(&open);
+                    self.cut_pipe(conn);
+                }
+            }
+            FaultKind::Transfer => {
+                if let Some(generation) = self.hosts[place].process.as_ref().map(|process| process.generation)
+                {
+                    self.report(place, generation, NodeEvent::TransferAway);
+                }
+            }
+            FaultKind::Wipe => self.wipe(place),
+        }
+    }
+
+    fn crash(&mut self, place: usize) {
+        if !self.hosts[place].is_running() {
+            return;
+        }
+        let power_lost = self.random.permille(700);
+        self.kill(place, power_lost);
+        let after = if self.random.permille(500) {
+            self.random.millis(20, 400)
+        } else {
+            self.random.millis(400, 5000)
+        };
+        self.schedule(after, Occurrence::FaultEnds(Fault::Down(place)));
+    }
+
+    fn pause(&mut self, place: usize) {
+        if !self.hosts[place].is_running() || self.hosts[place].paused {
+            return;
+        }
+        self.hosts[place].paused = true;
+        let after = if self.random.permille(600) {
+            self.random.millis(100, 1500)
+        } else {
+            self.random.millis(1500, 8000)
+        };
+        let node = self.hosts[place].node;
+        self.history.push(self.now, Event::Note(format!("node {node} stands still for {after:?}")));
+        for other in (0..self.hosts.len()).filter(|other| *other != place) {
+            self.watch_link(place, other);
+        }
+        self.schedule(after, Occurrence::FaultEnds(Fault::Paused(place)));
+    }
+
+    fn go_on(&mut self, place: usize) {
+        if !std::mem::take(&mut self.hosts[place].paused) {
+            return;
+        }
+        self.note(|| format!("host {place} goes on"));
+        // All at once, in order; none of it can pause the host again.
+        for occurrence in std::mem::take(&mut self.hosts[place].deferred) {
+            self.schedule(Duration::ZERO, occurrence);
+        }
+    }
+
+    fn partition(&mut self) {
+        let count = self.hosts.len();
+        let side: Vec<bool> = (0..count).map(|_| self.random.permille(500)).collect();
+        let mut ways = Vec::new();
+        for from in 0..count {
+            for to in 0..count {
+                if side[from] != side[to] {
+                    ways.push((from, to));
+                }
+            }
+        }
+        self.cut_ways(ways);
+    }
+
+    /// Some directions, in any pattern: one-way cuts, overlapping majorities.
+    fn one_way(&mut self) {
+        let count = self.hosts.len();
+        let both = self.random.permille(400);
+        let mut ways = Vec::new();
+        for from in 0..count {
+            for to in from + 1..count {
+                if self.random.permille(400) {
+                    let way = if self.random.permille(500) { (from, to) } else { (to, from) };
+                    ways.push(way);
+                    if both {
+                        ways.push((way.1, way.0));
+                    }
+                }
+            }
+        }
+        self.cut_ways(ways);
+    }
+
+    fn cut_ways(&mut self, ways: Vec<(usize, usize)>) {
+        if ways.is_empty() {
+            return;
+        }
+        self.history.push(self.now, Event::Note(format!("nothing passes {ways:?}")));
+        for (from, to) in &ways {
+            self.block(*from, *to);
+        }
+        // Half of them are noticed at once, by a firewall that resets.
+        if self.random.permille(500) {
+            for (from, to) in &ways {
+                self.reset_link(*from, *to);
+            }
+        }
+        let after = if self.random.permille(600) {
+            self.random.millis(50, 2500)
+        } else {
+            self.random.millis(2500, 9000)
+        };
+        self.schedule(after, Occurrence::FaultEnds(Fault::Blocked(ways)));
+    }
+
+    /// The machine comes back with an empty disk and asks to join.
+    fn wipe(&mut self, place: usize) {
+        let once = self.nodes_given == self.hosts.len() as u64;
+        let others_run = self.hosts.iter().filter(|host| host.place != place).all(|host| host.is_running());
+        if !once || !others_run || self.hosts.len() < 3 {
+            return;
+        }
+        self.nodes_given += 1;
+        self.kill(place, false);
+        let node = self.hosts[place].node;
+        self.history.push(self.now, Event::Note(format!("node {node} has lost its disk")));
+        let uuid = self.random.next().to_le_bytes();
+        let host = &mut self.hosts[place];
+        host.disk = MemoryDisk::new();
+        host.checkpoints = MemoryCheckpoints::new();
+        host.disk_uuid[..8].copy_from_slice(&uuid);
+        host.joining = true;
+        // No node has identity 0: nothing is sent to the host until it has a new one.
+        host.node = NodeId(0);
+        self.schedule(Duration::from_millis(300), Occurrence::Join(place));
+    }
+
+    pub(super) fn ask_to_join(&mut self, place: usize) {
+        if !self.hosts[place].joining {
+            return;
+        }
+        self.schedule(Duration::from_millis(700), Occurrence::Join(place));
+        let running: Vec<usize> = self
+            .hosts
+            .iter()
+            .filter(|host| host.is_running() && !host.paused)
+            .map(|host| host.place)
+            .collect();
+        if running.is_empty() {
+            return;
+        }
+        let member = *self.random.pick(&running);
+        if !self.network.is_open(place, member) {
+            return;
+        }
+        let disk = self.hosts[place].disk_uuid;
+        let record = NodeRecord { id: NodeId(0), disk, incarnation: Incarnation(0), ..first_record(place) };
+        if let Some(generation) = self.hosts[member].process.as_ref().map(|process| process.generation) {
+            self.report(member, generation, NodeEvent::Join(Box::new(record)));
+        }
+    }
+
+    /// Control has decided about a disk.
+    pub(super) fn join_decided(&mut self, disk: [u8; 16], node: Option<NodeId>) {
+        let host = self.hosts.iter().find(|host| host.joining && host.disk_uuid == disk);
+        if let (Some(host), Some(node)) = (host.map(|host| host.place), node) {
+            let after = self.random.millis(1, 20);
+            self.schedule(after, Occurrence::JoinAnswered { host, node });
+        }
+    }
+
+    pub(super) fn joined(&mut self, place: usize, node: NodeId) {
+        let host = &mut self.hosts[place];
+        if !std::mem::take(&mut host.joining) {
+            return;
+        }
+        host.node = node;
+        let identity = Identity {
+            node_id: node.0,
+            incarnation: 0,
+            disk_uuid: host.disk_uuid,
+            cluster_id: "simulated".to_owned(),
+            node_name: format!("n{}", place + 1),
+        };
+        identity.create(&host.disk).expect("an empty disk takes an identity");
+        self.history.push(self.now, Event::Note(format!("host {place} joins as node {node}")));
+        self.boot_again(place);
+    }
+
+    fn boot_again(&mut self, place: usize) {
+        self.reset_links(place);
+        self.boot(place);
+    }
+
+    pub(super) fn fault_ends(&mut self, fault: Fault) {
+        match fault {
+            Fault::Down(place) => self.boot_again_if_down(place),
+            Fault::Paused(place) => self.go_on(place),
+            Fault::Blocked(ways) => {
+                for (from, to) in ways {
+                    self.unblock(from, to);
+                }
+            }
+            Fault::SlowDisk(place) => self.hosts[place].sync_max = self.features.sync_max,
+        }
+    }
+
+    fn boot_again_if_down(&mut self, place: usize) {
+        if !self.hosts[place].is_running() && !self.hosts[place].joining {
+            self.boot_again(place);
+        }
+    }
+
+    pub(super) fn end_all_faults(&mut self) {
+        let count = self.hosts.len();
+        for from in 0..count {
+            for to in 0..count {
+                self.unblock(from, to);
+            }
+        }
+        for place in 0..count {
+            self.go_on(place);
+            self.hosts[place].sync_max = self.features.sync_max;
+            self.boot_again_if_down(place);
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! Hosts and the processes that run on them: founding, starting, dying.
+//!
+//! Owns: disks, identities, clocks; the order of a start, which is the daemon's. Does not: carry out actions.
+//! Invariants: a process that has died leaves nothing behind but its disk: every occurrence names the generation it
+//! belongs to.
+
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_node::consensus::log::{LogSource, StoredEntry};
+use quorate_node::edge::ClientRequest;
+use quorate_node::limits::TICK;
+use quorate_node::{Event as NodeEvent, Node, NodeConfig, Position, RestoredGroup, Routing};
+use quorate_state::command::NodeRecord;
+use quorate_state::{CONTROL, ConnId, GroupId, Incarnation, LogIndex, NodeId};
+use quorate_storage::checkpoint::memory::MemoryCheckpoints;
+use quorate_storage::disk::memory::MemoryDisk;
+use quorate_storage::{
+    AppliedMark, CheckpointStore, Disk, HardState, Identity, Log, LogOptions, LogReader, Record, Recovery,
+};
+
+use super::connections::ServerConnection;
+use super::shell::{KeeperJob, LogJob};
+use super::{Occurrence, World};
+use crate::client::text;
+use crate::features::Features;
+use crate::mutant::Mutant;
+use crate::oracle::Event;
+use crate::random::Random;
+
+/// Entries that the mutant cuts off each group's log at a start.
+const CUT_ENTRIES: u64 = 3;
+
+/// A machine.
+pub(super) struct Host {
+    pub(super) place: usize,
+    pub(super) disk: MemoryDisk,
+    pub(super) checkpoints: MemoryCheckpoints,
+    /// Identity that it had when it last started; changes when the disk is wiped.
+    pub(super) node: NodeId,
+    pub(super) disk_uuid: [u8; 16],
+    /// Waits for control to give it an identity.
+    pub(super) joining: bool,
+    pub(super) process: Option<Box<Process>>,
+    pub(super) paused: bool,
+    pub(super) deferred: Vec<Occurrence>,
+    /// This host's clock against the world's, in thousandths.
+    clock_permille: u64,
+    clock_offset: Duration,
+    pub(super) sync_max: Duration,
+}
+
+/// A running node with the shell around it.
+pub(super) struct Process {
+    pub(super) generation: u64,
+    pub(super) node: Node,
+    pub(super) routing: Routing,
+    pub(super) lease_until: Duration,
+    pub(super) lease_incarnation: Incarnation,
+    pub(super) log: Log,
+    pub(super) reader: LogReader,
+    pub(super) identity: Identity,
+    pub(super) staged: BTreeMap<GroupId, AppliedMark>,
+    pub(super) reports: Vec<NodeEvent>,
+    pub(super) from_peers: Vec<NodeEvent>,
+    pub(super) requests: VecDeque<(ConnId, ClientRequest)>,
+    pub(super) work_scheduled: bool,
+    pub(super) log_jobs: VecDeque<LogJob>,
+    pub(super) log_syncing: Option<u64>,
+    pub(super) log_resetting: bool,
+    pub(super) keeper_jobs: VecDeque<KeeperJob>,
+    pub(super) keeper_busy: bool,
+    pub(super) connections: BTreeMap<ConnId, ServerConnection>,
+    pub(super) last_conn: u64,
+    pub(super) peers: BTreeSet<NodeId>,
+    /// Sessions of the links that this process knows to be up.
+    pub(super) links: BTreeMap<NodeId, u64>,
+    pub(super) behind_since: Option<Duration>,
+    /// Where the mutant that accepts gaps believes each stream to be.
+    pub(super) stream_next: BTreeMap<(GroupId, String), u64>,
+    pub(super) dead: bool,
+}
+
+/// Reads of the node from its log.
+struct StoredLog {
+    reader: LogReader,
+}
+
+impl LogSource for StoredLog {
+    fn entries(&self, group: GroupId, low: LogIndex, high: LogIndex, bytes_max: u64) -> Vec<StoredEntry> {
+        let entries = self.reader.entries(group.0, low.0, high.0, bytes_max).expect("a memory disk reads");
+        let stored = |entry: quorate_storage::EntryRecord| StoredEntry {
+            index: LogIndex(entry.index),
+            term: entry.term,
+            entry_type: entry.entry_type,
+            data: entry.data,
+            context: entry.context,
+        };
+        entries.into_iter().map(stored).collect()
+    }
+
+    fn term(&self, group: GroupId, index: LogIndex) -> Option<u64> {
+        self.reader.term(group.0, index.0)
+    }
+
+    fn body(&self, group: GroupId, index: LogIndex) -> Option<Bytes> {
+        self.reader.body(group.0, index.0).expect("a memory disk reads")
+    }
+}
+
+/// A node as all the first nodes know it alike.
+pub(super) fn first_record(place: usize) -> NodeRecord {
+    NodeRecord {
+        id: NodeId(place as u64 + 1),
+        name: text(&format!("n{}", place + 1)),
+        disk: [place as u8 + 1; 16],
+        incarnation: Incarnation(0),
+        peer: text(&format!("n{}:1", place + 1)),
+        mqtt: text(""),
+        admin: text(""),
+        zone: text(""),
+        version: text(""),
+    }
+}
+
+impl Host {
+    /// A machine with an empty disk.
+    pub(super) fn new(place: usize, features: &Features, random: &mut Random) -> Host {
+        let spread = features.clock_permille;
+        let clock_permille =
+            if spread == 0 { 1000 } else { 1000 - spread + random.next() % (2 * spread + 1) };
+        Host {
+            place,
+            disk: MemoryDisk::new(),
+            checkpoints: MemoryCheckpoints::new(),
+            node: NodeId(place as u64 + 1),
+            disk_uuid: [place as u8 + 1; 16],
+            joining: false,
+            process: None,
+            paused: false,
+            deferred: Vec::new(),
+            clock_permille,
+            clock_offset: random.millis(0, 100_000),
+            sync_max: features.sync_max,
+        }
+    }
+
+    /// What this host's clock shows.
+    pub(super) fn clock(&self, now: Duration) -> Duration {
+        let micros = now.as_micros() as u64;
+        self.clock_offset + Duration::from_micros(micros * self.clock_permille / 1000)
+    }
+
+    /// When this host's clock will show a time, as a time of the world.
+    pub(super) fn world_time(&self, shown: Duration) -> Duration {
+        let micros = shown.saturating_sub(self.clock_offset).as_micros() as u64;
+        Duration::from_micros(micros * 1000 / self.clock_permille + 1)
+    }
+
+    /// How long the world must wait for the host's clock to move on by this much.
+    pub(super) fn world_span(&self, span: Duration) -> Duration {
+        Duration::from_micros(span.as_micros() as u64 * 1000 / self.clock_permille)
+    }
+
+    fn log_options(&self, features: &Features) -> LogOptions {
+        LogOptions {
+            segment_bytes: features.segment_bytes,
+            cache_bytes: 1 << 20,
+            body_file_bytes: 64 << 10,
+            salt: 99,
+            ..LogOptions::default()
+        }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+}
+
+impl World {
+    /// The first start of a founder: everything that comes before its first run, durably.
+    pub(super) fn found(&mut self, place: usize) {
+        let nodes = self.founders.clone();
+        let host = &self.hosts[place];
+        let identity = Identity {
+            node_id: host.node.0,
+            incarnation: 0,
+            disk_uuid: host.disk_uuid,
+            cluster_id: "simulated".to_owned(),
+            node_name: format!("n{}", place + 1),
+        };
+        identity.create(&host.disk).expect("an empty disk takes an identity");
+        let disk: Arc<dyn Disk> = Arc::new(host.disk.clone());
+        let (mut log, _) =
+            Log::open(disk, host.log_options(&self.features)).expect("an empty disk takes a log");
+        let groups =
+            Node::bootstrap_groups(&self.settings.cluster, &self.settings.partition, &nodes, host.node);
+        for group in groups {
+            let (number, first) = (group.group.0, group.checkpoint);
+            let mark =
+                AppliedMark { index: first.index, term: first.term, conf_state: group.conf_state.to_vec() };
+            let records = group.records.iter().map(|(key, value)| (key.to_vec(), Some(value.to_vec())));
+            host.checkpoints.write(number, &mark, records.collect()).expect("checkpoints in memory");
+            log.reset_group(number, first.index, first.term).expect("a memory disk writes");
+            let (term, vote, commit) = group.hard_state;
+            let state = HardState { term, vote, commit };
+            log.append(&[Record::HardState { group: number, state }]).expect("a memory disk writes");
+        }
+        log.sync().expect("a memory disk syncs");
+        drop(log);
+        host.disk.kill();
+    }
+
+    /// Starts the process of a host.
+    pub(super) fn boot(&mut self, place: usize) {
+        let host = &self.hosts[place];
+        if host.is_running() || host.joining {
+            return;
+        }
+        self.generation += 1;
+        let generation = self.generation;
+        let mut identity = Identity::load(&host.disk).expect("the identity is whole").expect("there is one");
+        identity.next_incarnation(&host.disk).expect("a memory disk writes");
+        let disk: Arc<dyn Disk> = Arc::new(host.disk.clone());
+        let (mut log, recovery) = match Log::open(disk, host.log_options(&self.features)) {
+            Ok(opened) => opened,
+            Err(error) => panic!("node {} cannot open its log after a crash: {error}", host.node),
+        };
+        let mut groups = Vec::new();
+        for group in host.checkpoints.groups().expect("checkpoints in memory") {
+            groups.push(restore(&mut log, &recovery, &host.checkpoints, GroupId(group)));
+        }
+        if !groups.iter().any(|group| group.group == CONTROL) {
+            groups.push(RestoredGroup::empty(CONTROL));
+        }
+        if self.mutant == Some(Mutant::TruncateOnBadChecksum) {
+            for group in &mut groups {
+                let floor = group.checkpoint.index.max(group.start.index);
+                group.last = LogIndex(group.last.0.saturating_sub(CUT_ENTRIES).max(floor));
+            }
+        }
+        let now = host.clock(self.now);
+        let record = NodeRecord {
+            id: host.node,
+            disk: host.disk_uuid,
+            incarnation: Incarnation(identity.incarnation),
+            ..first_record(place)
+        };
+        let config = NodeConfig {
+            record: record.clone(),
+            cluster: self.settings.cluster.clone(),
+            partition: self.settings.partition.clone(),
+            seed: self.random.next(),
+        };
+        let reader = log.reader();
+        let source = Arc::new(StoredLog { reader: reader.clone() });
+        let count = groups.len();
+        let node = match Node::new(config, groups, source, now) {
+            Ok(node) => node,
+            Err(error) => panic!("node {} cannot start from what it recovered: {error}", host.node),
+        };
+        let peers = self.hosts.iter().map(|other| other.node).filter(|other| *other != host.node).collect();
+        let process = Process {
+            generation,
+            node,
+            routing: Routing::new(record.id, self.settings.cluster.partitions),
+            lease_until: Duration::ZERO,
+            lease_incarnation: record.incarnation,
+            log,
+            reader,
+            identity,
+            staged: BTreeMap::new(),
+            reports: Vec::new(),
+            from_peers: Vec::new(),
+            requests: VecDeque::new(),
+            work_scheduled: false,
+            log_jobs: VecDeque::new(),
+            log_syncing: None,
+            log_resetting: false,
+            keeper_jobs: VecDeque::new(),
+            keeper_busy: false,
+            connections: BTreeMap::new(),
+            last_conn: 0,
+            peers,
+            links: BTreeMap::new(),
+            behind_since: None,
+            stream_next: BTreeMap::new(),
+            dead: false,
+        };
+        let (node, incarnation) = (host.node, process.identity.incarnation);
+        self.history
+            .push(self.now, Event::Note(format!("node {node} starts as {incarnation} with {count} groups")));
+        self.hosts[place].process = Some(Box::new(process));
+        let first_tick = self.random.micros(0, 50_000);
+        self.schedule(first_tick, Occurrence::Tick(place, generation));
+        self.schedule_work(place);
+        let compact = self.random.millis(100, 800);
+        self.schedule(compact, Occurrence::Compact(place, generation));
+        if let Some(every) = self.features.checkpoint_every {
+            self.schedule(every, Occurrence::CheckpointWanted(place, generation));
+        }
+    }
+
+    /// The process of a host is gone from one moment to the next. With `power_lost` the disk forgets what was not
+    /// synced; otherwise the operating system keeps it.
+    pub(super) fn kill(&mut self, place: usize, power_lost: bool) {
+        let Some(process) = self.hosts[place].process.take() else { return };
+        let seed = self.random.next();
+        let host = &mut self.hosts[place];
+        host.paused = false;
+        host.deferred.clear();
+        if power_lost {
+            host.disk.crash(seed);
+        } else {
+            host.disk.kill();
+        }
+        host.checkpoints.crash();
+        let node = host.node;
+        self.history.push(self.now, Event::Note(format!("node {node} dies, power lost: {power_lost}")));
+        // The peers of a machine without power hear nothing; a dead process is told of at once.
+        let silent = power_lost && self.random.permille(400);
+        self.links_of_dead(place, silent);
+        self.connections_of_dead(place, &process, silent);
+    }
+
+    /// The host's process for as long as it is worked on; give it back with `put_back`.
+    pub(super) fn take_process(&mut self, place: usize, generation: u64) -> Option<Box<Process>> {
+        self.hosts[place].process.take_if(|process| process.generation == generation)
+    }
+
+    pub(super) fn put_back(&mut self, place: usize, process: Box<Process>) {
+        let dead = process.dead;
+        self.hosts[place].process = Some(process);
+        if dead {
+            self.kill(place, false);
+            let after = self.random.millis(50, 500);
+            self.schedule(after, Occurrence::Boot(place));
+        }
+    }
+
+    /// One of the process's own threads reports something.
+    pub(super) fn report(&mut self, place: usize, generation: u64, event: NodeEvent) {
+        if let Some(process) = self.hosts[place].process.as_mut().filter(|p| p.generation == generation) {
+            process.reports.push(event);
+            self.schedule_work(place);
+        }
+    }
+
+    pub(super) fn tick(&mut self, place: usize, generation: u64) {
+        self.report(place, generation, NodeEvent::Tick);
+        if self.hosts[place].process.as_ref().is_some_and(|process| process.generation == generation) {
+            let span = self.hosts[place].world_span(TICK);
+            self.schedule(span, Occurrence::Tick(place, generation));
+        }
+    }
+
+    /// The worker wakes soon, once for everything that has gathered by then.
+    pub(super) fn schedule_work(&mut self, place: usize) {
+        let after = self.random.micros(10, 250);
+        if let Some(process) = &mut self.hosts[place].process
+            && !std::mem::replace(&mut process.work_scheduled, true)
+        {
+            let generation = process.generation;
+            self.schedule(after, Occurrence::Work(place, generation));
+        }
+    }
+
+    /// Place of a node, if some host has that identity now.
+    pub(super) fn place_of(&self, node: NodeId) -> Option<usize> {
+        self.hosts.iter().find(|host| host.node == node).map(|host| host.place)
+    }
+}
+
+/// A group as storage has it.
+fn restore(
+    log: &mut Log,
+    recovery: &Recovery,
+    checkpoints: &MemoryCheckpoints,
+    group: GroupId,
+) -> RestoredGroup {
+    let mark = checkpoints.mark(group.0).expect("checkpoints in memory").expect("a group that was listed");
+    let reader = log.reader();
+    if reader.term(group.0, mark.index) != Some(mark.term) && mark.index >= reader.first_index(group.0) {
+        // The process ended between putting a snapshot in force and telling the log.
+        log.reset_group(group.0, mark.index, mark.term).expect("a memory disk writes");
+    }
+    let start = reader.first_index(group.0).saturating_sub(1);
+    let hard_state = recovery.groups.get(&group.0).and_then(|group| group.hard_state).unwrap_or_default();
+    RestoredGroup {
+        group,
+        hard_state: (hard_state.term, hard_state.vote, hard_state.commit),
+        conf_state: Bytes::from(mark.conf_state),
+        checkpoint: Position { index: mark.index, term: mark.term },
+        start: Position { index: start, term: reader.term(group.0, start).unwrap_or(0) },
+        last: LogIndex(reader.last_index(group.0).max(start)),
+        records: load(checkpoints, group),
+    }
+}
+
+/// All records of a group's checkpoint.
+pub(super) fn load(checkpoints: &MemoryCheckpoints, group: GroupId) -> Vec<(Bytes, Bytes)> {
+    let mut records = Vec::new();
+    if let Some(mut view) = checkpoints.view(group.0).expect("checkpoints in memory") {
+        loop {
+            let chunk = view.next_chunk(1 << 16).expect("checkpoints in memory");
+            if chunk.is_empty() {
+                break;
+            }
+            records.extend(chunk);
+        }
+    }
+    records
+}

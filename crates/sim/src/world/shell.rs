@@ -1,0 +1,555 @@
+//! The shell of a node: its worker, its log thread, its keeper, its compaction.
+//!
+//! Owns: carrying out the actions of a node as the daemon does, with delays. Does not: decide anything.
+//! Invariants: actions are carried out in order, events for connections last; a ticket is reported only after the sync
+//! that covers it; a checkpoint, a snapshot and an incarnation are reported when durable.
+//! The mutants live here: each is a place where the shell does less than it must.
+
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::{Bytes, BytesMut};
+use quorate_codec::ReasonCode;
+use quorate_node::action::{LogRecord, Note};
+use quorate_node::consensus::wire;
+use quorate_node::edge::{ClientEvent, ClientRequest};
+use quorate_node::peer::PeerMessage;
+use quorate_node::{Action, Event as NodeEvent};
+use quorate_state::{ConnId, GroupId, Incarnation, LogIndex, NodeId, StreamSeq};
+use quorate_storage::snapshot::{Chunk, Content};
+use quorate_storage::{AppliedMark, CheckpointStore, DropOutcome, HardState, Record, SlowGroups};
+
+use super::process::{Process, load};
+use super::{Occurrence, World};
+use crate::mutant::Mutant;
+use crate::network::Lane;
+use crate::oracle::Event;
+
+/// Kinds of checkpoint records that mutants touch: the first byte of their keys. See docs/formats/checkpoint.md.
+const NODE_STREAM: u8 = 1;
+const SUBSCRIPTION: u8 = 18;
+const DELIVERY: u8 = 20;
+const RETAINED: u8 = 22;
+
+/// How long a group that is behind may hold compaction up.
+const CHECKPOINT_WAIT: Duration = Duration::from_secs(2);
+
+/// Work for the log thread.
+pub(super) enum LogJob {
+    Append { ticket: u64, records: Vec<LogRecord>, sync: bool },
+    Reset { group: GroupId, index: LogIndex, term: u64 },
+    RemoveGroup(GroupId),
+}
+
+/// Work for the keeper.
+pub(super) enum KeeperJob {
+    Checkpoint {
+        group: GroupId,
+        mark: AppliedMark,
+        changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    },
+    /// The action that asked for it.
+    SendSnapshot(Action),
+    InstallSnapshot {
+        group: GroupId,
+        index: LogIndex,
+        term: u64,
+    },
+    NewIncarnation,
+    RemoveGroup(GroupId),
+}
+
+/// A snapshot on its way, whole.
+pub(super) struct Transfer {
+    from_place: usize,
+    from_generation: u64,
+    from: NodeId,
+    pub(super) to_place: usize,
+    to: NodeId,
+    group: GroupId,
+    chunks: Vec<Bytes>,
+    announcement: Bytes,
+}
+
+impl World {
+    /// The worker: takes what has gathered, steps the node, carries out what it wants.
+    pub(super) fn work(&mut self, place: usize, generation: u64) {
+        let Some(mut process) = self.take_process(place, generation) else { return };
+        process.work_scheduled = false;
+        let now = self.hosts[place].clock(self.now);
+        for event in std::mem::take(&mut process.reports) {
+            process.node.step(event, now);
+        }
+        for event in std::mem::take(&mut process.from_peers) {
+            process.node.step(event, now);
+        }
+        if !process.node.congested() {
+            for (conn, request) in std::mem::take(&mut process.requests) {
+                process.node.step(NodeEvent::Client(conn, request), now);
+            }
+        }
+        process.node.turn(now);
+        self.act(place, &mut process);
+        self.put_back(place, process);
+    }
+
+    fn act(&mut self, place: usize, process: &mut Process) {
+        let mut events = Vec::new();
+        while let Some(action) = process.node.poll_action() {
+            self.act_on(place, process, action, &mut events);
+        }
+        let mut wake = BTreeSet::new();
+        for (conn, event) in events {
+            let fenced_not = self.mutant == Some(Mutant::TakeoverWithoutFencing);
+            if fenced_not && matches!(event, ClientEvent::Close(ReasonCode::SESSION_TAKEN_OVER)) {
+                process.requests.push_back((conn, ClientRequest::Closed { expiry: None }));
+                self.schedule_taken(place, process);
+                continue;
+            }
+            if let Some(connection) = process.connections.get_mut(&conn) {
+                connection.events.push_back(event);
+                wake.insert(conn);
+            }
+        }
+        for conn in wake {
+            self.schedule_serve(place, process, conn);
+        }
+        self.run_log(place, process);
+        self.run_keeper(place, process);
+    }
+
+    fn act_on(
+        &mut self,
+        place: usize,
+        process: &mut Process,
+        action: Action,
+        events: &mut Vec<(ConnId, ClientEvent)>,
+    ) {
+        match action {
+            Action::Send(to, message) => {
+                let mut frame = BytesMut::new();
+                message.encode(&mut frame);
+                let lossy = match message {
+                    PeerMessage::Raft(..) => true,
+                    PeerMessage::StreamAppend { .. }
+                    | PeerMessage::StreamApplied { .. }
+                    | PeerMessage::StreamReject { .. } => self.features.lossy_streams,
+                    _ => false,
+                };
+                self.send_frame(place, process, to, Lane::Raft, frame.freeze(), lossy);
+            }
+            Action::Persist { ticket, mut records, sync } => {
+                if self.mutant == Some(Mutant::VoteNotPersisted) {
+                    records.retain(|record| !matches!(record, LogRecord::HardState { .. }));
+                }
+                process.log_jobs.push_back(LogJob::Append { ticket, records, sync });
+            }
+            Action::Client(conn, event) => events.push((conn, event)),
+            Action::Route { filter, target, added } => process.routing.route_changed(&filter, target, added),
+            Action::RoutesReplaced(routes) => process.routing.replace_routes(routes),
+            Action::LeaseUntil(until) => {
+                process.lease_until = until;
+                process.lease_incarnation = process.node.incarnation();
+                self.forge_barrier(process);
+            }
+            Action::Peers(peers) => {
+                process.peers = peers.into_iter().map(|peer| peer.node).collect();
+                self.peers_changed(place, process);
+            }
+            Action::Checkpoint { group, index, term, conf_state, changes } => {
+                let mark = AppliedMark { index: index.0, term, conf_state };
+                let changes = self.mutilate_checkpoint(changes);
+                process.keeper_jobs.push_back(KeeperJob::Checkpoint { group, mark, changes });
+            }
+            send @ Action::SendSnapshot { .. } => {
+                process.keeper_jobs.push_back(KeeperJob::SendSnapshot(send));
+            }
+            Action::InstallSnapshot { group, index, term } => {
+                process.keeper_jobs.push_back(KeeperJob::InstallSnapshot { group, index, term });
+            }
+            Action::NewIncarnation => process.keeper_jobs.push_back(KeeperJob::NewIncarnation),
+            Action::RemoveGroup(group) => process.keeper_jobs.push_back(KeeperJob::RemoveGroup(group)),
+            Action::Joined { disk, decision, .. } => self.join_decided(disk, decision.ok()),
+            Action::Dropped(reason, count) => {
+                self.note(|| format!("node {} dropped {count} for {reason:?}", process.node.id()));
+            }
+            Action::Note(Note::Leading(group, term)) => self.observe_leading(process, group, term),
+            Action::Note(note) => {
+                self.note(|| format!("node {}: {note:?}", process.node.id()));
+            }
+        }
+    }
+
+    fn forge_barrier(&mut self, process: &mut Process) {
+        if self.mutant == Some(Mutant::RouteBarrierSkipped) {
+            let (me, all) = (process.node.id(), PeerMessage::Barrier(LogIndex(u64::MAX)));
+            process.from_peers.push(NodeEvent::Peer(me, all));
+        }
+    }
+
+    fn mutilate_checkpoint(
+        &self,
+        mut changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    ) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        let is = |key: &[u8], kind: u8| key.first() == Some(&kind);
+        match self.mutant {
+            Some(Mutant::DeletionResurrected) => {
+                changes.retain(|(key, value)| !is(key, RETAINED) || value.is_some());
+            }
+            Some(Mutant::UnsubscribeReverted) => {
+                changes.retain(|(key, value)| !is(key, SUBSCRIPTION) || value.is_some());
+            }
+            Some(Mutant::DedupeForgotten) => changes.retain(|(key, _)| !is(key, NODE_STREAM)),
+            _ => {}
+        }
+        changes
+    }
+
+    /// The mutant's leader takes what comes for what was due.
+    pub(super) fn close_gap(&self, process: &mut Process, message: &mut PeerMessage) {
+        if self.mutant != Some(Mutant::StreamGapAccepted) {
+            return;
+        }
+        if let PeerMessage::StreamAppend { group, stream, first, commands, .. } = message {
+            let next = process.stream_next.entry((*group, format!("{stream:?}"))).or_insert(first.0);
+            if first.0 > *next {
+                *first = StreamSeq(*next);
+            }
+            *next = (*next).max(first.0 + commands.len() as u64);
+        }
+    }
+
+    /// The log thread takes up what waits, unless a sync is underway.
+    pub(super) fn run_log(&mut self, place: usize, process: &mut Process) {
+        while process.log_syncing.is_none() && !process.log_resetting {
+            let mut records = Vec::new();
+            let (mut last_ticket, mut wants_sync) = (0, false);
+            while let Some(LogJob::Append { .. }) = process.log_jobs.front() {
+                let Some(LogJob::Append { ticket, records: more, sync }) = process.log_jobs.pop_front()
+                else {
+                    break;
+                };
+                records.extend(more.into_iter().map(record_of));
+                last_ticket = ticket;
+                wants_sync |= sync;
+            }
+            let latency = self.random.between(Duration::from_micros(30), self.hosts[place].sync_max);
+            if records.is_empty() && !wants_sync {
+                match process.log_jobs.front() {
+                    None => return,
+                    Some(LogJob::Reset { .. }) => {
+                        process.log_resetting = true;
+                        self.schedule(latency, Occurrence::LogDone(place, process.generation));
+                        return;
+                    }
+                    Some(LogJob::RemoveGroup(group)) => {
+                        process.log.remove_group(group.0).expect("a memory disk writes");
+                        process.log_jobs.pop_front();
+                        continue;
+                    }
+                    Some(LogJob::Append { .. }) => continue,
+                }
+            }
+            if let Err(error) = process.log.append(&records) {
+                panic!("node {} cannot append: {error}", process.node.id());
+            }
+            if wants_sync {
+                process.log_syncing = Some(last_ticket);
+                self.schedule(latency, Occurrence::LogDone(place, process.generation));
+                if self.mutant == Some(Mutant::AckBeforeFsync) {
+                    process.reports.push(NodeEvent::Persisted(last_ticket));
+                    self.schedule_taken(place, process);
+                }
+            }
+        }
+    }
+
+    /// As `schedule_work`, for a process that is being worked on.
+    fn schedule_taken(&mut self, place: usize, process: &mut Process) {
+        if !std::mem::replace(&mut process.work_scheduled, true) {
+            let after = self.random.micros(10, 250);
+            self.schedule(after, Occurrence::Work(place, process.generation));
+        }
+    }
+
+    pub(super) fn log_done(&mut self, place: usize, generation: u64) {
+        let Some(mut process) = self.take_process(place, generation) else { return };
+        if let Some(ticket) = process.log_syncing.take() {
+            process.log.sync().expect("a memory disk syncs");
+            process.reports.push(NodeEvent::Persisted(ticket));
+            self.schedule_taken(place, &mut process);
+        } else if std::mem::take(&mut process.log_resetting)
+            && let Some(LogJob::Reset { group, index, term }) = process.log_jobs.pop_front()
+        {
+            process.log.reset_group(group.0, index.0, term).expect("a memory disk writes");
+            process.log.bodies().settle(group.0);
+            let records = load(&self.hosts[place].checkpoints, group);
+            process.reports.push(NodeEvent::SnapshotInstalled { group, index, records });
+            process.keeper_busy = false;
+            self.schedule_taken(place, &mut process);
+        }
+        self.run_log(place, &mut process);
+        self.run_keeper(place, &mut process);
+        self.put_back(place, process);
+    }
+
+    fn run_keeper(&mut self, place: usize, process: &mut Process) {
+        if !process.keeper_busy && !process.keeper_jobs.is_empty() {
+            process.keeper_busy = true;
+            let latency = self.random.micros(100, 10_000);
+            self.schedule(latency, Occurrence::KeeperDone(place, process.generation));
+        }
+    }
+
+    pub(super) fn keeper_done(&mut self, place: usize, generation: u64) {
+        let Some(mut process) = self.take_process(place, generation) else { return };
+        process.keeper_busy = false;
+        let checkpoints = self.hosts[place].checkpoints.clone();
+        match process.keeper_jobs.pop_front() {
+            None => {}
+            Some(KeeperJob::Checkpoint { group, mark, changes }) => {
+                let index = LogIndex(mark.index);
+                if let Err(error) = checkpoints.write(group.0, &mark, changes) {
+                    panic!("node {} cannot write a checkpoint: {error}", process.node.id());
+                }
+                process.reports.push(NodeEvent::Checkpointed { group, index });
+            }
+            Some(KeeperJob::SendSnapshot(action)) => self.send_snapshot(place, &mut process, action),
+            Some(KeeperJob::InstallSnapshot { group, index, term }) => match process.staged.remove(&group) {
+                Some(mark) if (mark.index, mark.term) == (index.0, term) => {
+                    checkpoints.commit_install(group.0, &mark).expect("checkpoints in memory");
+                    process.log_jobs.push_back(LogJob::Reset { group, index, term });
+                    process.keeper_busy = true;
+                }
+                found => {
+                    // The daemon stops here; a start brings the group back from its checkpoint.
+                    let what = format!("node {} is to install {index} but has {found:?}", process.node.id());
+                    self.history.push(self.now, Event::Note(what));
+                    process.dead = true;
+                }
+            },
+            Some(KeeperJob::NewIncarnation) => {
+                let host = &self.hosts[place];
+                let incarnation =
+                    process.identity.next_incarnation(&host.disk).expect("a memory disk writes");
+                process.reports.push(NodeEvent::Incarnation(Incarnation(incarnation)));
+            }
+            Some(KeeperJob::RemoveGroup(group)) => {
+                checkpoints.remove(group.0).expect("checkpoints in memory");
+                process.log.bodies().remove_group(group.0).expect("a memory disk unlinks");
+                process.log_jobs.push_back(LogJob::RemoveGroup(group));
+            }
+        }
+        self.schedule_taken(place, &mut process);
+        self.run_log(place, &mut process);
+        self.run_keeper(place, &mut process);
+        self.put_back(place, process);
+    }
+
+    fn send_snapshot(&mut self, place: usize, process: &mut Process, action: Action) {
+        let Action::SendSnapshot { to, group, message } = action else { return };
+        let open = self.place_of(to).filter(|there| self.network.is_open(place, *there));
+        let view = self.hosts[place].checkpoints.view(group.0).expect("checkpoints in memory");
+        let (Some(to_place), Some(mut view)) = (open, view) else {
+            process.reports.push(NodeEvent::SnapshotSent { to, group, delivered: false });
+            return;
+        };
+        let mark = view.mark().clone();
+        let mut contents = Vec::new();
+        let live = (1..=mark.index).filter(|index| process.node.live(group, LogIndex(*index)));
+        let bodies: Vec<(u64, Bytes)> = live
+            .filter_map(|index| Some((index, process.reader.body(group.0, index).expect("a disk reads")?)))
+            .collect();
+        let body_count = bodies.len() as u64;
+        contents.extend(bodies.chunks(16).map(|chunk| Content::Bodies(chunk.to_vec())));
+        let mut records = 0;
+        loop {
+            let mut chunk = view.next_chunk(4096).expect("checkpoints in memory");
+            if chunk.is_empty() {
+                break;
+            }
+            if self.mutant == Some(Mutant::SnapshotWithoutInflight) {
+                chunk.retain(|(key, _)| key.first() != Some(&DELIVERY));
+            }
+            records += chunk.len() as u64;
+            contents.push(Content::Records(chunk));
+        }
+        contents.push(Content::End { mark: mark.clone(), bodies: body_count, records });
+        let chunks = (0..)
+            .zip(contents)
+            .map(|(number, content)| Chunk { group: group.0, number, content }.encode())
+            .collect();
+        let mut announced = message;
+        let members = wire::decode_conf_state(mark.conf_state.clone().into()).expect("our own encoding");
+        let metadata = announced.mut_snapshot().mut_metadata();
+        metadata.index = mark.index;
+        metadata.term = mark.term;
+        metadata.set_conf_state(members);
+        let mut announcement = BytesMut::new();
+        PeerMessage::Raft(group, announced).encode(&mut announcement);
+        let transfer = Transfer {
+            from_place: place,
+            from_generation: process.generation,
+            from: process.node.id(),
+            to_place,
+            to,
+            group,
+            chunks,
+            announcement: announcement.freeze(),
+        };
+        let after = self.random.millis(2, 150);
+        self.schedule(after, Occurrence::Snapshot(Box::new(transfer)));
+    }
+
+    /// The receiver stages a snapshot, if it is still there.
+    pub(super) fn snapshot_arrives(&mut self, transfer: Transfer) {
+        let Transfer { from_place, from_generation, from, to_place, to, group, chunks, announcement } =
+            transfer;
+        let sender = self.hosts[from_place].process.as_ref();
+        let alive = sender.is_some_and(|process| process.generation == from_generation);
+        let open = self.network.is_open(from_place, to_place);
+        let cut = self.random.permille(if matches!(self.phase, super::Phase::Faults) { 100 } else { 0 });
+        let generation = self.hosts[to_place].process.as_ref().map(|process| process.generation);
+        let there = self.hosts[to_place].node == to;
+        let taken = generation.filter(|_| alive && open && there);
+        let Some(mut process) = taken.and_then(|generation| self.take_process(to_place, generation)) else {
+            self.tell_sender(from_place, from_generation, to, group, false);
+            return;
+        };
+        let delivered = self.stage(to_place, &mut process, group, &chunks, cut);
+        if delivered && let Ok(PeerMessage::Raft(_, message)) = PeerMessage::decode(announcement) {
+            process.from_peers.push(NodeEvent::SnapshotStaged { from, group, message });
+            self.schedule_taken(to_place, &mut process);
+        }
+        self.put_back(to_place, process);
+        // The confirmation may be lost although the snapshot has arrived.
+        let told = delivered && !self.random.permille(20);
+        self.tell_sender(from_place, from_generation, to, group, told);
+    }
+
+    fn tell_sender(&mut self, host: usize, generation: u64, to: NodeId, group: GroupId, delivered: bool) {
+        let after = self.random.millis(1, 30);
+        self.schedule(after, Occurrence::SnapshotTold { host, generation, to, group, delivered });
+    }
+
+    fn stage(
+        &mut self,
+        place: usize,
+        process: &mut Process,
+        group: GroupId,
+        chunks: &[Bytes],
+        cut: bool,
+    ) -> bool {
+        let checkpoints = &self.hosts[place].checkpoints;
+        let bodies = process.log.bodies();
+        process.staged.remove(&group);
+        bodies.settle(group.0);
+        checkpoints.begin_install(group.0).expect("checkpoints in memory");
+        let until = if cut { chunks.len() / 2 } else { chunks.len() };
+        for chunk in &chunks[..until] {
+            match Chunk::decode(chunk).expect("our own encoding").content {
+                Content::Bodies(found) => {
+                    for (index, body) in found {
+                        bodies.put(group.0, index, body).expect("a memory disk writes");
+                    }
+                }
+                Content::Records(records) => {
+                    let records = records.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec()));
+                    checkpoints.put_chunk(group.0, records.collect()).expect("checkpoints in memory");
+                }
+                Content::End { mark, .. } => {
+                    bodies.seal(group.0).expect("a memory disk writes");
+                    process.staged.insert(group, mark);
+                }
+            }
+        }
+        if cut {
+            bodies.settle(group.0);
+            checkpoints.abort_install(group.0).expect("checkpoints in memory");
+        }
+        !cut
+    }
+
+    pub(super) fn want_checkpoint(&mut self, place: usize, generation: u64) {
+        let group = GroupId(self.random.below(self.features.partitions as usize + 1) as u32);
+        self.report(place, generation, NodeEvent::CheckpointWanted(group));
+        if let Some(every) = self.features.checkpoint_every
+            && self.hosts[place].process.as_ref().is_some_and(|process| process.generation == generation)
+        {
+            let after = self.random.between(every / 2, every * 3 / 2);
+            self.schedule(after, Occurrence::CheckpointWanted(place, generation));
+        }
+    }
+
+    /// The compaction thread looks at the log.
+    pub(super) fn compact(&mut self, place: usize, generation: u64) {
+        let Some(mut process) = self.take_process(place, generation) else { return };
+        while self.compact_one(&mut process) {}
+        if self.random.permille(100) {
+            let node = &process.node;
+            let live = |group, index| node.live(GroupId(group), LogIndex(index));
+            process.log.bodies().sweep(&live).expect("a memory disk unlinks");
+        }
+        self.schedule_taken(place, &mut process);
+        self.put_back(place, process);
+        let after = self.random.millis(300, 900);
+        self.schedule(after, Occurrence::Compact(place, generation));
+    }
+
+    /// True: a segment went.
+    fn compact_one(&mut self, process: &mut Process) -> bool {
+        let status = process.log.status();
+        let over = status.segment_bytes > self.features.log_bytes_target;
+        let Some(range) = process.log.droppable().filter(|_| over) else {
+            process.behind_since = None;
+            return false;
+        };
+        let floors: BTreeMap<u32, u64> = range
+            .groups
+            .iter()
+            .map(|(group, ..)| (*group, process.node.checkpointed(GroupId(*group)).0))
+            .collect();
+        let mut behind = false;
+        for (group, _, high) in &range.groups {
+            if floors.get(group).is_none_or(|floor| floor < high) {
+                process.reports.push(NodeEvent::CheckpointWanted(GroupId(*group)));
+                behind = true;
+            }
+        }
+        let since = *process.behind_since.get_or_insert(self.now);
+        if behind && self.now.saturating_sub(since) < CHECKPOINT_WAIT {
+            return false;
+        }
+        process.behind_since = None;
+        let slow = if behind { SlowGroups::CopyTail } else { SlowGroups::Keep };
+        let firsts: Vec<(u32, u64)> =
+            range.groups.iter().map(|(group, ..)| (*group, process.reader.first_index(*group))).collect();
+        let node = &process.node;
+        let live = |group, index| node.live(GroupId(group), LogIndex(index));
+        let floor = |group: u32| floors.get(&group).copied().unwrap_or(0);
+        let outcome = process.log.drop_segment(range.segment, &floor, &live, slow);
+        let dropped = matches!(outcome.expect("a memory disk writes"), DropOutcome::Dropped { .. });
+        for (group, before) in firsts {
+            let first = process.reader.first_index(group);
+            let index = first.saturating_sub(1);
+            if first > before
+                && let Some(term) = process.reader.term(group, index)
+            {
+                let (group, index) = (GroupId(group), LogIndex(index));
+                process.reports.push(NodeEvent::Compacted { group, index, term });
+            }
+        }
+        dropped
+    }
+}
+
+fn record_of(record: LogRecord) -> Record {
+    match record {
+        LogRecord::Entry { group, index, term, entry_type, data, context } => {
+            Record::Entry { group: group.0, index: index.0, term, entry_type, data, context }
+        }
+        LogRecord::HardState { group, term, vote, commit } => {
+            Record::HardState { group: group.0, state: HardState { term, vote, commit } }
+        }
+    }
+}
