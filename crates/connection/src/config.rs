@@ -14,7 +14,7 @@ use crate::limits::{
 
 /// Settings of a connection.
 ///
-/// Worst-case memory, beside the caller's input buffer, which events and topics share: 1 KiB, the topic names of
+/// Worst-case memory, beside the caller's input buffer, which events and topics share: 3 KiB, the topic names of
 /// `topic_alias_max` and `outbound_topic_aliases_max`, 4 bytes for each message that the client's Receive Maximum lets
 /// be in flight, and what the caller leaves in the output.
 #[derive(Clone, Debug)]

@@ -47,6 +47,19 @@ fn publish_acknowledged_out_of_order_is_a_defect() {
 }
 
 #[test]
+fn acknowledge_after_the_end_does_nothing_in_any_order() {
+    for version in ALL {
+        let mut pair = Pair::open(Config::default(), connect(version));
+        pair.send(&publish(PublishQoS::AtLeastOnce(id(1))));
+        pair.send(&publish(PublishQoS::AtLeastOnce(id(2))));
+        let second = token(pair.events().split_off(1));
+        pair.connection.handle_eof();
+        pair.connection.acknowledge(second, ReasonCode::SUCCESS);
+        assert!(pair.received().is_empty());
+    }
+}
+
+#[test]
 fn publish_sent_again_is_passed_on_and_acknowledged_again() {
     // Contract D4: each PUBLISH packet counts; the packet identifier is free again at PUBACK [MQTT-4.3.2-5].
     for version in ALL {
