@@ -23,8 +23,8 @@ pub const PACKET_DEADLINE: Duration = Duration::from_secs(30);
 pub const KEEP_ALIVE_S_MAX: u16 = 300;
 
 /// QoS 1 publishes of one client that may be unanswered. At a commit time of 10 ms this is 100,000 messages a second
-/// of one client. Each holds its packet in memory until it is answered: a client may thus hold 1,024 times
-/// `Limits::packet_bytes_max` if the broker lets it, which is why the broker also counts bytes.
+/// of one client. Each holds its packet in memory until it is answered. Only their number is bounded here, so one client
+/// may hold 1,024 times `Limits::packet_bytes_max`: a bound in bytes is the caller's, who may stop reading.
 pub const RECEIVE_MAX: u16 = 1024;
 
 /// Topic aliases that one client may set. Each holds a copy of a topic name, so at worst 2 MiB; with usual names
