@@ -605,6 +605,7 @@ impl Node {
             self.publish_routes();
             self.publish_peers();
             self.adopt_groups();
+            self.previous_owners_rechecked(self.now);
         }
     }
 

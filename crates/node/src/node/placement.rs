@@ -11,7 +11,7 @@ use core::time::Duration;
 use quorate_codec::ReasonCode;
 use quorate_state::command::Command;
 use quorate_state::control::NodeStatus;
-use quorate_state::{CONTROL, GroupId, Incarnation, LogIndex, NodeId, Reply};
+use quorate_state::{CONTROL, GroupId, Incarnation, LogIndex, NodeId, Owner, Reply};
 
 use super::Node;
 use super::clients::Op;
@@ -139,7 +139,18 @@ impl Node {
             .is_some_and(|(record, status)| record.incarnation == incarnation && status == NodeStatus::Live)
     }
 
+    /// Control holds this very incarnation for dead. Read from the state, not from the effect: the news may have come
+    /// in a snapshot.
+    fn is_declared_dead(&self) -> bool {
+        self.control().and_then(|control| control.node(self.id)).is_some_and(|(record, status)| {
+            record.incarnation == self.incarnation && matches!(status, NodeStatus::Down | NodeStatus::Removed)
+        })
+    }
+
     pub(super) fn tick_lease(&mut self, now: Duration) {
+        if !self.renewing && self.is_declared_dead() {
+            self.give_up_incarnation();
+        }
         if self.alive(self.id, self.incarnation)
             && !self.renewing
             && let Some(leader) = self.leader_of(CONTROL)
@@ -258,16 +269,33 @@ impl Node {
     pub(super) fn node_down(&mut self, node: NodeId, incarnation: Incarnation, now: Duration) {
         if node == self.id {
             if incarnation >= self.incarnation && !self.renewing {
-                self.lease.end();
-                self.renewing = true;
-                self.actions.push_back(Action::LeaseUntil(Duration::ZERO));
-                self.close_all(ReasonCode::SERVER_UNAVAILABLE);
-                self.actions.push_back(Action::NewIncarnation);
+                self.give_up_incarnation();
             }
             return;
         }
         self.actions.push_back(Action::Note(Note::NodeDown(node, incarnation)));
         self.previous_ended(now, |previous| previous.node == node && previous.incarnation <= incarnation);
+    }
+
+    fn give_up_incarnation(&mut self) {
+        self.lease.end();
+        self.renewing = true;
+        self.actions.push_back(Action::LeaseUntil(Duration::ZERO));
+        self.close_all(ReasonCode::SERVER_UNAVAILABLE);
+        self.actions.push_back(Action::NewIncarnation);
+    }
+
+    /// Control was restored from a snapshot: takeovers may have waited for nodes that it knows to be dead.
+    pub(super) fn previous_owners_rechecked(&mut self, now: Duration) {
+        let dead: Vec<Owner> = self
+            .connections
+            .all
+            .values()
+            .filter_map(|connection| connection.pending.as_ref())
+            .map(|pending| pending.previous)
+            .filter(|previous| self.certainly_dead(previous.node, previous.incarnation))
+            .collect();
+        self.previous_ended(now, |previous| dead.contains(previous));
     }
 
     /// A new incarnation is durable: everything of the old one is forgotten.
