@@ -224,6 +224,8 @@ impl ModelClient {
     pub fn settle(&mut self) {
         self.publishing = false;
         self.settled = true;
+        // A slow reader would only make the run longer.
+        self.plan.ack_delay = Duration::ZERO;
     }
 
     /// Ends for good.
@@ -251,6 +253,11 @@ impl ModelClient {
             return Some("has acknowledgements to send");
         }
         None
+    }
+
+    /// The connection it uses.
+    pub fn connection(&self) -> Option<Conn> {
+        self.link.as_ref().map(|link| link.conn)
     }
 
     /// The oldest unacknowledged publish.

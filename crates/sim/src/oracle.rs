@@ -7,6 +7,7 @@
 
 use core::time::Duration;
 use std::hash::{Hash, Hasher};
+use std::io::Write;
 
 use quorate_codec::{TopicFilter, TopicName};
 
@@ -175,9 +176,13 @@ impl History {
     }
 }
 
-#[allow(clippy::print_stdout)] // The trace of a replay is what the user asked to see.
 fn trace(at: Duration, event: &Event) {
-    println!("{:>10.6} {event:?}", at.as_secs_f64());
+    trace_line(at, &format!("{event:?}"));
+}
+
+/// Prints a line of a replay. Whoever reads it may have read enough.
+pub fn trace_line(at: Duration, what: &str) {
+    drop(writeln!(std::io::stdout(), "{:>10.6} {what}", at.as_secs_f64()));
 }
 
 /// FNV-1a: the standard hasher's result may change with the toolchain.

@@ -27,7 +27,7 @@ use crate::client::{ModelClient, Timer, Tools, Wish, text};
 use crate::features::Features;
 use crate::mutant::Mutant;
 use crate::network::{Frame, Network};
-use crate::oracle::{Conn, Event, History};
+use crate::oracle::{Conn, Event, History, trace_line};
 use crate::random::Random;
 use crate::workload;
 use connections::Pipe;
@@ -44,8 +44,11 @@ const LIVENESS: Duration = Duration::from_secs(10);
 /// Clients go on publishing so long after healing.
 const PUBLISH_AFTER_HEALING: Duration = Duration::from_millis(2500);
 
-/// Within this time after the last publish everything is delivered.
-const DRAIN: Duration = Duration::from_secs(25);
+/// After the last publish, something that is owed is delivered or answered at least this often, until nothing is.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// A backlog takes no longer than this.
+const DRAIN_MAX: Duration = Duration::from_secs(120);
 
 /// Nothing was delivered for so long: the cluster is at rest.
 const QUIET: Duration = Duration::from_millis(1500);
@@ -215,7 +218,7 @@ impl World {
 
     fn note(&mut self, what: impl FnOnce() -> String) {
         if self.history.trace {
-            println_note(self.now, &what());
+            trace_line(self.now, &what());
         }
     }
 
@@ -358,7 +361,9 @@ impl World {
 
     fn poll_draining(&mut self, since: Duration) {
         let quiet = self.now.saturating_sub(self.delivered_at.max(since)) >= QUIET;
-        let restless = self.clients.iter().any(|client| client.restless().is_some());
+        // A client whose node died without a word does not know that it must connect again.
+        let forsaken = |client: &ModelClient| client.connection().is_some_and(|conn| !self.is_served(conn));
+        let restless = self.clients.iter().any(|client| client.restless().is_some() || forsaken(client));
         if quiet && !restless && self.replicas_agree() {
             self.note(|| "---- at rest; last reads".to_owned());
             self.observe_hashes();
@@ -369,10 +374,12 @@ impl World {
                 self.with_client(number, |client, tools| client.start(tools));
             }
             self.phase = Phase::FinalReads { since: self.now };
-        } else if self.now.saturating_sub(since) > DRAIN {
+        } else if self.now.saturating_sub(self.delivered_at.max(since)) > DRAIN
+            || self.now.saturating_sub(since) > DRAIN_MAX
+        {
             let why =
                 if restless { self.restless() } else { "replicas differ in how far they are".to_owned() };
-            self.give_up("all is answered and delivered within 25 s", why);
+            self.give_up("all is answered and delivered, with no pause of 10 s", why);
         }
     }
 
@@ -411,9 +418,4 @@ impl Settings {
         };
         Settings { cluster, partition, client: Arc::new(client) }
     }
-}
-
-#[allow(clippy::print_stdout)] // The trace of a replay is what the user asked to see.
-fn println_note(at: Duration, what: &str) {
-    println!("{:>10.6} {what}", at.as_secs_f64());
 }

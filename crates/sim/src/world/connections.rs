@@ -125,6 +125,18 @@ impl World {
         self.pipes.iter().filter(|(_, pipe)| pipe.open && !pipe.client_gone).map(|(conn, _)| *conn).collect()
     }
 
+    /// Whether a node still has the other end of a connection.
+    pub(super) fn is_served(&self, conn: Conn) -> bool {
+        self.pipes.get(&conn).is_some_and(|pipe| {
+            let process = self.hosts[pipe.place].process.as_ref();
+            pipe.served_by.is_some_and(|(generation, id)| {
+                process.is_some_and(|process| {
+                    process.generation == generation && process.connections.contains_key(&id)
+                })
+            })
+        })
+    }
+
     pub(super) fn accept(&mut self, conn: Conn) {
         let Some(place) = self.pipes.get(&conn).map(|pipe| pipe.place) else { return };
         let host = &self.hosts[place];

@@ -21,6 +21,7 @@ impl World {
         let after = self.random.millis(60, 240);
         self.schedule(after, Occurrence::Observe);
         let place = self.random.below(self.hosts.len());
+        self.debug_routes();
         self.observe_commits(place);
         if self.random.permille(150) {
             self.observe_hashes_of(place);
@@ -138,5 +139,18 @@ impl World {
                 .iter()
                 .all(|group| *applied.entry(group.group.0).or_insert(group.applied.0) == group.applied.0)
         })
+    }
+}
+
+impl World {
+    pub(super) fn debug_routes(&mut self) {
+        if !self.history.trace { return; }
+        for host in &self.hosts {
+            let Some(p) = &host.process else { continue };
+            let m: Vec<String> = self.history.topics.iter().map(|t| { let r = p.routing.matches(t.as_str()); format!("{}:{:?}/{:?}", t.as_str(), r.partitions.iter().map(|g| g.0).collect::<Vec<_>>(), r.nodes.iter().map(|g| g.0).collect::<Vec<_>>()) }).collect();
+            let s = p.node.status(false, Duration::ZERO);
+            let c: Vec<String> = s.groups.iter().map(|g| format!("g{} L{:?} t{} c{} a{} {:?}", g.group.0, g.leader.map(|n| n.0), g.term, g.committed.0, g.applied.0, g.counts.map(|c| (c.sessions, c.online, c.subscriptions, c.queued_messages, c.inflight)))).collect();
+            crate::oracle::trace_line(self.now, &format!("DEBUG node {} lease {:?} now {:?} routes {m:?} {c:?}", host.node, p.lease_until, host.clock(self.now)));
+        }
     }
 }
