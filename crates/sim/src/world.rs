@@ -48,7 +48,7 @@ const PUBLISH_AFTER_HEALING: Duration = Duration::from_millis(2500);
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// A backlog takes no longer than this.
-const DRAIN_MAX: Duration = Duration::from_secs(120);
+const DRAIN_MAX: Duration = Duration::from_secs(400);
 
 /// Nothing was delivered for so long: the cluster is at rest.
 const QUIET: Duration = Duration::from_millis(1500);
@@ -251,9 +251,9 @@ impl World {
             Occurrence::Join(place) => self.ask_to_join(place),
             Occurrence::JoinAnswered { host, node } => self.joined(host, node),
             Occurrence::Accept(conn) => self.accept(conn),
-            Occurrence::ToServer(conn, bytes) => self.to_server(conn, bytes),
+            Occurrence::ToServer(conn, bytes) => self.send_to_server(conn, bytes),
             Occurrence::ServerEof(conn) => self.server_eof(conn),
-            Occurrence::ToClient(conn, packet) => self.to_client(conn, packet),
+            Occurrence::ToClient(conn, packet) => self.send_to_client(conn, packet),
             Occurrence::ClientEof(conn) => self.client_eof(conn),
             Occurrence::Client(number, timer) => {
                 self.with_client(number, |client, tools| client.wake(timer, tools));
@@ -364,7 +364,7 @@ impl World {
         // A client whose node died without a word does not know that it must connect again.
         let forsaken = |client: &ModelClient| client.connection().is_some_and(|conn| !self.is_served(conn));
         let restless = self.clients.iter().any(|client| client.restless().is_some() || forsaken(client));
-        if quiet && !restless && self.replicas_agree() {
+        if quiet && !restless && self.apart().is_none() {
             self.note(|| "---- at rest; last reads".to_owned());
             self.observe_hashes();
             let readers = workload::final_readers(&self.features, &mut self.history, &mut self.random);

@@ -54,6 +54,7 @@ pub(super) struct ServerConnection {
 impl World {
     pub(super) fn open_pipe(&mut self, client: u32, conn: Conn, place: usize) {
         let version = self.clients[client as usize].plan.version;
+        self.note(|| format!("{conn:?} of client {client} goes to host {place}"));
         self.pipes.insert(
             conn,
             Pipe {
@@ -67,18 +68,18 @@ impl World {
                 open: false,
             },
         );
-        let at = self.to_server_time(conn);
+        let at = self.arrival_at_server(conn);
         self.schedule_at(at, Occurrence::Accept(conn));
     }
 
-    fn to_server_time(&mut self, conn: Conn) -> Duration {
+    fn arrival_at_server(&mut self, conn: Conn) -> Duration {
         let delay = self.random.micros(50, 1500);
         let Some(pipe) = self.pipes.get_mut(&conn) else { return self.now };
         pipe.to_server_clear = pipe.to_server_clear.max(self.now + delay);
         pipe.to_server_clear
     }
 
-    fn to_client_time(&mut self, conn: Conn) -> Duration {
+    fn arrival_at_client(&mut self, conn: Conn) -> Duration {
         let delay = self.random.micros(50, 1500);
         let Some(pipe) = self.pipes.get_mut(&conn) else { return self.now };
         pipe.to_client_clear = pipe.to_client_clear.max(self.now + delay);
@@ -94,7 +95,7 @@ impl World {
         let cut = if self.random.permille(50) { self.random.below(bytes.len()) } else { 0 };
         for piece in [bytes.slice(..cut), bytes.slice(cut..)] {
             if !piece.is_empty() {
-                let at = self.to_server_time(conn);
+                let at = self.arrival_at_server(conn);
                 self.schedule_at(at, Occurrence::ToServer(conn, piece));
             }
         }
@@ -104,7 +105,7 @@ impl World {
     pub(super) fn client_closes(&mut self, conn: Conn) {
         // Either what it sent last still arrives, or it is lost.
         let lost = self.random.permille(500);
-        let at = if lost { self.now + Duration::from_millis(1) } else { self.to_server_time(conn) };
+        let at = if lost { self.now + Duration::from_millis(1) } else { self.arrival_at_server(conn) };
         if let Some(pipe) = self.pipes.get_mut(&conn) {
             pipe.client_gone = true;
         }
@@ -169,7 +170,7 @@ impl World {
         self.put_back(place, process);
     }
 
-    pub(super) fn to_server(&mut self, conn: Conn, bytes: Bytes) {
+    pub(super) fn send_to_server(&mut self, conn: Conn, bytes: Bytes) {
         self.with_server(conn, |connection| connection.input.extend_from_slice(&bytes));
     }
 
@@ -220,7 +221,7 @@ impl World {
             self.carry_out(place, &mut process, &mut connection);
             self.flush(&mut connection);
             if connection.client.is_closed() {
-                let at = self.to_client_time(connection.conn);
+                let at = self.arrival_at_client(connection.conn);
                 self.schedule_at(at, Occurrence::ClientEof(connection.conn));
             } else {
                 self.arm(place, generation, &mut connection, conn);
@@ -293,12 +294,12 @@ impl World {
                 Packet::Publish(_) => self.delivered_at = self.now,
                 _ => {}
             }
-            let at = self.to_client_time(conn);
+            let at = self.arrival_at_client(conn);
             self.schedule_at(at, Occurrence::ToClient(conn, packet));
         }
     }
 
-    pub(super) fn to_client(&mut self, conn: Conn, packet: Packet) {
+    pub(super) fn send_to_client(&mut self, conn: Conn, packet: Packet) {
         let Some(pipe) = self.pipes.get(&conn) else { return };
         if pipe.client_gone {
             return;

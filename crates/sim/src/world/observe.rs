@@ -128,29 +128,75 @@ impl World {
         (leaders.len() < all).then(|| format!("leaders of {} groups of {all} are known", leaders.len()))
     }
 
-    /// Whether all replicas of each group have applied the same.
-    pub(super) fn replicas_agree(&self) -> bool {
-        let mut applied: BTreeMap<u32, u64> = BTreeMap::new();
-        self.hosts.iter().all(|host| {
-            let Some(process) = &host.process else { return false };
-            let status = process.node.status(false, Duration::ZERO);
-            status
-                .groups
-                .iter()
-                .all(|group| *applied.entry(group.group.0).or_insert(group.applied.0) == group.applied.0)
-        })
+    /// Which replicas have applied more than others; `None` when those of each group are equally far.
+    pub(super) fn apart(&self) -> Option<String> {
+        let mut applied: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
+        for host in &self.hosts {
+            let Some(process) = &host.process else { return Some(format!("host {} is down", host.place)) };
+            for group in process.node.status(false, Duration::ZERO).groups {
+                applied.entry(group.group.0).or_default().push((host.node.0, group.applied.0));
+            }
+        }
+        let differs = |(_, seen): &(u32, Vec<(u64, u64)>)| seen.windows(2).any(|pair| pair[0].1 != pair[1].1);
+        applied
+            .into_iter()
+            .find(differs)
+            .map(|(group, seen)| format!("group {group} is applied, by node and index, to {seen:?}"))
     }
 }
 
 impl World {
     pub(super) fn debug_routes(&mut self) {
-        if !self.history.trace { return; }
+        if !self.history.trace {
+            return;
+        }
         for host in &self.hosts {
             let Some(p) = &host.process else { continue };
-            let m: Vec<String> = self.history.topics.iter().map(|t| { let r = p.routing.matches(t.as_str()); format!("{}:{:?}/{:?}", t.as_str(), r.partitions.iter().map(|g| g.0).collect::<Vec<_>>(), r.nodes.iter().map(|g| g.0).collect::<Vec<_>>()) }).collect();
+            let m: Vec<String> = self
+                .history
+                .topics
+                .iter()
+                .map(|t| {
+                    let r = p.routing.matches(t.as_str());
+                    format!(
+                        "{}:{:?}/{:?}",
+                        t.as_str(),
+                        r.partitions.iter().map(|g| g.0).collect::<Vec<_>>(),
+                        r.nodes.iter().map(|g| g.0).collect::<Vec<_>>()
+                    )
+                })
+                .collect();
             let s = p.node.status(false, Duration::ZERO);
-            let c: Vec<String> = s.groups.iter().map(|g| format!("g{} L{:?} t{} c{} a{} {:?}", g.group.0, g.leader.map(|n| n.0), g.term, g.committed.0, g.applied.0, g.counts.map(|c| (c.sessions, c.online, c.subscriptions, c.queued_messages, c.inflight)))).collect();
-            crate::oracle::trace_line(self.now, &format!("DEBUG node {} lease {:?} now {:?} routes {m:?} {c:?}", host.node, p.lease_until, host.clock(self.now)));
+            let c: Vec<String> = s
+                .groups
+                .iter()
+                .map(|g| {
+                    format!(
+                        "g{} L{:?} t{} c{} a{} {:?}",
+                        g.group.0,
+                        g.leader.map(|n| n.0),
+                        g.term,
+                        g.committed.0,
+                        g.applied.0,
+                        g.counts.map(|c| (
+                            c.sessions,
+                            c.online,
+                            c.subscriptions,
+                            c.queued_messages,
+                            c.inflight
+                        ))
+                    )
+                })
+                .collect();
+            crate::oracle::trace_line(
+                self.now,
+                &format!(
+                    "DEBUG node {} lease {:?} now {:?} routes {m:?} {c:?}",
+                    host.node,
+                    p.lease_until,
+                    host.clock(self.now)
+                ),
+            );
         }
     }
 }
