@@ -34,7 +34,8 @@ impl World {
         let node = process.node.id().0;
         let mut seen = Vec::new();
         for group in process.node.status(false, now).groups {
-            let index = group.committed.0;
+            // What is applied is committed, and in the log that is read here; what is committed may not be there yet.
+            let index = group.applied.0;
             if let Some(term) = process.reader.term(group.group.0, index).filter(|_| index > 1) {
                 seen.push((group.group.0, index, term));
             }

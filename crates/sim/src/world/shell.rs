@@ -15,7 +15,7 @@ use quorate_node::consensus::wire;
 use quorate_node::edge::{ClientEvent, ClientRequest};
 use quorate_node::peer::PeerMessage;
 use quorate_node::{Action, Event as NodeEvent};
-use quorate_state::{ConnId, GroupId, Incarnation, LogIndex, NodeId, StreamSeq};
+use quorate_state::{Batch, Command, ConnId, GroupId, Incarnation, LogIndex, NodeId, StreamSeq};
 use quorate_storage::snapshot::{Chunk, Content};
 use quorate_storage::{AppliedMark, CheckpointStore, DropOutcome, HardState, Record, SlowGroups};
 
@@ -127,6 +127,7 @@ impl World {
     ) {
         match action {
             Action::Send(to, message) => {
+                self.trace_delivery(process, to, &message);
                 let mut frame = BytesMut::new();
                 message.encode(&mut frame);
                 let lossy = match message {
@@ -142,6 +143,7 @@ impl World {
                 if self.mutant == Some(Mutant::VoteNotPersisted) {
                     records.retain(|record| !matches!(record, LogRecord::HardState { .. }));
                 }
+                self.trace_entries(process, &records);
                 process.log_jobs.push_back(LogJob::Append { ticket, records, sync });
             }
             Action::Client(conn, event) => events.push((conn, event)),
@@ -176,6 +178,34 @@ impl World {
             Action::Note(Note::Leading(group, term)) => self.observe_leading(process, group, term),
             Action::Note(note) => {
                 self.note(|| format!("node {}: {note:?}", process.node.id()));
+            }
+        }
+    }
+
+    fn trace_delivery(&mut self, process: &Process, to: NodeId, message: &PeerMessage) {
+        let from = process.node.id();
+        match message {
+            PeerMessage::Deliver { group, items } => self.note(|| {
+                let item = |(conn, session, delivery): &(ConnId, _, quorate_node::edge::SessionDelivery)| {
+                    let (id, _) = crate::payload::read(&delivery.message.payload);
+                    format!("conn {conn} session {session:?} seq {} packet {} {id:?}", delivery.seq, delivery.packet_id)
+                };
+                format!("node {from} delivers {group} to {to}: {:?}", items.iter().map(item).collect::<Vec<_>>())
+            }),
+            PeerMessage::Resync { .. } | PeerMessage::CloseConn { .. } | PeerMessage::ConnClosed { .. } => {
+                self.note(|| format!("node {from} to {to}: {message:?}"));
+            }
+            _ => {}
+        }
+    }
+
+    fn trace_entries(&mut self, process: &Process, records: &[LogRecord]) {
+        for record in records {
+            if let LogRecord::Entry { group, index, term, data, .. } = record {
+                self.note(|| {
+                    let commands = commands_of(data);
+                    format!("node {} writes {group}/{index} of term {term}: {commands}", process.node.id())
+                });
             }
         }
     }
@@ -541,6 +571,26 @@ impl World {
         }
         dropped
     }
+}
+
+/// What a reader of a trace wants to know of an entry.
+fn commands_of(data: &Bytes) -> String {
+    let Ok(batch) = Batch::decode(data) else { return "no batch".to_owned() };
+    let mut shown = Vec::new();
+    for segment in batch.segments {
+        for (seq, command) in (segment.first.0..).zip(segment.commands) {
+            let what = match command {
+                Command::Publish { message, .. } => {
+                    let (id, _) = crate::payload::read(&message.payload);
+                    format!("publish {id:?} to {}", message.topic.as_str())
+                }
+                other => format!("{other:?}"),
+            };
+            shown.push(format!("{:?} {seq}: {what}", segment.stream));
+        }
+    }
+    shown.extend(batch.leader.iter().map(|command| format!("{command:?}")));
+    shown.join("; ")
 }
 
 fn record_of(record: LogRecord) -> Record {
