@@ -25,7 +25,7 @@ use bytes::Bytes;
 use quorate_state::command::Command;
 use quorate_state::{
     CONTROL, ClusterConfig, ConnId, Control, Effect, GroupId, Incarnation, LogIndex, MessageRef, NodeId,
-    Partition, PartitionConfig,
+    Owner, Partition, PartitionConfig,
 };
 use raft::eraftpb::HardState;
 
@@ -430,7 +430,7 @@ impl Node {
                 self.close_for_peer(from, incarnation, conn, reason);
             }
             PeerMessage::ConnClosed { incarnation, conn } => {
-                self.previous_closed(from, incarnation, conn, now)
+                self.previous_ended(Owner { node: from, incarnation, conn })
             }
             PeerMessage::LeaseRequest { incarnation, sent_ms, applied } => {
                 self.lease_asked(from, incarnation, sent_ms, applied);
@@ -508,7 +508,7 @@ impl Node {
         self.note_leadership(now);
         let effects = std::mem::take(&mut self.turn.effects);
         for (group, effect) in effects {
-            self.effect(group, effect, now);
+            self.effect(group, effect);
         }
         self.flush_deliveries();
         for (group, members) in std::mem::take(&mut self.turn.memberships) {
@@ -527,7 +527,7 @@ impl Node {
         }
     }
 
-    fn effect(&mut self, group: GroupId, effect: Effect, now: Duration) {
+    fn effect(&mut self, group: GroupId, effect: Effect) {
         let leading = self.groups.get(&group).is_some_and(Group::is_leading);
         match effect {
             // Told by `tell_applied`, from the state, so that none is forgotten.
@@ -555,7 +555,7 @@ impl Node {
                 self.publish_peers();
                 self.adopt_groups();
             }
-            Effect::NodeDown { node, incarnation } => self.node_down(node, incarnation, now),
+            Effect::NodeDown { node, incarnation } => self.node_down(node, incarnation),
         }
     }
 
@@ -605,7 +605,7 @@ impl Node {
             self.publish_routes();
             self.publish_peers();
             self.adopt_groups();
-            self.previous_owners_rechecked(self.now);
+            self.previous_owners_rechecked();
         }
     }
 

@@ -122,8 +122,9 @@ pub enum Reply {
         epoch: Epoch,
         /// Session Present.
         session_present: bool,
-        /// Connection that held the session until now; it must be closed before CONNACK.
-        previous: Option<Owner>,
+        /// Connections of the client that lost a session, now or earlier, and are not known to be closed, oldest first:
+        /// all must be closed before CONNACK. At most `DISPLACED_MAX` + 1.
+        previous: Vec<Owner>,
         /// Subscriptions of a resumed session, for the owner's direct deliveries.
         subscriptions: Vec<SubscribeFilter>,
         /// Delivery sequence of the first message that will come on this connection.

@@ -21,6 +21,7 @@ pub mod partition;
 pub mod topic_trie;
 
 mod delivery;
+mod displaced;
 mod encode;
 mod expiry;
 mod group_state;

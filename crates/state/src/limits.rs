@@ -11,6 +11,10 @@ pub const QUEUE_BLOCK_MESSAGES: u64 = 512;
 /// Highest window of unacknowledged messages per session, whatever client and configuration ask for. 40 bytes each.
 pub const INFLIGHT_MESSAGES_MAX: u16 = 16_384;
 
+/// Connections per client identifier that lost their session and are not known to be closed. Each is on a node that does
+/// not answer, until control declares it dead; a CONNECT beyond that is refused (Server busy). 100 bytes each.
+pub const DISPLACED_MAX: usize = 32;
+
 /// Distinct sets of subscription identifiers per session that queued messages refer to. More than this needs
 /// overlapping subscriptions in thousands of combinations; such messages then go out without identifiers.
 pub const IDENTIFIER_SETS_MAX: usize = 4_096;

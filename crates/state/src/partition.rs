@@ -13,6 +13,7 @@ use quorate_codec::{TopicFilter, TopicName};
 use crate::command::{Command, SessionExpiry};
 use crate::config::PartitionConfig;
 use crate::delivery::{Delivery, Totals};
+use crate::displaced::Displaced;
 use crate::effect::{Deliver, DropReason, Effect, Reply};
 use crate::encode::CommandView;
 use crate::group_state::{Apply, GroupState, Place};
@@ -40,6 +41,7 @@ pub struct Partition {
     sessions: Sessions,
     filters: TopicTrie<Subscribers>,
     retained: Retained,
+    displaced: Displaced,
     live: Live,
     totals: Totals,
     last_session: SessionId,
@@ -111,6 +113,7 @@ impl Partition {
             sessions: Sessions::default(),
             filters: TopicTrie::new(),
             retained: Retained::default(),
+            displaced: Displaced::default(),
             live: Live::default(),
             totals: Totals::default(),
             last_session: SessionId(0),
@@ -280,7 +283,8 @@ impl Partition {
         expiry: Option<SessionExpiry>,
         effects: &mut Vec<Effect>,
     ) {
-        // A connection that lost its session closes too: nobody waits for an answer.
+        // A connection that lost its session closes too: nobody waits for an answer, but perhaps for its end.
+        self.displaced.closed(epoch);
         let Some(session) = self.sessions.get(id).filter(|session| session.epoch == epoch) else { return };
         // A session that was to end with its connection cannot be prolonged [MQTT-3.14.2-2].
         if let Some(expiry) = expiry
@@ -303,12 +307,14 @@ impl Partition {
         if let Some(owner) = session.owner() {
             let reason = quorate_codec::ReasonCode::ADMINISTRATIVE_ACTION;
             effects.push(Effect::Close { owner, session: id, reason });
+            self.displaced.insert(session.epoch, session.client_id.clone(), owner);
         }
         self.end_session(id, DropReason::SessionEnded, effects);
     }
 
     fn node_down(&mut self, node: NodeId, incarnation: Incarnation, effects: &mut Vec<Effect>) {
         self.state.streams.down(node, incarnation);
+        self.displaced.node_down(node, incarnation);
         for dead in self.sessions.incarnations_to(node, incarnation) {
             let owned: Vec<SessionId> = self.sessions.owned_by(node, dead).collect();
             for session in owned {

@@ -43,6 +43,8 @@ pub(crate) mod kind {
     pub(crate) const QUEUE_BLOCK: u8 = 21;
     /// Topic.
     pub(crate) const RETAINED: u8 = 22;
+    /// Epoch: a connection that lost its session and may still be open.
+    pub(crate) const DISPLACED: u8 = 23;
     /// Node (control).
     pub(crate) const NODE: u8 = 32;
     /// Group (control).

@@ -39,7 +39,8 @@ impl Reply {
                 out.put_u64_le(session.0);
                 out.put_u64_le(epoch.0);
                 out.put_u8(u8::from(*session_present));
-                put_optional_owner(out, *previous);
+                put_count(out, previous.len());
+                previous.iter().for_each(|owner| put_owner(out, *owner));
                 out.put_u64_le(next_delivery.0);
                 put_expiry(out, *expiry);
                 put_count(out, subscriptions.len());
@@ -116,7 +117,10 @@ impl Reply {
         let session = SessionId(reader.u64()?);
         let epoch = Epoch(reader.u64()?);
         let session_present = reader.flag()?;
-        let previous = optional_owner(reader)?;
+        let mut previous = Vec::new();
+        for _ in 0..reader.length()? {
+            previous.push(owner(reader)?);
+        }
         let next_delivery = DeliverySeq(reader.u64()?);
         let expiry = expiry(reader)?;
         let mut subscriptions = Vec::new();
@@ -164,17 +168,6 @@ pub(crate) fn owner(reader: &mut Reader<'_>) -> Result<Owner, DecodeError> {
     let node = NodeId(reader.u64()?);
     let incarnation = Incarnation(reader.u64()?);
     Ok(Owner { node, incarnation, conn: ConnId(reader.u64()?) })
-}
-
-fn put_optional_owner(out: &mut BytesMut, owner: Option<Owner>) {
-    out.put_u8(u8::from(owner.is_some()));
-    if let Some(owner) = owner {
-        put_owner(out, owner);
-    }
-}
-
-fn optional_owner(reader: &mut Reader<'_>) -> Result<Option<Owner>, DecodeError> {
-    if reader.flag()? { owner(reader).map(Some) } else { Ok(None) }
 }
 
 pub(crate) fn put_expiry(out: &mut BytesMut, expiry: SessionExpiry) {

@@ -92,7 +92,6 @@ pub(crate) struct Held {
     pub(crate) session: SessionId,
     pub(crate) epoch: Epoch,
     pub(crate) session_present: bool,
-    pub(crate) previous: Option<Owner>,
 }
 
 /// A state machine with the entries it was given.
@@ -219,16 +218,20 @@ pub(crate) fn connect(client: &str, conn: u64) -> Command {
 
 pub(crate) fn held(effects: &[Effect]) -> Option<Held> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Reply {
-            reply: Reply::Connected { session, epoch, session_present, previous, .. }, ..
-        } => Some(Held {
-            session: *session,
-            epoch: *epoch,
-            session_present: *session_present,
-            previous: *previous,
-        }),
+        Effect::Reply { reply: Reply::Connected { session, epoch, session_present, .. }, .. } => {
+            Some(Held { session: *session, epoch: *epoch, session_present: *session_present })
+        }
         _ => None,
     })
+}
+
+/// Connections that must be closed before CONNACK.
+pub(crate) fn previous(effects: &[Effect]) -> Vec<Owner> {
+    let all = effects.iter().filter_map(|effect| match effect {
+        Effect::Reply { reply: Reply::Connected { previous, .. }, .. } => Some(previous.clone()),
+        _ => None,
+    });
+    all.flatten().collect()
 }
 
 pub(crate) fn replies(effects: &[Effect]) -> Vec<Reply> {

@@ -158,8 +158,8 @@ fn replies() -> Vec<Reply> {
     use quorate_codec::ReasonCode as Reason;
     vec![
         Reply::Rejected(Reason::QUOTA_EXCEEDED),
-        connected(None),
-        connected(Some(owner())),
+        connected(vec![]),
+        connected(vec![owner(), Owner { conn: ConnId(78), ..owner() }]),
         Reply::ConnectRefused(Reason::CLIENT_IDENTIFIER_NOT_VALID),
         Reply::Subscribed(vec![
             result(Reason::GRANTED_QOS_1, true, Some(StreamSeq(8))),
@@ -190,6 +190,8 @@ fn partition() -> Partition {
     let commands = vec![
         connect(text("sensor-7"), 1),
         connect(text("sensor-8"), 1),
+        connect(text("sensor-9"), 1),
+        connect(text("sensor-9"), 1),
         Command::Subscribe { session, epoch, filters: subscribe_filters() },
         publish.clone(),
         publish,

@@ -53,7 +53,7 @@ impl Node {
                     self.push(group, &command, Op::Acknowledge(conn));
                 }
             }
-            ClientRequest::Closed { expiry } => self.closed(conn, expiry, now),
+            ClientRequest::Closed { expiry } => self.closed(conn, expiry),
         }
     }
 
@@ -97,7 +97,7 @@ impl Node {
     pub(super) fn op_done(&mut self, group: GroupId, done: Durable<(Op, Option<Reply>)>, now: Duration) {
         let ((op, reply), proof) = done.split();
         match op {
-            Op::Connect(conn) => self.connect_done(group, conn, reply, proof, now),
+            Op::Connect(conn) => self.connect_done(group, conn, reply, proof),
             Op::Publish(conn, number) => {
                 let rejected = match reply {
                     Some(Reply::Rejected(reason)) => Some(reason),
@@ -145,14 +145,7 @@ impl Node {
         }
     }
 
-    fn connect_done(
-        &mut self,
-        group: GroupId,
-        conn: ConnId,
-        reply: Option<Reply>,
-        proof: Durable<()>,
-        now: Duration,
-    ) {
+    fn connect_done(&mut self, group: GroupId, conn: ConnId, reply: Option<Reply>, proof: Durable<()>) {
         match reply {
             Some(Reply::Connected {
                 session,
@@ -176,13 +169,18 @@ impl Node {
                 // Deliveries may have come before this answer: they count already.
                 connection.next_delivery = connection.next_delivery.max(next_delivery);
                 let session_present = proof.map(|()| session_present);
-                match previous {
-                    None => self.open(conn, session_present, expiry, subscriptions, now),
-                    Some(previous) => {
-                        connection.pending =
-                            Some(Pending { previous, session_present, expiry, subscriptions });
-                        self.close_previous(conn, previous, now);
-                    }
+                if previous.is_empty() {
+                    self.open(conn, session_present, expiry, subscriptions);
+                    return;
+                }
+                for owner in &previous {
+                    self.connections.awaited.entry(*owner).or_default().insert(conn);
+                }
+                let pending = previous.iter().copied().collect();
+                connection.pending =
+                    Some(Pending { previous: pending, session_present, expiry, subscriptions });
+                for owner in previous {
+                    self.close_previous(owner);
                 }
             }
             Some(Reply::ConnectRefused(reason)) => self.refuse(conn, reason),
@@ -196,17 +194,16 @@ impl Node {
         }
     }
 
-    /// Has the former owner's connection closed, and waits for it unless it is certainly gone.
-    fn close_previous(&mut self, conn: ConnId, previous: Owner, now: Duration) {
+    /// Has a former connection closed, unless it is certainly gone.
+    fn close_previous(&mut self, previous: Owner) {
         if previous.node == self.id {
             if previous.incarnation == self.incarnation && self.connections.all.contains_key(&previous.conn) {
-                self.connections.closers.entry(previous.conn).or_default().0.insert(conn);
                 self.close_here(previous.conn, ReasonCode::SESSION_TAKEN_OVER);
             } else {
-                self.previous_gone(conn, now);
+                self.previous_ended(previous);
             }
         } else if self.certainly_dead(previous.node, previous.incarnation) {
-            self.previous_gone(conn, now);
+            self.previous_ended(previous);
         } else {
             self.ask_to_close(previous);
         }
@@ -220,15 +217,8 @@ impl Node {
 
     /// Asks again for every takeover that waits for a connection of `node`.
     pub(super) fn ask_previous_again(&mut self, node: NodeId) {
-        let asked: Vec<Owner> = self
-            .connections
-            .all
-            .values()
-            .filter_map(|connection| connection.pending.as_ref())
-            .map(|pending| pending.previous)
-            .filter(|previous| previous.node == node)
-            .collect();
-        for previous in asked {
+        let awaited = self.connections.awaited.keys().filter(|previous| previous.node == node);
+        for previous in awaited.copied().collect::<Vec<_>>() {
             self.ask_to_close(previous);
         }
     }
@@ -242,7 +232,7 @@ impl Node {
         reason: u8,
     ) {
         if incarnation == self.incarnation && self.connections.all.contains_key(&conn) {
-            self.connections.closers.entry(conn).or_default().1.insert(from);
+            self.connections.closers.entry(conn).or_default().insert(from);
             let reason = ReasonCode::from_value(reason).unwrap_or(ReasonCode::SESSION_TAKEN_OVER);
             self.close_here(conn, reason);
         } else {
@@ -250,39 +240,20 @@ impl Node {
         }
     }
 
-    /// A former owner's connection is closed.
-    pub(super) fn previous_closed(
-        &mut self,
-        node: NodeId,
-        incarnation: Incarnation,
-        conn: ConnId,
-        now: Duration,
-    ) {
-        self.previous_ended(now, |previous| {
-            previous.node == node && previous.incarnation == incarnation && previous.conn == conn
-        });
-    }
-
-    /// Opens every connection whose former owner fits.
-    pub(super) fn previous_ended(&mut self, now: Duration, fits: impl Fn(&Owner) -> bool) {
-        let ready: Vec<ConnId> = self
-            .connections
-            .all
-            .iter()
-            .filter(|(_, connection)| {
-                connection.pending.as_ref().is_some_and(|pending| fits(&pending.previous))
-            })
-            .map(|(conn, _)| *conn)
-            .collect();
-        for conn in ready {
-            self.previous_gone(conn, now);
+    /// Former connections that fit are gone.
+    pub(super) fn previous_gone(&mut self, fits: impl Fn(&Owner) -> bool) {
+        let gone: Vec<Owner> =
+            self.connections.awaited.keys().filter(|previous| fits(previous)).copied().collect();
+        for previous in gone {
+            self.previous_ended(previous);
         }
     }
 
-    fn previous_gone(&mut self, conn: ConnId, now: Duration) {
-        let pending = self.connections.all.get_mut(&conn).and_then(|connection| connection.pending.take());
-        if let Some(Pending { session_present, expiry, subscriptions, .. }) = pending {
-            self.open(conn, session_present, expiry, subscriptions, now);
+    /// A former connection is closed: opens every connection that waited for it alone.
+    pub(super) fn previous_ended(&mut self, previous: Owner) {
+        for (conn, pending) in self.connections.ended(previous) {
+            let Pending { session_present, expiry, subscriptions, .. } = pending;
+            self.open(conn, session_present, expiry, subscriptions);
         }
     }
 
@@ -293,7 +264,6 @@ impl Node {
         session_present: Durable<bool>,
         expiry: SessionExpiry,
         subscriptions: Vec<SubscribeFilter>,
-        _now: Duration,
     ) {
         let Some(connection) = self.connections.all.get_mut(&conn) else { return };
         let Some(held) = connection.held.clone() else { return };
@@ -319,7 +289,7 @@ impl Node {
         }
     }
 
-    fn closed(&mut self, conn: ConnId, expiry: Option<SessionExpiry>, now: Duration) {
+    fn closed(&mut self, conn: ConnId, expiry: Option<SessionExpiry>) {
         let Some(connection) = self.connections.all.remove(&conn) else { return };
         if let Some(held) = &connection.held {
             let command = Command::Disconnect { session: held.session, epoch: held.epoch, expiry };
@@ -329,14 +299,13 @@ impl Node {
             self.drop_local_route(filter);
         }
         self.retained.connection_closed(conn);
-        if let Some((here, nodes)) = self.connections.closers.remove(&conn) {
-            for waiter in here {
-                self.previous_gone(waiter, now);
-            }
-            let incarnation = self.incarnation;
-            for node in nodes {
-                self.send(node, PeerMessage::ConnClosed { incarnation, conn });
-            }
+        if let Some(pending) = &connection.pending {
+            self.connections.gives_up(conn, pending);
+        }
+        let (node, incarnation) = (self.id, self.incarnation);
+        self.previous_ended(Owner { node, incarnation, conn });
+        for node in self.connections.closers.remove(&conn).unwrap_or_default() {
+            self.send(node, PeerMessage::ConnClosed { incarnation, conn });
         }
     }
 

@@ -26,10 +26,11 @@ pub(super) struct Held {
     pub(super) durable: bool,
 }
 
-/// A CONNECT that is applied, but whose former owner is not known to be closed.
+/// A CONNECT that is applied, while former connections of the client are not known to be closed.
 #[derive(Debug)]
 pub(super) struct Pending {
-    pub(super) previous: Owner,
+    /// These connections; never empty.
+    pub(super) previous: BTreeSet<Owner>,
     pub(super) session_present: Durable<bool>,
     pub(super) expiry: SessionExpiry,
     pub(super) subscriptions: Vec<SubscribeFilter>,
@@ -81,11 +82,39 @@ pub(super) struct Connections {
     pub(super) waiting: VecDeque<Waiting>,
     /// Announcements known to have passed the barrier, per stream.
     pub(super) passed: BTreeMap<StreamId, StreamSeq>,
-    /// Who waits for a connection of this node to close: connections here, and nodes.
-    pub(super) closers: BTreeMap<ConnId, (BTreeSet<ConnId>, BTreeSet<NodeId>)>,
+    /// Which connections of this node wait for a connection, here or elsewhere, to close: the index of `Pending`.
+    pub(super) awaited: BTreeMap<Owner, BTreeSet<ConnId>>,
+    /// Which nodes wait for a connection of this node to close.
+    pub(super) closers: BTreeMap<ConnId, BTreeSet<NodeId>>,
 }
 
 impl Connections {
+    /// A former connection is closed: the connections that wait for no other now.
+    pub(super) fn ended(&mut self, previous: Owner) -> Vec<(ConnId, Pending)> {
+        let mut ready = Vec::new();
+        for conn in self.awaited.remove(&previous).unwrap_or_default() {
+            let Some(connection) = self.all.get_mut(&conn) else { continue };
+            let Some(pending) = &mut connection.pending else { continue };
+            pending.previous.remove(&previous);
+            if pending.previous.is_empty() {
+                ready.extend(connection.pending.take().map(|pending| (conn, pending)));
+            }
+        }
+        ready
+    }
+
+    /// A connection is closed while it waits for others.
+    pub(super) fn gives_up(&mut self, conn: ConnId, pending: &Pending) {
+        for previous in &pending.previous {
+            if let Some(waiters) = self.awaited.get_mut(previous) {
+                waiters.remove(&conn);
+                if waiters.is_empty() {
+                    self.awaited.remove(previous);
+                }
+            }
+        }
+    }
+
     /// A new incarnation has begun: what the old connections held is gone. They are still told to close.
     pub(super) fn forget_old(&mut self) {
         for connection in self.all.values_mut() {
@@ -93,6 +122,7 @@ impl Connections {
             connection.pending = None;
             connection.filters.clear();
         }
+        self.awaited.clear();
         self.routes.clear();
         self.waiting.clear();
         self.passed.clear();

@@ -11,7 +11,7 @@ use core::time::Duration;
 use quorate_codec::ReasonCode;
 use quorate_state::command::Command;
 use quorate_state::control::NodeStatus;
-use quorate_state::{CONTROL, GroupId, Incarnation, LogIndex, NodeId, Owner, Reply};
+use quorate_state::{CONTROL, GroupId, Incarnation, LogIndex, NodeId, Reply};
 
 use super::Node;
 use super::clients::Op;
@@ -266,7 +266,7 @@ impl Node {
     }
 
     /// Control has declared an incarnation dead.
-    pub(super) fn node_down(&mut self, node: NodeId, incarnation: Incarnation, now: Duration) {
+    pub(super) fn node_down(&mut self, node: NodeId, incarnation: Incarnation) {
         if node == self.id {
             if incarnation >= self.incarnation && !self.renewing {
                 self.give_up_incarnation();
@@ -274,7 +274,7 @@ impl Node {
             return;
         }
         self.actions.push_back(Action::Note(Note::NodeDown(node, incarnation)));
-        self.previous_ended(now, |previous| previous.node == node && previous.incarnation <= incarnation);
+        self.previous_gone(|previous| previous.node == node && previous.incarnation <= incarnation);
     }
 
     fn give_up_incarnation(&mut self) {
@@ -286,16 +286,12 @@ impl Node {
     }
 
     /// Control was restored from a snapshot: takeovers may have waited for nodes that it knows to be dead.
-    pub(super) fn previous_owners_rechecked(&mut self, now: Duration) {
-        let dead: Vec<Owner> = self
-            .connections
-            .all
-            .values()
-            .filter_map(|connection| connection.pending.as_ref())
-            .map(|pending| pending.previous)
-            .filter(|previous| self.certainly_dead(previous.node, previous.incarnation))
-            .collect();
-        self.previous_ended(now, |previous| dead.contains(previous));
+    pub(super) fn previous_owners_rechecked(&mut self) {
+        let awaited = self.connections.awaited.keys();
+        let dead = awaited.filter(|previous| self.certainly_dead(previous.node, previous.incarnation));
+        for previous in dead.copied().collect::<Vec<_>>() {
+            self.previous_ended(previous);
+        }
     }
 
     /// A new incarnation is durable: everything of the old one is forgotten.

@@ -245,18 +245,20 @@ impl World {
         self.members[&NodeId(node)].events.get(&ConnId(conn)).map_or(&[], Vec::as_slice)
     }
 
+    /// Sends CONNECT and waits for nothing.
+    fn begin_connect(&mut self, node: u64, conn: u64, client_id: &str, expiry: SessionExpiry) {
+        let connect = ClientRequest::Connect {
+            client_id: text(client_id),
+            clean_start: false,
+            expiry,
+            receive_max: 10,
+            principal: text(""),
+        };
+        self.request(node, conn, connect);
+    }
+
     fn connect(&mut self, node: u64, conn: u64, client_id: &str, expiry: SessionExpiry) -> bool {
-        self.request(
-            node,
-            conn,
-            ClientRequest::Connect {
-                client_id: text(client_id),
-                clean_start: false,
-                expiry,
-                receive_max: 10,
-                principal: text(""),
-            },
-        );
+        self.begin_connect(node, conn, client_id, expiry);
         self.until("CONNECT answered", |world| !world.events(node, conn).is_empty());
         match &self.events(node, conn)[0] {
             ClientEvent::Connected { session_present, .. } => *session_present.get(),
@@ -397,17 +399,7 @@ fn takeover_waits_until_the_former_connection_is_closed() {
     let mut world = World::new(3);
     world.until("ready", World::ready);
     world.connect(1, 1, "c", DURABLE);
-    world.request(
-        2,
-        2,
-        ClientRequest::Connect {
-            client_id: text("c"),
-            clean_start: false,
-            expiry: DURABLE,
-            receive_max: 10,
-            principal: text(""),
-        },
-    );
+    world.begin_connect(2, 2, "c", DURABLE);
     world.until("old one told", |world| {
         matches!(world.events(1, 1).last(), Some(ClientEvent::Close(ReasonCode::SESSION_TAKEN_OVER)))
     });
@@ -418,6 +410,95 @@ fn takeover_waits_until_the_former_connection_is_closed() {
     assert!(
         matches!(&world.events(2, 2)[0], ClientEvent::Connected { session_present, .. } if *session_present.get())
     );
+}
+
+#[test]
+fn takeover_given_up_half_way_leaves_the_wait_to_the_next() {
+    for gives_up_before_its_answer in [true, false] {
+        let mut world = World::new(3);
+        world.until("ready", World::ready);
+        world.connect(1, 1, "c", DURABLE);
+        // The first connection is told to close, and does not yet.
+        world.begin_connect(2, 2, "c", DURABLE);
+        if gives_up_before_its_answer {
+            world.request(2, 2, ClientRequest::Closed { expiry: None });
+        }
+        world.until("old one told", |world| !world.events(1, 1)[1..].is_empty());
+        world.drain();
+        if !gives_up_before_its_answer {
+            world.request(2, 2, ClientRequest::Closed { expiry: None });
+        }
+        world.begin_connect(3, 3, "c", DURABLE);
+        let start = world.now;
+        world.until("time passed", |world| world.now > start + limits::LEASE_WAIT * 2);
+        assert!(world.events(3, 3).is_empty(), "CONNACK while the first connection may acknowledge");
+        world.request(1, 1, ClientRequest::Closed { expiry: None });
+        world.until("the last one open", |world| !world.events(3, 3).is_empty());
+        assert!(matches!(&world.events(3, 3)[0], ClientEvent::Connected { .. }));
+        assert!(world.events(2, 2).is_empty());
+    }
+}
+
+#[test]
+fn takeovers_wait_on_one_node_for_each_other() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    world.connect(1, 1, "c", DURABLE);
+    world.begin_connect(1, 2, "c", DURABLE);
+    world.begin_connect(1, 3, "c", DURABLE);
+    world.until("first two told", |world| {
+        let closed = |conn| matches!(world.events(1, conn).last(), Some(ClientEvent::Close(_)));
+        closed(1) && closed(2)
+    });
+    world.request(1, 2, ClientRequest::Closed { expiry: None });
+    world.drain();
+    assert!(world.events(1, 3).is_empty(), "CONNACK while the first connection may acknowledge");
+    world.request(1, 1, ClientRequest::Closed { expiry: None });
+    world.until("the last one open", |world| !world.events(1, 3).is_empty());
+    assert!(world.members[&NodeId(1)].node.connections.awaited.is_empty());
+}
+
+#[test]
+fn deliveries_that_come_before_the_answer_to_connect_are_given_once_after_it() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    let group = home("c");
+    let leader = world.members[&NodeId(1)].node.leader_of(group).unwrap().0;
+    let node = if leader == 1 { 2 } else { 1 };
+    world.connect(node, 1, "c", DURABLE);
+    world.subscribe(node, 1, "a/#");
+    world.request(node, 1, ClientRequest::Closed { expiry: None });
+    world.connect(leader, 2, "pub", SessionExpiry::AtClose);
+    for number in 1..=3 {
+        world.publish(leader, 2, number, "a/b", group, false);
+    }
+    world.until("queued", |world| world.applied(leader, 2).len() == 3);
+    world.begin_connect(node, 3, "c", DURABLE);
+    // What the leader sends to the node is held back, but for the deliveries.
+    for _ in 0..50 {
+        let held: Vec<_> = world.network.drain(..).collect();
+        let (early, late): (Vec<_>, Vec<_>) = held.into_iter().partition(|(_, to, message)| {
+            *to != NodeId(node) || matches!(message, PeerMessage::Deliver { .. })
+        });
+        if early.is_empty() {
+            world.network.extend(late);
+            break;
+        }
+        world.network.extend(early);
+        world.drain();
+        for late in late.into_iter().rev() {
+            world.network.push_front(late);
+        }
+    }
+    world.until("all delivered", |world| world.delivered(node, 3).len() == 3);
+    assert!(matches!(&world.events(node, 3)[0], ClientEvent::Connected { .. }), "CONNACK comes first");
+    assert_eq!(world.delivered(node, 3), ["1", "2", "3"]);
+    for (peer, other) in [(node, leader), (leader, node)] {
+        world.event(NodeId(peer), Event::PeerDown(NodeId(other)));
+        world.event(NodeId(peer), Event::PeerUp(NodeId(other)));
+    }
+    world.until("ready", World::ready);
+    assert_eq!(world.delivered(node, 3), ["1", "2", "3"], "a resync gives nothing twice");
 }
 
 #[test]

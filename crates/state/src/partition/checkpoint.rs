@@ -46,6 +46,7 @@ impl Partition {
         changes.extend(
             retained.map(|(topic, content)| (Key::new(kind::RETAINED).text(&topic).finish(), content)),
         );
+        changes.extend(self.displaced.changes().map(|(epoch, content)| (displaced_key(epoch), content)));
         changes
     }
 
@@ -76,6 +77,7 @@ impl Partition {
         let retained = self.retained.records();
         let retained =
             retained.map(|(topic, content)| (Key::new(kind::RETAINED).text(topic).finish(), content));
+        let displaced = self.displaced.records().map(|(epoch, content)| (displaced_key(epoch), content));
         meta.chain(self.state.records())
             .chain(sessions)
             .chain(routes)
@@ -84,6 +86,7 @@ impl Partition {
             .chain(delivery)
             .chain(blocks)
             .chain(retained)
+            .chain(displaced)
     }
 
     /// A number that is equal for equal states, whatever checkpoints they went through. Reads the whole state.
@@ -186,6 +189,7 @@ impl Partition {
                 let index = self.retained.restore(key.text()?, content).map_err(bad)?;
                 self.live.add(index, 1);
             }
+            kind::DISPLACED => self.displaced.restore(Epoch(key.u64()?), content).map_err(bad)?,
             _ => return self.state.restore_record(&mut key, content),
         }
         key.done()
@@ -330,6 +334,10 @@ fn session_key(kind: u8, session: SessionId) -> Vec<u8> {
 
 fn subscription_key(session: SessionId, filter: &str) -> Vec<u8> {
     Key::new(kind::SUBSCRIPTION).u64(session.0).text(filter).finish()
+}
+
+fn displaced_key(epoch: Epoch) -> Vec<u8> {
+    Key::new(kind::DISPLACED).u64(epoch.0).finish()
 }
 
 fn block_key(session: SessionId, number: u64) -> Vec<u8> {

@@ -18,6 +18,7 @@ impl Partition {
     pub fn check(&self) {
         self.sessions.check();
         self.retained.check();
+        self.displaced.check(self.last_epoch);
         let mut totals = Totals::default();
         let mut live = Live::default();
         let mut subscribers: BTreeMap<&str, usize> = BTreeMap::new();

@@ -1,8 +1,8 @@
 //! CONNECT: which session a connection gets, and who loses it.
 //!
-//! Owns: new session, resumed session, takeover, refusal. Does not: wait for the old connection; the node does,
+//! Owns: new session, resumed session, takeover, refusal. Does not: wait for the old connections; the node does,
 //! before it sends CONNACK.
-//! Invariants: the epoch of a client identifier only grows, over re-creation of its session too; messages of a resumed
+//! Invariants: the answer names every connection of the client that may still be open; the epoch of a client identifier only grows, over re-creation of its session too; messages of a resumed
 //! session are sent again before any new one. Spec: MQTT 5, 3.1.2.4, 3.1.4 and 4.4.
 
 use quorate_codec::{ReasonCode, Text};
@@ -49,16 +49,24 @@ impl Partition {
             self.state.reply(place, Reply::ConnectRefused(ReasonCode::QUOTA_EXCEEDED), effects);
             return;
         }
-        let previous = known.and_then(Session::owner);
+        if self.displaced.is_full(connect.client_id.as_str()) {
+            self.state.reply(place, Reply::ConnectRefused(ReasonCode::SERVER_BUSY), effects);
+            return;
+        }
         let found = match known {
             None => Found::Nothing,
             Some(session) if connect.clean_start || !session.durable => Found::Replaced(session.id),
             Some(session) => Found::Resumed(session.id),
         };
-        if let (Some(owner), Some(session)) = (previous, known.map(|session| session.id)) {
+        if let Some(session) = known
+            && let Some(owner) = session.owner()
+        {
             // [MQTT-3.1.4-3]
-            effects.push(Effect::Close { owner, session, reason: ReasonCode::SESSION_TAKEN_OVER });
+            let reason = ReasonCode::SESSION_TAKEN_OVER;
+            effects.push(Effect::Close { owner, session: session.id, reason });
+            self.displaced.insert(session.epoch, session.client_id.clone(), owner);
         }
+        let previous: Vec<Owner> = self.displaced.of(connect.client_id.as_str()).collect();
         self.last_epoch = Epoch(self.last_epoch.0 + 1);
         let expiry = capped(connect.expiry, self.config.session_expiry_max_s);
         let session = match found {
@@ -107,7 +115,7 @@ impl Partition {
         place: Place,
         id: SessionId,
         session_present: bool,
-        previous: Option<Owner>,
+        previous: Vec<Owner>,
         effects: &mut Vec<Effect>,
     ) {
         let Some(session) = self.sessions.get(id) else { return };

@@ -130,8 +130,8 @@ fn takeover_closes_the_old_connection_and_fences_its_commands() {
         Effect::Close { owner: owner(1), session: first.session, reason: ReasonCode::SESSION_TAKEN_OVER };
     assert!(effects.contains(&close));
     assert_eq!(
-        (second.session, second.session_present, second.previous),
-        (first.session, true, Some(owner(1)))
+        (second.session, second.session_present, previous(&effects)),
+        (first.session, true, vec![owner(1)])
     );
     assert!(second.epoch > first.epoch);
     let again = deliveries(&effects);
@@ -154,6 +154,43 @@ fn takeover_closes_the_old_connection_and_fences_its_commands() {
 }
 
 #[test]
+fn every_connection_that_may_be_open_is_named_until_it_is_known_to_be_closed() {
+    let mut group = new();
+    let first = group.connect("c", 1);
+    let second = group.connect("c", 2);
+    group.disconnect(second);
+    assert_eq!(
+        previous(&group.one(connect("c", 3))),
+        [owner(1)],
+        "the second gave up, the first may be open"
+    );
+    let purge = Command::Purge { client_id: text("c") };
+    group.one(purge);
+    assert_eq!(previous(&group.one(connect("other", 4))), []);
+    let fifth = group.one(connect("c", 5));
+    assert_eq!(previous(&fifth), [owner(1), owner(3)], "the session is new, the connections are not");
+    group.machine.check();
+    group.disconnect(first);
+    assert_eq!(previous(&group.one(connect("c", 6))), [owner(3), owner(5)]);
+    let Owner { node, incarnation, .. } = owner(3);
+    group.one(Command::NodeDown { node, incarnation });
+    assert_eq!(previous(&group.one(connect("c", 7))), [], "all were on the dead node");
+    group.machine.check();
+}
+
+#[test]
+fn connect_refused_while_too_many_connections_may_be_open() {
+    let mut group = new();
+    for conn in 0..=crate::limits::DISPLACED_MAX as u64 {
+        assert_eq!(previous(&group.one(connect("c", conn))).len() as u64, conn);
+    }
+    let effects = group.one(connect("c", 99));
+    assert_eq!(replies(&effects), [Reply::ConnectRefused(ReasonCode::SERVER_BUSY)]);
+    assert_eq!(effects.len(), 1, "the present connection is not touched");
+    group.machine.check();
+}
+
+#[test]
 fn takeover_of_a_transient_session_makes_a_new_one() {
     let mut group = new();
     let Command::Connect { client_id, owner: holder, clean_start, principal, receive_max, .. } =
@@ -166,8 +203,9 @@ fn takeover_of_a_transient_session_makes_a_new_one() {
         Command::Connect { client_id, owner: holder, clean_start, expiry, receive_max, principal };
     let first = held(&group.one(transient)).unwrap();
     assert!(!group.machine.session_by_client("c").unwrap().durable);
-    let second = group.connect("c", 2);
-    assert_eq!((second.session_present, second.previous), (false, Some(owner(1))));
+    let effects = group.one(connect("c", 2));
+    let second = held(&effects).unwrap();
+    assert_eq!((second.session_present, previous(&effects)), (false, vec![owner(1)]));
     assert_ne!(second.session, first.session);
     assert!(second.epoch > first.epoch);
     group.machine.check();
