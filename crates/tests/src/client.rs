@@ -1,16 +1,15 @@
-//! A client of the `rumqttc` crate with its event loop on a thread, for tests that ask what arrived.
+//! A client of the `rumqttc` crate for tests that ask what arrived.
 //!
-//! Owns: the thread. Does not: decide anything about the protocol; the library does.
+//! Owns: what it saw. Does not: decide anything about the protocol; the library does.
 //! Limits: what arrives is kept in memory until the value is dropped.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Result;
-use rumqttc::{Client as Rumqtt, Event, MqttOptions, Packet, QoS};
+use rumqttc::{Event, MqttOptions, Packet, QoS};
 
+use crate::event_loop::{EventLoop, Seen as Happened};
 use crate::wait_for;
 
 /// What a client has seen.
@@ -25,36 +24,31 @@ struct Seen {
 
 /// A connected client.
 pub struct Client {
-    rumqtt: Rumqtt,
+    events: EventLoop,
     seen: Arc<Mutex<Seen>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+}
+
+/// Options of a client: a persistent session unless `clean`, at most `inflight` unacknowledged publishes.
+pub fn options(client_id: &str, port: u16, clean: bool, inflight: u16) -> MqttOptions {
+    let mut options = MqttOptions::new(client_id, "127.0.0.1", port);
+    options.set_clean_session(clean).set_keep_alive(Duration::from_secs(5)).set_inflight(inflight);
+    options
 }
 
 impl Client {
     /// A client that connects, and connects again when the connection ends. A persistent session unless `clean`.
     pub fn connect(client_id: &str, port: u16, clean: bool) -> Client {
-        let mut options = MqttOptions::new(client_id, "127.0.0.1", port);
-        options.set_clean_session(clean).set_keep_alive(Duration::from_secs(5)).set_inflight(100);
-        let (rumqtt, mut connection) = Rumqtt::new(options, 10_000);
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let stop = Arc::new(AtomicBool::new(false));
-        let (thread_seen, thread_stop) = (Arc::clone(&seen), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || {
-            while !thread_stop.load(Ordering::Relaxed) {
-                match connection.recv_timeout(Duration::from_millis(100)) {
-                    Err(_) => {}
-                    Ok(Ok(event)) => note(&thread_seen, event),
-                    Ok(Err(error)) => {
-                        lock(&thread_seen).errors.push(error.to_string());
-                        // The library connects again at the next poll; a node that is down refuses at once.
-                        #[allow(clippy::disallowed_methods)]
-                        std::thread::sleep(Duration::from_millis(50));
-                    }
-                }
-            }
-        });
-        Client { rumqtt, seen, stop, thread: Some(thread) }
+        let (noted, client_id) = (Arc::clone(&seen), client_id.to_owned());
+        let events = EventLoop::start(
+            vec![port],
+            move |port| options(&client_id, port, clean, 100),
+            move |happened| match happened {
+                Happened::Event(event) => note(&noted, event),
+                Happened::Lost(error) => lock(&noted).errors.push(error),
+            },
+        );
+        Client { events, seen }
     }
 
     /// Subscribes with QoS 1 and waits for the SUBACK.
@@ -63,7 +57,7 @@ impl Client {
     /// When none comes.
     pub fn subscribe(&self, filter: &str) -> Result<()> {
         let before = lock(&self.seen).subscribed;
-        self.rumqtt.subscribe(filter, QoS::AtLeastOnce)?;
+        self.events.rumqtt().subscribe(filter, QoS::AtLeastOnce)?;
         wait_for("SUBACK", || (lock(&self.seen).subscribed > before).then_some(()))
     }
 
@@ -72,7 +66,7 @@ impl Client {
     /// # Errors
     /// When the library's queue is gone.
     pub fn publish(&self, topic: &str, payload: &[u8], retain: bool) -> Result<()> {
-        self.rumqtt.publish(topic, QoS::AtLeastOnce, retain, payload)?;
+        self.events.rumqtt().publish(topic, QoS::AtLeastOnce, retain, payload)?;
         Ok(())
     }
 
@@ -119,15 +113,6 @@ impl Client {
     /// Errors of the connection so far.
     pub fn errors(&self) -> Vec<String> {
         lock(&self.seen).errors.clone()
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 

@@ -5,14 +5,15 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use quorate_api::ClusterState;
 
+use crate::binary::binary;
 use crate::wait_for;
 
 /// One node as `dev` reports it.
@@ -37,19 +38,16 @@ pub struct Cluster {
     dir: PathBuf,
 }
 
-fn binary() -> PathBuf {
-    std::env::var_os("QUORATE_BIN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/debug/quorate"),
-        PathBuf::from,
-    )
-}
+/// Stretches of ports for one cluster each. With what `dev` adds to the first port of a stretch, all lie below the
+/// range from which outgoing connections take theirs: one of these must not sit on the port of a killed node.
+const STRETCHES: u32 = 220;
 
-/// A stretch of ports in which nothing listens now. Each process takes another stretch, each call the next.
+/// A stretch of ports in which nothing listens now. Processes begin at different ones, each call goes on.
 fn free_ports() -> Result<u16> {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let process = u16::try_from(std::process::id() % 200)?;
-    for _ in 0..50 {
-        let base = 21_000 + process * 40 + NEXT.fetch_add(8, Ordering::Relaxed) % 4_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..STRETCHES {
+        let stretch = (std::process::id() * 7 + NEXT.fetch_add(1, Ordering::Relaxed)) % STRETCHES;
+        let base = 21_000 + u16::try_from(stretch * 8)?;
         let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
         if (base..base + 8).all(|port| free(port) && free(port + 1_000) && free(port + 10_000)) {
             return Ok(base);
@@ -64,16 +62,11 @@ impl Cluster {
     /// # Errors
     /// When the binary does not exist, or the cluster does not become ready.
     pub fn start(test: &str, count: usize) -> Result<Cluster> {
-        let binary = binary();
-        ensure!(
-            binary.exists(),
-            "{} does not exist: build it with `cargo build -p quorate`",
-            binary.display()
-        );
+        let binary = binary()?;
         let dir = std::env::temp_dir().join(format!("quorate-test-{}-{test}", std::process::id()));
         let base = free_ports()?;
         let log = std::fs::File::create(dir.with_extension("log"))?;
-        let mut dev = Command::new(&binary)
+        let mut dev = Command::new(binary)
             .args(["dev", "--fresh", "--json", "--nodes", &count.to_string()])
             .args(["--mqtt-port", &base.to_string(), "--admin-port", &(base + 4).to_string()])
             .arg("--dir")
@@ -136,6 +129,12 @@ impl Cluster {
         self.signal(place, "KILL")
     }
 
+    /// Ports of the MQTT listeners, beginning with the node at a place.
+    pub fn ports_from(&self, place: usize) -> Vec<u16> {
+        let ports = self.nodes.iter().map(|node| node.mqtt_port);
+        ports.cycle().skip(place).take(self.nodes.len()).collect()
+    }
+
     /// Starts a killed node again by its configuration file, as a person would.
     ///
     /// # Errors
@@ -143,7 +142,7 @@ impl Cluster {
     pub fn restart(&mut self, place: usize) -> Result<()> {
         let name = self.node(place).name.clone();
         let log = std::fs::File::options().append(true).open(self.dir.with_extension("log"))?;
-        let child = Command::new(binary())
+        let child = Command::new(binary()?)
             .args(["serve", "--config"])
             .arg(self.dir.join(&name).join("quorate.toml"))
             .stdin(Stdio::null())
@@ -184,6 +183,41 @@ impl Cluster {
     /// When the node does not answer.
     pub fn get(&self, place: usize, path: &str) -> Result<(u16, String)> {
         get(&self.node(place).admin, path)
+    }
+
+    /// The value of a metric of a node: the sum over its labels, 0 when it is not there.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub fn metric(&self, place: usize, name: &str) -> Result<f64> {
+        let (status, body) = self.get(place, "/metrics")?;
+        ensure!(status == 200, "/metrics: {status} {body}");
+        let of_name = |line: &str| {
+            let rest = line.strip_prefix(name)?;
+            let value = rest.starts_with([' ', '{']).then(|| rest.rsplit_once(' ')).flatten()?;
+            value.1.parse::<f64>().ok()
+        };
+        Ok(body.lines().filter_map(of_name).sum())
+    }
+
+    /// What the nodes wrote to their logs so far.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn log(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(self.dir.with_extension("log"))?)
+    }
+
+    /// Fails when a node panicked or logged an error.
+    ///
+    /// # Errors
+    /// With the first such lines.
+    pub fn check_log(&self) -> Result<()> {
+        let log = self.log()?;
+        let bad = |line: &&str| line.contains(" ERROR ") || line.contains("panicked at");
+        let found: Vec<&str> = log.lines().filter(bad).take(5).collect();
+        ensure!(found.is_empty(), "the nodes' log has: {found:#?}");
+        Ok(())
     }
 
     /// The cluster as a node sees it.

@@ -27,11 +27,19 @@ impl Node {
     pub(super) fn leader_of(&self, group: GroupId) -> Option<NodeId> {
         match self.groups.get(&group) {
             Some(group) => group.leader(),
-            None => self.leader_hints.get(&group).copied().or_else(|| {
-                let placement = self.control()?.placement(group);
-                placement.iter().copied().find(|node| self.peers_up.contains(node))
-            }),
+            None => {
+                let hint = self.leader_hints.get(&group).filter(|node| self.peers_up.contains(node));
+                hint.copied().or_else(|| self.replica_after(group, None))
+            }
         }
+    }
+
+    /// The first replica of a group, after one of them, that has a link to this node.
+    fn replica_after(&self, group: GroupId, after: Option<NodeId>) -> Option<NodeId> {
+        let placement = self.control()?.placement(group);
+        let next = after.and_then(|after| placement.iter().position(|node| *node == after));
+        let (before, rest) = placement.split_at(next.map_or(0, |at| at + 1));
+        rest.iter().chain(before).copied().find(|node| self.peers_up.contains(node))
     }
 
     /// Appends a command to this node's stream into a group.
@@ -178,11 +186,15 @@ impl Node {
         leader: Option<NodeId>,
         now: Duration,
     ) {
-        match leader {
-            Some(leader) => self.leader_hints.insert(group, leader),
-            None if expected.0 == 0 => self.leader_hints.remove(&group),
-            None => self.leader_hints.insert(group, from),
+        let hint = match leader {
+            None if expected.0 != 0 => Some(from),
+            // It does not lead and knows no leader: another one may.
+            None => self.replica_after(group, Some(from)),
+            leader => leader,
         };
+        if let Some(hint) = hint {
+            self.leader_hints.insert(group, hint);
+        }
         match stream {
             StreamId::Group(source) => {
                 if let Some(outbox) = self.outboxes.get_mut(&(source, group)) {

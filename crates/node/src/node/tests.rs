@@ -395,6 +395,22 @@ fn leader_killed_under_load_loses_and_repeats_nothing() {
 }
 
 #[test]
+fn node_without_a_replica_finds_the_new_leader_after_a_kill() {
+    let mut world = World::new(4);
+    world.until("ready", World::ready);
+    let holds = |world: &World, node: u64, group| world.members[&NodeId(node)].node.groups.contains_key(&group);
+    let places = (1..=4).flat_map(|node| (1..=4).map(move |group| (node, GroupId(group))));
+    let (outside, group) = places.clone().find(|(node, group)| !holds(&world, *node, *group)).unwrap();
+    world.connect(outside, 1, "pub", SessionExpiry::AtClose);
+    world.publish(outside, 1, 1, "a/b", group, false);
+    world.until("applied", |world| world.applied(outside, 1) == [1]);
+    let leader = world.members[&NodeId(outside)].node.leader_of(group).unwrap();
+    world.kill(leader.0);
+    world.publish(outside, 1, 2, "a/b", group, false);
+    world.until("applied by the next leader", |world| world.applied(outside, 1) == [1, 2]);
+}
+
+#[test]
 fn takeover_waits_until_the_former_connection_is_closed() {
     let mut world = World::new(3);
     world.until("ready", World::ready);
