@@ -1,0 +1,57 @@
+//! The long acceptance suite: promises of the contract on real processes, minutes each.
+//!
+//! Run it by `cargo test --release -p quorate-tests --test acceptance -- --ignored --test-threads 1 --nocapture`. Each test
+//! prints one line with its figures at its end. See: CONTRIBUTING.md.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+
+mod barrier;
+mod identifiers;
+mod kills;
+mod minority;
+mod retained;
+mod takeover;
+mod wipe;
+
+use std::collections::BTreeMap;
+
+use quorate_tests::message::Message;
+use quorate_tests::raw::{Connect, Raw};
+
+/// Deterministic choices, so that a run can be told again: a linear congruential generator.
+struct Choice(u64);
+
+impl Choice {
+    /// A number below `bound`.
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % bound
+    }
+}
+
+/// Creates a durable session with a subscription, then leaves it offline.
+fn offline_session(port: u16, client_id: &str, filter: &str) {
+    let (mut raw, _) = Raw::connect(port, &Connect::durable(client_id)).unwrap();
+    raw.subscribe(filter).unwrap();
+    raw.disconnect().unwrap();
+}
+
+/// Connects a session that must be present and receives until `enough` of what arrived so far. Gives how often each
+/// message arrived.
+fn collect(
+    port: u16,
+    client_id: &str,
+    enough: impl Fn(&BTreeMap<(u32, u64), u32>) -> bool,
+) -> BTreeMap<(u32, u64), u32> {
+    let (mut raw, present) = Raw::connect(port, &Connect::durable(client_id)).unwrap();
+    assert!(present, "Session Present of {client_id}");
+    let mut counts = BTreeMap::new();
+    while !enough(&counts) {
+        let publish = raw
+            .receive()
+            .unwrap_or_else(|error| panic!("{client_id} after {} messages: {error:#}", counts.len()));
+        let message = Message::decode(&publish.payload).expect("an intact payload");
+        *counts.entry((message.publisher, message.sequence)).or_default() += 1;
+    }
+    raw.disconnect().unwrap();
+    counts
+}
