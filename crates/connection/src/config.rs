@@ -8,8 +8,8 @@ use core::time::Duration;
 use quorate_codec::Limits;
 
 use crate::limits::{
-    ANSWER_DEADLINE, CONNECT_DEADLINE, KEEP_ALIVE_S_MAX, OUTBOUND_TOPIC_ALIASES_MAX, PACKET_DEADLINE,
-    RECEIVE_MAX, TOPIC_ALIAS_MAX,
+    ANSWER_DEADLINE, CONNECT_DEADLINE, KEEP_ALIVE_S_MAX, OUTBOUND_TOPIC_ALIASES_MAX, OUTPUT_DEADLINE,
+    PACKET_DEADLINE, RECEIVE_MAX, TOPIC_ALIAS_MAX,
 };
 
 /// Settings of a connection.
@@ -27,6 +27,8 @@ pub struct Config {
     pub answer_deadline: Duration,
     /// From the first byte of a later packet to its last.
     pub packet_deadline: Duration,
+    /// While the caller is [`Reading::Blocked`](crate::Reading::Blocked), the client must take a byte so often.
+    pub output_deadline: Duration,
     /// Longest Keep Alive, in seconds. A 5.0 client that wants more, or none, is told this one [MQTT-3.1.2-21]. Zero:
     /// any is granted.
     pub keep_alive_max_s: u16,
@@ -48,6 +50,7 @@ impl Default for Config {
             connect_deadline: CONNECT_DEADLINE,
             answer_deadline: ANSWER_DEADLINE,
             packet_deadline: PACKET_DEADLINE,
+            output_deadline: OUTPUT_DEADLINE,
             keep_alive_max_s: KEEP_ALIVE_S_MAX,
             idle_deadline: Duration::ZERO,
             receive_max: RECEIVE_MAX,

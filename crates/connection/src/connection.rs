@@ -21,7 +21,7 @@ use crate::close::{CloseCause, Explanation, disconnect};
 use crate::config::Config;
 use crate::flow_control::{Inbound, Outbound, PublishToken};
 use crate::keep_alive::KeepAlive;
-use crate::limits::EVENTS_KEPT_MAX;
+use crate::limits::{EVENTS_KEPT_MAX, LATE_MAX, LOOK_AGAIN};
 use crate::timer::{Timer, TimerTable};
 use crate::topic_alias::{InboundAliases, Naming, OutboundAliases};
 use crate::{handshake, qos};
@@ -96,6 +96,18 @@ pub struct Accept {
     pub assigned_client_id: Option<Text>,
 }
 
+/// Whether the caller reads what the client sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Reading {
+    /// It waits for bytes: silence is the client's.
+    #[default]
+    Open,
+    /// It has enough to do: what the client sent may be unread, and silence says nothing.
+    Busy,
+    /// The client leaves too much unread. Silence says nothing, but the client must go on taking what it is sent.
+    Blocked,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     /// Nothing but a CONNECT may come.
@@ -126,6 +138,11 @@ pub struct Connection {
     packet_bytes_max: u32,
     /// Reading was paused after the last packet: the client's silence may be this machine's doing.
     paused: bool,
+    reading: Reading,
+    /// Bytes ever written to `output`.
+    written: u64,
+    /// Bytes that the client had taken when the output timer was set.
+    taken_before: u64,
     cause: Option<CloseCause>,
     events: VecDeque<Event>,
     output: BytesMut,
@@ -148,6 +165,9 @@ impl Connection {
             session_expiry_s: None,
             packet_bytes_max: u32::MAX,
             paused: false,
+            reading: Reading::Open,
+            written: 0,
+            taken_before: 0,
             cause: None,
             events: VecDeque::new(),
             output: BytesMut::new(),
@@ -276,10 +296,16 @@ impl Connection {
     }
 
     /// A deadline has passed. Harmless when called early.
+    ///
+    /// A deadline for the client that is noticed late is moved by LOOK_AGAIN: this machine was busy, and what the client
+    /// sent in time may wait in the socket.
     pub fn handle_timeout(&mut self, now: Duration) {
-        while let Some(timer) = self.timers.expired(now) {
+        while let Some((timer, late)) = self.timers.expired(now) {
             let cause = CloseCause::Deadline(timer);
             match timer {
+                Timer::Connect | Timer::Packet | Timer::KeepAlive if late > LATE_MAX => {
+                    self.timers.set(timer, now, LOOK_AGAIN);
+                }
                 // Nobody has said who they are: there is no answer.
                 Timer::Connect => self.end(cause, None),
                 Timer::Answer => {
@@ -289,13 +315,14 @@ impl Connection {
                     );
                     self.end(cause, None);
                 }
+                Timer::Packet if self.reading != Reading::Open => self.restart_packet(now),
                 Timer::Packet => {
                     let explanation = Explanation::text("packet not whole in time");
                     self.write_disconnect(ReasonCode::UNSPECIFIED_ERROR, explanation);
                     self.end(cause, None);
                 }
                 // What the client sent meanwhile may be unread: it has one more interval.
-                Timer::KeepAlive if self.paused => {
+                Timer::KeepAlive if self.paused || self.reading != Reading::Open => {
                     self.paused = !self.wants_read();
                     self.restart_keep_alive(now);
                 }
@@ -304,7 +331,34 @@ impl Connection {
                     self.write_disconnect(ReasonCode::KEEP_ALIVE_TIMEOUT, Explanation::default());
                     self.end(cause, None);
                 }
+                Timer::Output if self.taken() > self.taken_before => self.restart_output(now),
+                // Whoever takes nothing could not read why.
+                Timer::Output => self.end(cause, None),
             }
+        }
+    }
+
+    /// Whether the caller reads from now on. To be said before it waits, as often as it changes. The client's silence
+    /// counts again from the moment at which the caller reads again.
+    pub fn set_reading(&mut self, reading: Reading, now: Duration) {
+        if reading == self.reading || self.phase == Phase::Closed {
+            return;
+        }
+        let before = std::mem::replace(&mut self.reading, reading);
+        match reading {
+            Reading::Open => {
+                if self.timers.runs(Timer::KeepAlive) {
+                    self.restart_keep_alive(now);
+                }
+                if self.timers.runs(Timer::Packet) {
+                    self.restart_packet(now);
+                }
+            }
+            Reading::Blocked => self.restart_output(now),
+            Reading::Busy => {}
+        }
+        if before == Reading::Blocked {
+            self.timers.stop(Timer::Output);
         }
     }
 
@@ -524,6 +578,20 @@ impl Connection {
         }
     }
 
+    fn restart_packet(&mut self, now: Duration) {
+        self.timers.set(Timer::Packet, now, self.config.packet_deadline);
+    }
+
+    fn restart_output(&mut self, now: Duration) {
+        self.taken_before = self.taken();
+        self.timers.set(Timer::Output, now, self.config.output_deadline);
+    }
+
+    /// Bytes that the caller has taken out of the output.
+    fn taken(&self) -> u64 {
+        self.written - self.output.len() as u64
+    }
+
     fn restart_keep_alive(&mut self, now: Duration) {
         if let Some(silence_max) = self.keep_alive.silence_max {
             self.timers.set(Timer::KeepAlive, now, silence_max);
@@ -566,7 +634,9 @@ impl Connection {
     fn keep_if_it_fits(&mut self, before: usize, written: bool) -> bool {
         let bytes = u32::try_from(self.output.len() - before).unwrap_or(u32::MAX);
         let fits = written && bytes <= self.packet_bytes_max;
-        if !fits {
+        if fits {
+            self.written += u64::from(bytes);
+        } else {
             self.output.truncate(before);
         }
         fits

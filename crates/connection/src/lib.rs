@@ -21,7 +21,7 @@ mod topic_alias;
 
 pub use close::CloseCause;
 pub use config::Config;
-pub use connection::{Accept, Connection, Delivery, Event, NotSent};
+pub use connection::{Accept, Connection, Delivery, Event, NotSent, Reading};
 pub use flow_control::PublishToken;
 pub use timer::Timer;
 

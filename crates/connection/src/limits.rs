@@ -19,6 +19,18 @@ pub const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 /// 1 MiB, takes this long at 280 kbit/s.
 pub const PACKET_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How long a client that is not read because it leaves too much unread may take nothing at all. A phone that loses its
+/// network for some seconds goes on; memory for one that hangs is held no longer than this.
+pub const OUTPUT_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A deadline noticed later than this was missed by this machine, not only by the client: it was busy or asleep. Timers of
+/// an idle machine are a few milliseconds late.
+pub const LATE_MAX: Duration = Duration::from_millis(250);
+
+/// How long bytes that came in time have to be found, when a deadline was noticed late. Each turn of the caller's loop
+/// looks at the sockets first; this is many turns.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
 /// Longest Keep Alive granted to a 5.0 client, in seconds: a dead client is found after seven and a half minutes.
 pub const KEEP_ALIVE_S_MAX: u16 = 300;
 

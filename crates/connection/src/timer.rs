@@ -15,9 +15,11 @@ pub enum Timer {
     Packet,
     /// The client must have sent something [MQTT-3.1.2-22].
     KeepAlive,
+    /// The client must have taken some of the output that waits for it.
+    Output,
 }
 
-const TIMERS: [Timer; 4] = [Timer::Connect, Timer::Answer, Timer::Packet, Timer::KeepAlive];
+const TIMERS: [Timer; 5] = [Timer::Connect, Timer::Answer, Timer::Packet, Timer::KeepAlive, Timer::Output];
 
 /// When each timer expires.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +28,7 @@ pub(crate) struct TimerTable {
     answer: Option<Duration>,
     packet: Option<Duration>,
     keep_alive: Option<Duration>,
+    output: Option<Duration>,
 }
 
 impl TimerTable {
@@ -35,6 +38,7 @@ impl TimerTable {
             Timer::Answer => &mut self.answer,
             Timer::Packet => &mut self.packet,
             Timer::KeepAlive => &mut self.keep_alive,
+            Timer::Output => &mut self.output,
         }
     }
 
@@ -46,6 +50,11 @@ impl TimerTable {
     /// As `set`, unless the timer runs.
     pub(crate) fn start(&mut self, timer: Timer, now: Duration, after: Duration) {
         self.slot(timer).get_or_insert(now.saturating_add(after));
+    }
+
+    /// Whether a timer runs.
+    pub(crate) fn runs(&mut self, timer: Timer) -> bool {
+        self.slot(timer).is_some()
     }
 
     /// Stops a timer.
@@ -60,12 +69,15 @@ impl TimerTable {
 
     /// The next deadline.
     pub(crate) fn next(&self) -> Option<Duration> {
-        [self.connect, self.answer, self.packet, self.keep_alive].into_iter().flatten().min()
+        [self.connect, self.answer, self.packet, self.keep_alive, self.output].into_iter().flatten().min()
     }
 
-    /// A timer that has expired, which then stops.
-    pub(crate) fn expired(&mut self, now: Duration) -> Option<Timer> {
-        TIMERS.into_iter().find(|timer| self.slot(*timer).take_if(|at| *at <= now).is_some())
+    /// A timer that has expired, which then stops, and how long ago.
+    pub(crate) fn expired(&mut self, now: Duration) -> Option<(Timer, Duration)> {
+        TIMERS.into_iter().find_map(|timer| {
+            let at = self.slot(timer).take_if(|at| *at <= now)?;
+            Some((timer, now - at))
+        })
     }
 }
 
@@ -82,7 +94,7 @@ mod tests {
         let mut timers = TimerTable::default();
         timers.set(Timer::KeepAlive, s(1), s(9));
         assert_eq!(timers.expired(Duration::from_millis(9_999)), None);
-        assert_eq!(timers.expired(s(10)), Some(Timer::KeepAlive));
+        assert_eq!(timers.expired(s(10)), Some((Timer::KeepAlive, s(0))));
         assert_eq!(timers.expired(s(10)), None);
         assert_eq!(timers.next(), None);
     }
@@ -102,7 +114,7 @@ mod tests {
     #[test]
     fn next_is_the_earliest_of_all() {
         let mut timers = TimerTable::default();
-        for (timer, after) in TIMERS.into_iter().zip([40, 10, 30, 20]) {
+        for (timer, after) in TIMERS.into_iter().zip([40, 10, 30, 20, 50]) {
             timers.set(timer, s(0), s(after));
         }
         assert_eq!(timers.next(), Some(s(10)));

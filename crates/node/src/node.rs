@@ -146,7 +146,7 @@ pub struct Node {
     announced: Option<Incarnation>,
     lost_proposed: BTreeSet<(NodeId, Incarnation)>,
     retained: RetainedReads,
-    deliveries: BTreeMap<(NodeId, GroupId), DeliveryBatch>,
+    deliveries: BTreeMap<(NodeId, Incarnation, GroupId), DeliveryBatch>,
     leads: BTreeSet<GroupId>,
     placed_at: Duration,
     /// Time of the event or turn that is being worked on.
@@ -422,7 +422,9 @@ impl Node {
             PeerMessage::StreamReject { group, stream, expected, leader } => {
                 self.stream_rejected(from, group, stream, expected, leader, now);
             }
-            PeerMessage::Deliver { group, items } => self.deliver_here(from, group, items),
+            PeerMessage::Deliver { group, incarnation, items } => {
+                self.deliver_here(from, group, incarnation, items)
+            }
             PeerMessage::Resync { group, session, from: seq } => {
                 self.resync_session(from, group, session, seq)
             }

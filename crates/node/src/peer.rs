@@ -63,6 +63,8 @@ pub enum PeerMessage {
     Deliver {
         /// Partition.
         group: GroupId,
+        /// Incarnation of the receiving node that the connections are of.
+        incarnation: Incarnation,
         /// Connection, session, delivery.
         items: Vec<(ConnId, SessionId, SessionDelivery)>,
     },
@@ -173,9 +175,10 @@ impl PeerMessage {
                 out.put_u64_le(expected.0);
                 out.put_u64_le(leader.map_or(0, |leader| leader.0));
             }
-            PeerMessage::Deliver { group, items } => {
+            PeerMessage::Deliver { group, incarnation, items } => {
                 out.put_u8(5);
                 out.put_u32_le(group.0);
+                out.put_u64_le(incarnation.0);
                 put_count(out, items.len());
                 for (conn, session, delivery) in items {
                     out.put_u64_le(conn.0);
@@ -268,13 +271,14 @@ impl PeerMessage {
             }
             5 => {
                 let group = GroupId(reader.u32("group")?);
+                let incarnation = Incarnation(reader.u64("incarnation")?);
                 let mut items = Vec::new();
                 for _ in 0..reader.count(32, "delivery count")? {
                     let conn = ConnId(reader.u64("connection")?);
                     let session = SessionId(reader.u64("session")?);
                     items.push((conn, session, read_delivery(&mut reader)?));
                 }
-                PeerMessage::Deliver { group, items }
+                PeerMessage::Deliver { group, incarnation, items }
             }
             6 => PeerMessage::Resync {
                 group: GroupId(reader.u32("group")?),

@@ -4,8 +4,9 @@ use core::time::Duration;
 
 use quorate_codec::{Connect, Packet, ProtocolVersion, PublishQoS, ReasonCode};
 
+use crate::limits::{LATE_MAX, LOOK_AGAIN, OUTPUT_DEADLINE};
 use crate::testing::{ALL, Pair, check_told, connect, id, publish, token};
-use crate::{CloseCause, Config, Timer};
+use crate::{CloseCause, Config, Reading, Timer};
 
 use ProtocolVersion::{V5, V311};
 
@@ -123,6 +124,94 @@ fn keep_alive_after_a_pause_is_extended_once() {
     assert!(!pair.connection.is_closed());
     pair.pass(Duration::from_secs(90));
     check_told(&mut pair, ReasonCode::KEEP_ALIVE_TIMEOUT);
+}
+
+#[test]
+fn deadline_noticed_late_leaves_time_to_read_what_came() {
+    // A machine that was busy for a minute: the rest of the packet waits in the socket.
+    for version in ALL {
+        let mut pair = Pair::open(Config::default(), Connect { keep_alive_s: 10, ..connect(version) });
+        pair.send_bytes(&[0xC0]);
+        pair.pass(Duration::from_secs(60));
+        assert!(!pair.connection.is_closed(), "{version:?}");
+        pair.send_bytes(&[0]);
+        assert!(matches!(pair.received()[..], [Packet::PingResp]));
+        pair.send_bytes(&[0xC0]);
+        pair.pass(Duration::from_secs(60));
+        assert_eq!(pair.connection.poll_timeout(), Some(pair.now + LOOK_AGAIN));
+        pair.pass(LOOK_AGAIN);
+        assert_eq!(pair.connection.close_cause(), Some(CloseCause::Deadline(Timer::Packet)));
+        check_told(&mut pair, ReasonCode::UNSPECIFIED_ERROR);
+    }
+}
+
+#[test]
+fn connect_deadline_noticed_late_leaves_time_to_read_what_came() {
+    let mut pair = Pair::new(Config::default(), V5);
+    pair.pass(Duration::from_secs(5) + LATE_MAX + Duration::from_millis(1));
+    assert!(!pair.connection.is_closed());
+    pair.pass(LOOK_AGAIN);
+    assert_eq!(pair.connection.close_cause(), Some(CloseCause::Deadline(Timer::Connect)));
+}
+
+#[test]
+fn silence_counts_only_while_the_caller_reads() {
+    for reading in [Reading::Busy, Reading::Blocked] {
+        let config = Config { output_deadline: Duration::from_secs(86_400), ..Config::default() };
+        let mut pair = Pair::open(config, connect(V5));
+        pair.send_bytes(&[0xC0]);
+        pair.pass(Duration::from_secs(29));
+        pair.connection.set_reading(reading, pair.now);
+        for _ in 0..100 {
+            pair.pass(Duration::from_secs(10));
+            assert!(!pair.connection.is_closed(), "{reading:?}");
+        }
+        pair.connection.set_reading(Reading::Open, pair.now);
+        pair.pass(Duration::from_secs(29));
+        pair.send_bytes(&[0]);
+        pair.pass(Duration::from_secs(89));
+        assert!(!pair.connection.is_closed());
+        pair.pass(Duration::from_secs(1));
+        assert_eq!(pair.connection.close_cause(), Some(CloseCause::Deadline(Timer::KeepAlive)));
+    }
+}
+
+#[test]
+fn keep_alive_after_a_pause_is_whole() {
+    let mut pair = Pair::open(Config::default(), connect(V5));
+    pair.connection.set_reading(Reading::Busy, pair.now);
+    pair.pass(Duration::from_secs(50));
+    pair.connection.set_reading(Reading::Open, pair.now);
+    assert_eq!(pair.connection.poll_timeout(), Some(pair.now + Duration::from_secs(90)));
+}
+
+#[test]
+fn blocked_client_that_takes_nothing_is_closed() {
+    let mut pair = Pair::open(Config::default(), Connect { keep_alive_s: 65_535, ..connect(V311) });
+    let topic = crate::testing::topic("t");
+    let mut deliver = |pair: &mut Pair| {
+        pair.connection.deliver(&crate::testing::delivery(&topic, None)).unwrap();
+    };
+    deliver(&mut pair);
+    pair.connection.set_reading(Reading::Blocked, pair.now);
+    for _ in 0..5 {
+        deliver(&mut pair);
+        pair.pass(OUTPUT_DEADLINE / 2);
+        let _one_byte = pair.connection.output().split_to(1);
+        pair.pass(OUTPUT_DEADLINE / 2);
+        assert!(!pair.connection.is_closed());
+    }
+    deliver(&mut pair);
+    pair.pass(OUTPUT_DEADLINE);
+    assert_eq!(pair.connection.close_cause(), Some(CloseCause::Deadline(Timer::Output)));
+}
+
+#[test]
+fn client_that_takes_all_is_no_longer_timed() {
+    let mut pair = Pair::open(Config::default(), Connect { keep_alive_s: 0, ..connect(V311) });
+    pair.connection.set_reading(Reading::Blocked, pair.now);
+    pair.connection.set_reading(Reading::Open, pair.now);
+    assert_eq!(pair.connection.poll_timeout(), None);
 }
 
 #[test]

@@ -2,13 +2,14 @@
 //!
 //! Owns: batches per node, and on the receiving side the check that nothing is missing and nothing comes twice.
 //! Does not: assign packet identifiers; the partition did.
-//! Invariants: a connection sees its deliveries without gap and each once, whatever leaders and links do.
+//! Invariants: a connection sees its deliveries, and no one else's, without gap and each once, whatever leaders and
+//! links do.
 //! Spec: contract D5, D7, D15.
 
 use core::time::Duration;
 
 use quorate_state::effect::Deliver;
-use quorate_state::{ConnId, DeliverySeq, GroupId, Message, NodeId, SessionId};
+use quorate_state::{ConnId, DeliverySeq, GroupId, Incarnation, Message, NodeId, SessionId};
 
 use super::Node;
 use crate::action::{Action, Note};
@@ -48,7 +49,8 @@ impl Node {
             message,
         };
         let bytes = delivery.message.payload.len() + 64;
-        let batch = self.deliveries.entry((deliver.owner.node, group)).or_default();
+        let batch =
+            self.deliveries.entry((deliver.owner.node, deliver.owner.incarnation, group)).or_default();
         batch.bytes += bytes;
         batch.items.push((deliver.owner.conn, deliver.session, delivery));
         if batch.bytes >= DELIVER_BYTES_MAX {
@@ -57,11 +59,11 @@ impl Node {
     }
 
     pub(super) fn flush_deliveries(&mut self) {
-        for ((node, group), batch) in std::mem::take(&mut self.deliveries) {
+        for ((node, incarnation, group), batch) in std::mem::take(&mut self.deliveries) {
             if node == self.id {
-                self.deliver_here(self.id, group, batch.items);
+                self.deliver_here(self.id, group, incarnation, batch.items);
             } else {
-                self.send(node, PeerMessage::Deliver { group, items: batch.items });
+                self.send(node, PeerMessage::Deliver { group, incarnation, items: batch.items });
             }
         }
     }
@@ -71,8 +73,13 @@ impl Node {
         &mut self,
         from: NodeId,
         group: GroupId,
+        incarnation: Incarnation,
         items: Vec<(ConnId, SessionId, SessionDelivery)>,
     ) {
+        // A leader may not have heard yet that this node has started anew: its connection 5 is not the present one.
+        if incarnation != self.incarnation {
+            return;
+        }
         let now = self.now;
         for (conn, session, delivery) in items {
             let Some(connection) = self.connections.all.get_mut(&conn) else { continue };

@@ -25,6 +25,9 @@ use crate::peer::PeerMessage;
 /// A query without an answer is asked again after this time: its leader may have gone.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(300);
 
+/// Low bits of a query's number that count; the incarnation is above. More than one incarnation can ask.
+const QUERY_BITS: u32 = 40;
+
 /// A read for one subscription, going through partitions one after the other.
 #[derive(Debug)]
 struct Read {
@@ -87,12 +90,17 @@ impl Node {
         } else {
             [partition_of_topic(filter, count)].into()
         };
-        self.retained.next += 1;
-        let query = self.retained.next;
+        let query = self.next_query();
         self.retained
             .reads
             .insert(query, Read { conn, subscription, partitions, after: None, asked_at: now });
         self.ask(query, now);
+    }
+
+    /// A number that no earlier incarnation has used: an answer may come late.
+    fn next_query(&mut self) -> u64 {
+        self.retained.next += 1;
+        (self.incarnation.0 << QUERY_BITS) | self.retained.next
     }
 
     fn ask(&mut self, query: u64, now: Duration) {
@@ -182,8 +190,7 @@ impl Node {
             self.next_read(conn, now);
             return;
         }
-        self.retained.next += 1;
-        let query = self.retained.next;
+        let query = self.next_query();
         self.retained.reads.insert(query, read);
         self.ask(query, now);
     }

@@ -398,7 +398,8 @@ fn leader_killed_under_load_loses_and_repeats_nothing() {
 fn node_without_a_replica_finds_the_new_leader_after_a_kill() {
     let mut world = World::new(4);
     world.until("ready", World::ready);
-    let holds = |world: &World, node: u64, group| world.members[&NodeId(node)].node.groups.contains_key(&group);
+    let holds =
+        |world: &World, node: u64, group| world.members[&NodeId(node)].node.groups.contains_key(&group);
     let places = (1..=4).flat_map(|node| (1..=4).map(move |group| (node, GroupId(group))));
     let (outside, group) = places.clone().find(|(node, group)| !holds(&world, *node, *group)).unwrap();
     world.connect(outside, 1, "pub", SessionExpiry::AtClose);
@@ -515,6 +516,41 @@ fn deliveries_that_come_before_the_answer_to_connect_are_given_once_after_it() {
     }
     world.until("ready", World::ready);
     assert_eq!(world.delivered(node, 3), ["1", "2", "3"], "a resync gives nothing twice");
+}
+
+#[test]
+fn deliveries_for_a_connection_of_an_earlier_incarnation_reach_nobody() {
+    let mut world = World::new(1);
+    world.until("ready", World::ready);
+    world.connect(1, 7, "c", DURABLE);
+    world.subscribe(1, 7, "a/#");
+    let group = home("c");
+    let message = Message {
+        topic: TopicName::new(text("a")).unwrap(),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        expiry_s: None,
+        publisher: 0,
+        properties: Bytes::new(),
+        payload: Bytes::from_static(b"not for you"),
+    };
+    let delivery = crate::edge::SessionDelivery {
+        seq: quorate_state::DeliverySeq(1),
+        packet_id: PacketId::new(1).unwrap(),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        dup: true,
+        identifiers: Vec::new(),
+        expiry_s: None,
+        message,
+    };
+    let items = vec![(ConnId(7), quorate_state::SessionId(1), delivery)];
+    let deliver = PeerMessage::Deliver { group, incarnation: Incarnation(0), items };
+    world.event(NodeId(1), Event::Peer(NodeId(2), deliver));
+    world.drain();
+    assert_eq!(world.delivered(1, 7), Vec::<String>::new());
+    world.publish(1, 7, 1, "a/b", group, false);
+    world.until("delivered", |world| world.delivered(1, 7) == ["1"]);
 }
 
 #[test]

@@ -185,12 +185,18 @@ impl World {
     fn trace_delivery(&mut self, process: &Process, to: NodeId, message: &PeerMessage) {
         let from = process.node.id();
         match message {
-            PeerMessage::Deliver { group, items } => self.note(|| {
+            PeerMessage::Deliver { group, items, .. } => self.note(|| {
                 let item = |(conn, session, delivery): &(ConnId, _, quorate_node::edge::SessionDelivery)| {
                     let (id, _) = crate::payload::read(&delivery.message.payload);
-                    format!("conn {conn} session {session:?} seq {} packet {} {id:?}", delivery.seq, delivery.packet_id)
+                    format!(
+                        "conn {conn} session {session:?} seq {} packet {} {id:?}",
+                        delivery.seq, delivery.packet_id
+                    )
                 };
-                format!("node {from} delivers {group} to {to}: {:?}", items.iter().map(item).collect::<Vec<_>>())
+                format!(
+                    "node {from} delivers {group} to {to}: {:?}",
+                    items.iter().map(item).collect::<Vec<_>>()
+                )
             }),
             PeerMessage::Resync { .. } | PeerMessage::CloseConn { .. } | PeerMessage::ConnClosed { .. } => {
                 self.note(|| format!("node {from} to {to}: {message:?}"));
