@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use quorate_codec::{Connect, PacketId, ProtocolVersion, ReasonCode, Text, TopicFilter};
+pub use quorate_connection::Reading;
 use quorate_connection::{Accept, Connection, Event};
 use quorate_state::command::{SessionExpiry, SubscribeFilter};
 use quorate_state::effect::DropReason;
@@ -84,6 +85,8 @@ pub struct Client {
     acknowledged: Vec<PacketId>,
     /// What the node said while fenced, from the first event that makes a promise on.
     withheld: VecDeque<ClientEvent>,
+    /// A PUBLISH that came after a change of subscriptions which is not in the routing table yet.
+    deferred: Option<Box<Event>>,
     /// When to look again whether what waits may go on.
     retry_at: Option<Duration>,
 }
@@ -124,6 +127,7 @@ impl Client {
             outgoing: Outgoing::default(),
             acknowledged: Vec::new(),
             withheld: VecDeque::new(),
+            deferred: None,
             retry_at: None,
         }
     }
@@ -138,7 +142,6 @@ impl Client {
     ) {
         self.release(context, out, now);
         self.connection.handle_bytes(input, now);
-        self.obey_connection(context, out, now);
         self.finish_call(context, out, now);
     }
 
@@ -156,7 +159,6 @@ impl Client {
         } else {
             self.obey_node(event, out, now);
         }
-        self.obey_connection(context, out, now);
         self.finish_call(context, out, now);
     }
 
@@ -182,15 +184,26 @@ impl Client {
     pub fn handle_timeout(&mut self, context: &Context<'_>, out: &mut ClientOutput, now: Duration) {
         self.release(context, out, now);
         self.connection.handle_timeout(now);
-        self.obey_connection(context, out, now);
         self.finish_call(context, out, now);
     }
 
     /// The client is gone without DISCONNECT.
     pub fn handle_eof(&mut self, context: &Context<'_>, out: &mut ClientOutput, now: Duration) {
         self.connection.handle_eof();
-        self.obey_connection(context, out, now);
         self.finish_call(context, out, now);
+    }
+
+    /// Whether the shell reads from now on: to be said before it waits for something. Silence of a client that is not
+    /// read is not held against it.
+    pub fn set_reading(&mut self, reading: Reading, now: Duration) {
+        self.connection.set_reading(reading, now);
+    }
+
+    /// Whether there is more to do as soon as the `ClientOutput` is carried out: then call [`Client::handle_timeout`]
+    /// without waiting.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.deferred.is_some()
     }
 
     /// When to call [`Client::handle_timeout`] at the latest.
@@ -208,13 +221,14 @@ impl Client {
     /// Whether the connection is over: write what is left and close the socket.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.connection.is_closed()
+        self.connection.is_closed() && !self.has_work()
     }
 
     /// Whether bytes of the client are welcome. While not, the shell leaves them in the socket.
     #[must_use]
     pub fn wants_read(&self) -> bool {
         self.connection.wants_read()
+            && !self.has_work()
             && !self.is_slow()
             && self.publishing.waiting() < PUBLISHES_PENDING_MAX
             && self.subscribing.waiting() < SUBSCRIBES_PENDING_MAX
@@ -283,8 +297,10 @@ impl Client {
         }
     }
 
+    /// What the client wants, as far as it may be done now: a PUBLISH that follows a SUBSCRIBE or UNSUBSCRIBE of the same
+    /// client is routed when that is in the routing table.
     fn obey_connection(&mut self, context: &Context<'_>, out: &mut ClientOutput, now: Duration) {
-        while let Some(event) = self.connection.poll_event() {
+        while let Some(event) = self.next_event(out) {
             if self.is_over() {
                 continue;
             }
@@ -297,6 +313,8 @@ impl Client {
                 Event::Subscribe(subscribe) => self.subscribe(&subscribe, out),
                 Event::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe, out),
                 Event::Closed { expiry_s } => {
+                    // What came before the end and needs nobody's word is handed over.
+                    self.settle_publishes(context, out, now);
                     let expiry = expiry_s.map(|seconds| self.capped(expiry_of_seconds(seconds)));
                     self.finish(expiry, out);
                 }
@@ -304,22 +322,36 @@ impl Client {
         }
     }
 
-    /// What every call ends with.
+    fn next_event(&mut self, out: &ClientOutput) -> Option<Event> {
+        let event = match self.deferred.take() {
+            Some(deferred) => *deferred,
+            None => self.connection.poll_event()?,
+        };
+        if matches!(event, Event::Publish { .. }) && !out.local.is_empty() {
+            self.deferred = Some(Box::new(event));
+            return None;
+        }
+        Some(event)
+    }
+
+    /// What every call ends with. Whatever was sent may have ended the connection: its end is obeyed before the call
+    /// returns, so that the node hears of it.
     fn finish_call(&mut self, context: &Context<'_>, out: &mut ClientOutput, now: Duration) {
         self.retry_at = None;
-        if self.is_over() {
-            return;
-        }
-        self.settle_publishes(context, out, now);
-        // A refused publish may have ended the connection.
         self.obey_connection(context, out, now);
+        if !self.is_over() {
+            self.settle_publishes(context, out, now);
+            self.pump(out, now);
+            self.obey_connection(context, out, now);
+        }
         if self.is_over() {
             return;
         }
-        self.pump(out, now);
         self.report_acknowledged(out);
         let waits_for_lease = !self.withheld.is_empty() || self.publishing.waits_for_lease();
-        if waits_for_lease || (self.outgoing.waits_for_output() && self.is_slow()) {
+        if self.has_work() {
+            self.retry_at = Some(now);
+        } else if waits_for_lease || (self.outgoing.waits_for_output() && self.is_slow()) {
             self.retry_at = Some(now + RETRY_AFTER);
         }
     }
@@ -413,6 +445,7 @@ impl Client {
         let phase = std::mem::replace(&mut self.phase, Phase::Closed);
         self.publishing.clear();
         self.withheld.clear();
+        self.deferred = None;
         let dropped = self.outgoing.clear();
         if dropped > 0 {
             out.dropped.push((DropReason::SessionEnded, dropped));

@@ -2,8 +2,10 @@
 //!
 //! Owns: the loop of a connection, its timer, its input. Does not: understand MQTT.
 //! Invariants: what the node sent is handled in order; one write per turn; an idle connection holds no buffers;
-//! what the client wants done is carried out before what it says is written.
-//! Limits: `CLIENT_OUTPUT_BYTES_MAX` of unsent output stops the reading and the taking of direct deliveries.
+//! what the client wants done is carried out before what it says is written; a busy connection gives way to others;
+//! a deadline of the client is looked at only after its socket.
+//! Limits: `CLIENT_OUTPUT_BYTES_MAX` of unsent output stops the reading and the taking of direct deliveries;
+//! `CLIENT_TURN_BYTES` moved without giving way.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,17 +15,20 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use quorate_codec::ReasonCode;
-use quorate_node::client::Client;
+use quorate_node::client::{Client, Reading};
 use quorate_node::edge::{ClientEvent, ClientOutput, DirectDelivery};
 use tokio::time::{Instant, Sleep, timeout};
 
 use crate::edge::Edge;
-use crate::limits::{CLIENT_CLOSE_TIMEOUT, CLIENT_OUTPUT_BYTES_MAX};
+use crate::limits::{CLIENT_CLOSE_TIMEOUT, CLIENT_OUTPUT_BYTES_MAX, CLIENT_TURN_BYTES};
 use crate::mailbox::Mailbox;
 use crate::net::transport::{Progress, Transport};
 
 /// A timer that is never due by itself.
 const FAR: Duration = Duration::from_secs(24 * 3600);
+
+/// A timer is due no sooner than this: it then fires after the runtime has looked at the sockets.
+const NEAR: Duration = Duration::from_millis(1);
 
 /// Serves one connection until it ends.
 pub async fn serve(edge: Arc<Edge>, transport: Transport) {
@@ -38,6 +43,7 @@ pub async fn serve(edge: Arc<Edge>, transport: Transport) {
         input: BytesMut::new(),
         waiting: VecDeque::new(),
         out: ClientOutput::default(),
+        moved: 0,
     };
     let ended = task.run().await;
     edge.mailboxes.close(owner.conn);
@@ -57,6 +63,8 @@ struct ConnectionTask {
     /// Direct deliveries taken out of the mailbox that wait for the socket.
     waiting: VecDeque<DirectDelivery>,
     out: ClientOutput,
+    /// Bytes read and written since this task last gave way.
+    moved: usize,
 }
 
 impl ConnectionTask {
@@ -73,13 +81,17 @@ impl ConnectionTask {
             if self.client.is_closed() {
                 return self.finish().await;
             }
-            if self.has_work() {
+            if self.has_work() || self.moved >= CLIENT_TURN_BYTES {
+                // A socket that is always ready would keep this thread for itself: no task or timer would run.
+                self.moved = 0;
                 tokio::task::yield_now().await;
+            }
+            if self.has_work() {
                 continue;
             }
             self.release_buffers();
+            let wants_read = self.declare_reading();
             self.arm(sleep.as_mut());
-            let wants_read = self.wants_read();
             tokio::select! {
                 biased;
                 () = self.mailbox.arrived() => (),
@@ -95,13 +107,27 @@ impl ConnectionTask {
         }
     }
 
-    fn wants_read(&mut self) -> bool {
-        self.client.wants_read() && self.client.output().len() < CLIENT_OUTPUT_BYTES_MAX
+    fn reading(&mut self) -> Reading {
+        if self.client.output().len() >= CLIENT_OUTPUT_BYTES_MAX {
+            Reading::Blocked
+        } else if self.client.wants_read() {
+            Reading::Open
+        } else {
+            Reading::Busy
+        }
+    }
+
+    /// Tells the client whether its socket is read in this turn.
+    fn declare_reading(&mut self) -> bool {
+        let reading = self.reading();
+        self.client.set_reading(reading, self.edge.clock.now());
+        reading == Reading::Open
     }
 
     /// Something can be done without waiting.
     fn has_work(&mut self) -> bool {
-        !self.waiting.is_empty() && self.client.output().len() < CLIENT_OUTPUT_BYTES_MAX
+        self.client.has_work()
+            || (!self.waiting.is_empty() && self.client.output().len() < CLIENT_OUTPUT_BYTES_MAX)
     }
 
     fn handle_event(&mut self, event: ClientEvent) {
@@ -145,7 +171,11 @@ impl ConnectionTask {
     }
 
     fn handle_input(&mut self) {
-        if self.input.is_empty() || !self.wants_read() {
+        if self.client.has_work() {
+            let (client, out) = (&mut self.client, &mut self.out);
+            self.edge.with_context(|context, now| client.handle_timeout(context, out, now));
+        }
+        if self.input.is_empty() || self.reading() != Reading::Open {
             return;
         }
         let (client, out, input) = (&mut self.client, &mut self.out, &mut self.input);
@@ -157,6 +187,7 @@ impl ConnectionTask {
             Ok(progress) => {
                 self.edge.metrics.client_bytes_in.add_len(progress.read);
                 self.edge.metrics.client_bytes_out.add_len(progress.written);
+                self.moved += progress.read + progress.written;
                 if !progress.ended {
                     return;
                 }
@@ -181,6 +212,7 @@ impl ConnectionTask {
         }
         let written = self.transport.write_now(self.client.output())?;
         self.edge.metrics.client_bytes_out.add_len(written);
+        self.moved += written;
         Ok(())
     }
 
@@ -196,7 +228,7 @@ impl ConnectionTask {
     /// moving it with every packet.
     fn arm(&self, sleep: Pin<&mut Sleep>) {
         let wanted = match self.client.poll_timeout() {
-            Some(time) => Instant::from_std(self.edge.clock.instant(time)),
+            Some(time) => Instant::from_std(self.edge.clock.instant(time)).max(Instant::now() + NEAR),
             None if sleep.is_elapsed() => Instant::now() + FAR,
             None => return,
         };

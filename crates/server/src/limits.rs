@@ -49,6 +49,9 @@ pub const CLIENT_READ_BYTES: usize = 64 * 1024;
 /// Bytes that wait to be written to a client before the connection stops handling what comes in.
 pub const CLIENT_OUTPUT_BYTES_MAX: usize = 256 * 1024;
 
+/// Bytes that a client connection moves before it gives way to the others of its thread: one full read.
+pub const CLIENT_TURN_BYTES: usize = CLIENT_READ_BYTES;
+
 /// Direct deliveries that wait in the mailbox of one connection. When full, a message is dropped and counted.
 pub const MAILBOX_DIRECT_MESSAGES_MAX: usize = 100_000;
 

@@ -21,7 +21,11 @@ Usage: quorate-sim [OPTIONS]
   --jobs N         worlds at once (default 2)
   --keep-going     do not stop at the first seed that fails
   --mutant NAME    put a bug in; the run is green when no promise breaks, which then means that nobody noticed
-  --list-mutants   the bugs there are";
+  --list-mutants   the bugs there are
+  --prove          put in each bug in turn; green when every one is noticed within 400 seeds";
+
+/// Seeds within which a bug must be noticed.
+const PROVE_SEEDS: u64 = 400;
 
 #[derive(Default)]
 struct Arguments {
@@ -34,6 +38,7 @@ struct Arguments {
     quiet: bool,
     keep_going: bool,
     list_mutants: bool,
+    prove: bool,
 }
 
 fn main() -> ExitCode {
@@ -70,6 +75,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--quiet" => arguments.quiet = true,
             "--keep-going" => arguments.keep_going = true,
             "--list-mutants" => arguments.list_mutants = true,
+            "--prove" => arguments.prove = true,
             other => return Err(format!("what is {other}?")),
         }
     }
@@ -96,6 +102,9 @@ fn run(arguments: &Arguments) -> Result<bool, UnknownMutant> {
         }
         return Ok(true);
     }
+    if arguments.prove {
+        return Ok(prove());
+    }
     let mutant = arguments.mutant.as_deref();
     if let Some(seed) = arguments.seed {
         let outcome = runner::run_seed(seed, mutant, !arguments.quiet)?;
@@ -117,6 +126,33 @@ fn run(arguments: &Arguments) -> Result<bool, UnknownMutant> {
     }
     summarize(&report);
     Ok(report.failed.is_empty())
+}
+
+/// Runs every mutant in a process of its own, for some end in a panic; prints a row of a Markdown table for each.
+fn prove() -> bool {
+    println!("| mutant | what it does | noticed at seed | by |\n|---|---|---|---|");
+    let mut all = true;
+    for (name, what) in runner::mutants() {
+        let seen = noticed(name);
+        all &= seen.is_some();
+        let (seed, by) = seen.unwrap_or_else(|| ("none".to_owned(), format!("NOBODY in {PROVE_SEEDS} seeds")));
+        println!("| {name} | {what} | {seed} | {by} |");
+    }
+    all
+}
+
+/// The first seed that fails with a mutant, and the promise that it breaks.
+fn noticed(mutant: &str) -> Option<(String, String)> {
+    let seeds = PROVE_SEEDS.to_string();
+    let output = std::process::Command::new(std::env::current_exe().ok()?)
+        .args(["--jobs", "1", "--mutant", mutant, "--seeds", &seeds])
+        .stderr(std::process::Stdio::null())
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find_map(|line| line.strip_prefix("seed ")?.split_once(" FAILED: "));
+    let (seed, promise) = line?;
+    Some((seed.to_owned(), promise.split(':').next()?.to_owned()))
 }
 
 fn show(outcome: &Outcome, mutant: Option<&str>) {

@@ -190,13 +190,14 @@ impl Raw {
         Ok(packet_id)
     }
 
-    /// Subscribes to one filter with QoS 1 and waits for the SUBACK. Nothing else may come before it.
+    /// Subscribes to one filter with QoS 1 and waits for the SUBACK. Only repetitions may come before it; they are
+    /// acknowledged.
     ///
     /// # Errors
     /// When another packet comes first, or the reason code is an error.
     pub fn subscribe(&mut self, filter: &str) -> Result<()> {
         let packet_id = self.send_subscribe(filter)?;
-        match self.read().with_context(|| format!("SUBACK for {filter}"))? {
+        match self.read_answer().with_context(|| format!("SUBACK for {filter}"))? {
             Some(Packet::Suback { packet_id: acked, reason }) if acked == packet_id && reason < 0x80 => {
                 Ok(())
             }
@@ -204,7 +205,8 @@ impl Raw {
         }
     }
 
-    /// Unsubscribes from one filter and waits for the UNSUBACK. Nothing else may come.
+    /// Unsubscribes from one filter and waits for the UNSUBACK. Only repetitions may come before it; they are
+    /// acknowledged.
     ///
     /// # Errors
     /// When another packet comes first, or the reason code is an error.
@@ -214,11 +216,23 @@ impl Raw {
         body.push(0);
         body.extend(text(filter));
         self.send(&packet(0xa2, &body))?;
-        match self.read().with_context(|| format!("UNSUBACK for {filter}"))? {
+        match self.read_answer().with_context(|| format!("UNSUBACK for {filter}"))? {
             Some(Packet::Suback { packet_id: acked, reason }) if acked == packet_id && reason < 0x80 => {
                 Ok(())
             }
             other => bail!("UNSUBACK for {filter} expected, got {other:?}"),
+        }
+    }
+
+    /// The next packet that is not a repeated PUBLISH: after a move of the session these come before anything else.
+    fn read_answer(&mut self) -> Result<Option<Packet>> {
+        loop {
+            match self.read()? {
+                Some(Packet::Publish(Publish { dup: true, packet_id: Some(packet_id), .. })) => {
+                    self.puback(packet_id)?;
+                }
+                other => return Ok(other),
+            }
         }
     }
 

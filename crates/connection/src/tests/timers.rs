@@ -189,7 +189,7 @@ fn keep_alive_after_a_pause_is_whole() {
 fn blocked_client_that_takes_nothing_is_closed() {
     let mut pair = Pair::open(Config::default(), Connect { keep_alive_s: 65_535, ..connect(V311) });
     let topic = crate::testing::topic("t");
-    let mut deliver = |pair: &mut Pair| {
+    let deliver = |pair: &mut Pair| {
         pair.connection.deliver(&crate::testing::delivery(&topic, None)).unwrap();
     };
     deliver(&mut pair);

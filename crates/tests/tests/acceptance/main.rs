@@ -15,7 +15,7 @@ mod wipe;
 use std::collections::BTreeMap;
 
 use quorate_tests::message::Message;
-use quorate_tests::raw::{Connect, Raw};
+use quorate_tests::raw::{Connect, Packet, Raw};
 
 /// Deterministic choices, so that a run can be told again: a linear congruential generator.
 struct Choice(u64);
@@ -28,10 +28,18 @@ impl Choice {
     }
 }
 
-/// Creates a durable session with a subscription, then leaves it offline.
+/// Creates a durable session with a subscription, then leaves it offline. What arrives meanwhile stays unacknowledged.
 fn offline_session(port: u16, client_id: &str, filter: &str) {
     let (mut raw, _) = Raw::connect(port, &Connect::durable(client_id)).unwrap();
-    raw.subscribe(filter).unwrap();
+    raw.send_subscribe(filter).unwrap();
+    loop {
+        match raw.read().unwrap() {
+            // May come before SUBACK [3.8.4].
+            Some(Packet::Publish(_)) => {}
+            Some(Packet::Suback { reason: 1, .. }) => break,
+            other => panic!("SUBACK for {filter} expected, got {other:?}"),
+        }
+    }
     raw.disconnect().unwrap();
 }
 

@@ -244,3 +244,37 @@ fn random_deliveries_of_a_transient_session_are_complete_and_in_order() {
         assert_eq!(received + dropped, offered, "seed {seed}");
     }
 }
+
+#[test]
+fn packet_identifier_in_use_ends_the_connection_in_the_same_call() {
+    let mut harness = Harness::durable();
+    harness.event(ClientEvent::Deliver(session_delivery(1, "a")));
+    assert!(harness.requests().is_empty());
+    harness.event(ClientEvent::Deliver(session_delivery(1, "b")));
+    assert!(matches!(harness.requests()[..], [ClientRequest::Closed { expiry: None }]));
+    assert!(harness.client.is_closed());
+}
+
+#[test]
+fn defect_found_while_sending_what_waited_ends_the_connection_in_the_same_call() {
+    let mut harness = Harness::new(ProtocolVersion::V5);
+    let asked = Connect {
+        receive_max: PacketId::new(2),
+        session_expiry_s: Some(60),
+        ..connect(ProtocolVersion::V5, "me")
+    };
+    harness.open(asked, true, SessionExpiry::After(60), vec![]);
+    for packet_id in [1, 2, 3, 1] {
+        harness.event(ClientEvent::Deliver(session_delivery(packet_id, "a")));
+    }
+    harness.send(puback(2));
+    assert!(!harness.client.is_closed(), "the last waits for the window");
+    harness.requests();
+    harness.send(puback(3));
+    let requests = harness.requests();
+    assert!(
+        matches!(requests[..], [ClientRequest::Acknowledged { .. }, ClientRequest::Closed { .. }]),
+        "{requests:?}"
+    );
+    assert!(harness.client.is_closed());
+}

@@ -326,3 +326,43 @@ fn settle(
     handed.extend(handed_now);
     acked.extend(acked_now);
 }
+
+#[test]
+fn publish_after_a_subscribe_in_the_same_read_reaches_the_subscription() {
+    for qos in [PublishQoS::AtMostOnce, PublishQoS::AtLeastOnce(id(6))] {
+        let mut harness = Harness::transient();
+        let publish = Packet::Publish(publish("a/b", qos, "x"));
+        harness.send_all(&[subscribe(5, &[("a/+", ONE)]), publish]);
+        assert!(harness.client.has_work() && !harness.client.wants_read());
+        assert_eq!(harness.client.poll_timeout(), Some(harness.now));
+        assert!(harness.handed_over().is_empty());
+        harness.timeout();
+        assert_eq!(harness.handed_over(), ["x"], "{qos:?}");
+        assert!(!harness.client.has_work() && harness.client.wants_read());
+    }
+}
+
+#[test]
+fn publish_before_a_disconnect_in_the_same_read_is_handed_over() {
+    for first in [None, Some(subscribe(5, &[("b", ONE)]))] {
+        let mut harness = Harness::transient();
+        harness.send(subscribe(4, &[("a", ZERO)]));
+        harness.requests();
+        let disconnect = Packet::Disconnect(quorate_codec::Disconnect {
+            reason: ReasonCode::SUCCESS,
+            session_expiry_s: None,
+            reason_string: None,
+            server_reference: None,
+            user_properties: vec![],
+        });
+        let packets: Vec<Packet> = first.into_iter().chain([publish_1("a", 6), disconnect]).collect();
+        harness.send_all(&packets);
+        while harness.client.has_work() {
+            assert!(!harness.client.is_closed(), "the node has not heard of the end");
+            harness.timeout();
+        }
+        assert_eq!(harness.handed_over(), ["6"]);
+        assert!(matches!(harness.requests()[..], [.., ClientRequest::Closed { .. }]));
+        assert!(harness.client.is_closed());
+    }
+}
