@@ -106,7 +106,11 @@ impl TestClient {
     pub fn send(&mut self, packet: &Packet) {
         let mut out = BytesMut::new();
         quorate_codec::encode(packet, ProtocolVersion::V5, &mut out).unwrap();
-        self.stream.write_all(&out).unwrap();
+        self.send_raw(&out);
+    }
+
+    pub fn send_raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
     }
 
     /// The next packet, within 20 s.

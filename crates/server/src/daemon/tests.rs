@@ -1,7 +1,7 @@
 //! Whole daemons in one process, with real sockets and disks.
 
 use std::net::TcpListener as StdListener;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Instant;
 
 use tokio::runtime::Runtime;
@@ -128,6 +128,46 @@ fn transient_clients_exchange_messages_without_the_log() {
         assert_eq!(subscriber.message(), number.to_string());
     }
     assert_eq!(node.daemon.as_ref().unwrap().edge().metrics.publishes_durable.value(), 0);
+    node.stop();
+}
+
+/// Ends the threads that watch the flag, also when the test fails.
+struct SetWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn clients_that_never_stop_publishing_leave_time_for_others() {
+    let folder = TestFolder::new();
+    let node = Running::start(&config(&folder, "n1"));
+    node.wait_until_ready();
+    let mut subscriber = TestClient::connect(node.mqtt(), "sub", None);
+    subscriber.subscribe("t/+");
+    // More than the runtime has threads. Small packets take longer to read than to write, so that the sockets never
+    // run dry.
+    let flooders: Vec<TestClient> =
+        (0..4).map(|at| TestClient::connect(node.mqtt(), &format!("flood{at}"), None)).collect();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for mut flooder in flooders {
+            let done = &done;
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    flooder.send_raw(&[0x30, 4, 0, 1, b'x', 0].repeat(20_000));
+                }
+            });
+        }
+        let _end = SetWhenDropped(&done);
+        let mut publisher = TestClient::connect(node.mqtt(), "pub", None);
+        for number in 0..10 {
+            publisher.publish("t/x", &number.to_string(), false);
+            assert_eq!(subscriber.message(), number.to_string());
+        }
+    });
     node.stop();
 }
 
