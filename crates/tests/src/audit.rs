@@ -151,9 +151,9 @@ impl Audit {
         }
     }
 
-    /// Begins to measure delivery gaps: from now on messages come all the time.
+    /// Begins to measure delivery gaps of the connected subscribers: from now on messages come all the time.
     pub fn measure_deliveries(&mut self) {
-        for received in &mut self.subscribers {
+        for received in self.subscribers.iter_mut().filter(|received| received.connected > 0) {
             received.gap.since = Some(Instant::now());
         }
     }

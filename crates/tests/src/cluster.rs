@@ -121,12 +121,34 @@ impl Cluster {
         Ok(())
     }
 
-    /// kill -9.
+    /// kill -9. Returns when the process has ended and with it its lock on the data.
     ///
     /// # Errors
-    /// When `kill` cannot be run.
-    pub fn kill(&self, place: usize) -> Result<()> {
-        self.signal(place, "KILL")
+    /// When `kill` cannot be run, or the process does not end.
+    pub fn kill(&mut self, place: usize) -> Result<()> {
+        self.signal(place, "KILL")?;
+        self.wait_ended(place)
+    }
+
+    /// kill -9 of all nodes before any has ended.
+    ///
+    /// # Errors
+    /// As for one.
+    pub fn kill_all(&mut self) -> Result<()> {
+        (0..self.nodes.len()).try_for_each(|place| self.signal(place, "KILL"))?;
+        (0..self.nodes.len()).try_for_each(|place| self.wait_ended(place))
+    }
+
+    /// Until it has been waited for, a killed process may still have files open, even as a zombie.
+    fn wait_ended(&mut self, place: usize) -> Result<()> {
+        let pid = self.node(place).pid;
+        for child in self.restarted.iter_mut().filter(|child| child.id() == pid) {
+            child.wait()?;
+        }
+        // The first ones are children of `dev`, which waits for them.
+        wait_for("a killed process to end", || {
+            (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+        })
     }
 
     /// Ports of the MQTT listeners, beginning with the node at a place.

@@ -88,9 +88,7 @@ fn kill_of_all_nodes_keeps_every_acknowledged_message() {
         publisher.publish("all/x", n.to_string().as_bytes(), false).unwrap();
     }
     publisher.wait_acked(300).unwrap();
-    for node in 0..3 {
-        cluster.kill(node).unwrap();
-    }
+    cluster.kill_all().unwrap();
     for node in 0..3 {
         cluster.restart(node).unwrap();
     }

@@ -11,8 +11,8 @@ use crate::Choice;
 /// Threads with connections of their own.
 const WORKERS: usize = 16;
 
-/// Rounds of one worker; 10,000 in all.
-const ROUNDS: usize = 625;
+/// Rounds of one worker; 50,000 in all.
+const ROUNDS: usize = 3125;
 
 /// A message that has not come by then is missed.
 const ARRIVAL_MAX: Duration = Duration::from_secs(10);

@@ -74,9 +74,7 @@ fn kill_of_all_three_under_load() {
         }
         load.wait_progress(300).unwrap();
         let_pass(Duration::from_secs(3));
-        for node in 0..3 {
-            cluster.kill(node).unwrap();
-        }
+        cluster.kill_all().unwrap();
         let killed = Instant::now();
         for node in 0..3 {
             cluster.restart(node).unwrap();
@@ -84,6 +82,8 @@ fn kill_of_all_three_under_load() {
         let stop = AtomicBool::new(false);
         probed += std::thread::scope(|scope| {
             let stop = &stop;
+            // Also when something fails: a scope waits for its threads.
+            let stopper = StopOnDrop(stop);
             let probers: Vec<_> = probes
                 .iter()
                 .zip(cluster.ports_from(round))
@@ -94,7 +94,7 @@ fn kill_of_all_three_under_load() {
             }
             longest_start = longest_start.max(killed.elapsed());
             load.wait_progress(200).unwrap();
-            stop.store(true, Ordering::Relaxed);
+            drop(stopper);
             probers.into_iter().map(|prober| prober.join().unwrap()).sum::<u32>()
         });
         let port = cluster.node(round % 3).mqtt_port;
@@ -125,6 +125,15 @@ fn kill_of_all_three_under_load() {
         longest_start.as_millis(),
         load.audit().summary()
     );
+}
+
+/// Tells the probers to stop.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Connects over and over from the moment a node starts; the first packet must be CONNACK, which `Raw::connect` sees to.
@@ -160,9 +169,7 @@ fn offline_session_collects_before_and_after_kill_of_all_three() {
             sequence += 1;
         }
         if restarts < 3 {
-            for node in 0..3 {
-                cluster.kill(node).unwrap();
-            }
+            cluster.kill_all().unwrap();
             for node in 0..3 {
                 cluster.restart(node).unwrap();
             }
