@@ -116,7 +116,9 @@ impl LogWriter {
                     }
                     other => {
                         self.commit();
+                        let before = self.log.status();
                         self.maintain(other);
+                        self.count_since(&before);
                     }
                 }
                 next = if self.bytes < GROUP_COMMIT_BYTES { jobs.try_recv().ok() } else { None };
@@ -152,14 +154,19 @@ impl LogWriter {
             self.metrics.log_sync_time.observe(began.elapsed());
             self.inbox.report(Event::Persisted(self.ticket));
         }
-        let after = self.log.status();
-        self.metrics.log_syncs.add(after.syncs.saturating_sub(before.syncs));
-        self.metrics.log_bytes.add(after.record_bytes.saturating_sub(before.record_bytes));
-        self.metrics.log_records.add(after.records.saturating_sub(before.records));
+        self.count_since(&before);
         self.records.clear();
         self.bytes = 0;
         self.wants_sync = false;
         self.prepare_spare();
+    }
+
+    /// Counts what was written since `before`.
+    fn count_since(&self, before: &LogStatus) {
+        let after = self.log.status();
+        self.metrics.log_syncs.add(after.syncs.saturating_sub(before.syncs));
+        self.metrics.log_bytes.add(after.record_bytes.saturating_sub(before.record_bytes));
+        self.metrics.log_records.add(after.records.saturating_sub(before.records));
     }
 
     fn append(&mut self) {

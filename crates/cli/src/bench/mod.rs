@@ -7,6 +7,7 @@
 
 mod idle;
 mod load;
+mod log_use;
 mod process;
 mod publisher;
 mod subscriber;
@@ -36,7 +37,10 @@ Shapes:
   fan-in       --publishers (default 10) to --subscribers (default 1), which get everything
   fan-out      --publishers (default 1) to --subscribers (default 100), which get everything
   queue-drain  persistent subscribers go offline, messages are queued, then drained; needs --messages
-  idle         --connections that do nothing for --duration; memory per connection with --server-pids")]
+  idle         --connections that do nothing for --duration; memory per connection with --server-pids
+
+Latencies at a --rate count from when a message was due, so that a pause of the broker shows in all messages that it
+delayed. Figures of the servers cover the whole run: connecting, subscribing and removing sessions included.")]
 pub struct BenchArgs {
     /// Shape of the load
     #[arg(value_enum)]
@@ -74,9 +78,12 @@ pub struct BenchArgs {
     /// Number of idle connections
     #[arg(long, default_value_t = 1000)]
     connections: u32,
-    /// Process ids of the servers: shows their CPU seconds and memory
+    /// Process ids of the servers on this machine: shows their CPU seconds, also per million deliveries, and memory
     #[arg(long, visible_alias = "server-pid", value_name = "PID,…", value_delimiter = ',')]
     server_pids: Vec<u32>,
+    /// Admin addresses of all servers: shows the syncs of their logs and the messages per sync
+    #[arg(long, value_name = "URL,…", value_delimiter = ',')]
+    server_admin: Vec<String>,
     /// MQTT version: mqttv311 or mqttv5
     #[arg(long, value_parser = mqtt_flags::version, default_value = "mqttv5")]
     protocol_version: ProtocolVersion,
@@ -122,8 +129,9 @@ pub enum Stage {
     Ending,
 }
 
-/// A measurement ends when subscribers have got nothing for this long after the last acknowledgement.
-const BENCH_QUIET: Duration = Duration::from_secs(3);
+/// A measurement ends when subscribers have got nothing for this long after the last acknowledgement: longer than a
+/// failover, or than a disk that stalls.
+const BENCH_QUIET: Duration = Duration::from_secs(10);
 /// Connections being opened at once.
 const CONNECTING_MAX: usize = 64;
 /// "No end": the count ends it.
@@ -185,6 +193,9 @@ pub async fn run(args: BenchArgs) -> Outcome {
     let bench = Bench::new(args);
     let before =
         process::usage_of(&bench.args.server_pids).map_err(|error| Failure::new(Exit::Usage, error))?;
+    let log_before = log_use::counters_of(&bench.args.server_admin)
+        .await
+        .map_err(|error| Failure::new(Exit::Unreachable, error))?;
     let own_before = process::own_usage()?;
     let work = async {
         match bench.args.shape {
@@ -200,6 +211,7 @@ pub async fn run(args: BenchArgs) -> Outcome {
     let after = process::usage_of(&bench.args.server_pids).context("after the measurement")?;
     summary.load_cpu_s = process::own_usage()?.cpu_s - own_before.cpu_s;
     summary.add_servers(&before, &after);
+    summary.add_log(&log_before, &log_use::counters_of(&bench.args.server_admin).await?);
     match output {
         Output::Json => output::print_json(&summary)?,
         Output::Text => output::print(&summary.render())?,

@@ -1,7 +1,8 @@
 //! The publisher of a measurement: as fast as its window allows, or at a rate.
 //!
 //! Owns: the inner loop, acknowledgement latency. Does not: send again; a lost connection ends the measurement.
-//! Invariants: one clock reading per turn, not per message; one payload buffer, copied once, into the write buffer.
+//! Invariants: one clock reading per turn, not per message; one payload buffer, copied once, into the write buffer;
+//! a paced message that the broker held up counts from when it was due.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,6 +111,9 @@ struct Publisher {
     published: Published,
 }
 
+/// A paced message that leaves this much late was held up by the broker, not by the timer of this process.
+const LATE: Duration = Duration::from_millis(5);
+
 /// Even spacing of messages.
 struct Pace {
     interval: Duration,
@@ -184,19 +188,22 @@ impl Publisher {
 
     /// Sends what window and pace allow; when the pace allows the next.
     fn send_due(&mut self, now: Instant, now_ns: u64) -> Result<Option<Instant>, ClientError> {
-        if let Some(sent_at) = self.payload.first_chunk_mut::<PAYLOAD_BYTES_MIN>() {
-            *sent_at = now_ns.to_be_bytes();
-        }
+        let mut from_ns = now_ns;
+        self.stamp(from_ns);
         while self.left > 0 && self.window.has_room() && !self.connection.is_congested() {
             if let Some(pace) = &mut self.pace {
                 if pace.due > now {
                     return Ok(Some(pace.due));
                 }
+                let late = now.duration_since(pace.due);
                 pace.due += pace.interval;
+                let held_up = if late > LATE { late } else { Duration::ZERO };
+                from_ns = now_ns.saturating_sub(u64::try_from(held_up.as_nanos()).unwrap_or(u64::MAX));
+                self.stamp(from_ns);
             }
             let qos = match self.bench.args.qos {
                 QoS::AtMostOnce => PublishQoS::AtMostOnce,
-                qos => client::publish_qos(qos, self.window.push(now_ns)),
+                qos => client::publish_qos(qos, self.window.push(from_ns)),
             };
             self.connection.queue_publish(&PublishParts {
                 dup: false,
@@ -213,6 +220,13 @@ impl Publisher {
             self.left -= 1;
         }
         Ok(None)
+    }
+
+    /// Puts the send time into the payload.
+    fn stamp(&mut self, from_ns: u64) {
+        if let Some(sent_at) = self.payload.first_chunk_mut::<PAYLOAD_BYTES_MIN>() {
+            *sent_at = from_ns.to_be_bytes();
+        }
     }
 
     fn receive(&mut self, packet: Packet, now_ns: u64) -> Result<(), ClientError> {

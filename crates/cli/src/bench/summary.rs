@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::BenchArgs;
 use super::load::Plan;
+use super::log_use::{LogCounters, LogUse};
 use super::process::Usage;
 use super::publisher::Published;
 use super::subscriber::Received;
@@ -47,6 +48,9 @@ pub struct Summary {
     /// CPU seconds of all servers per million deliveries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_cpu_s_per_million: Option<f64>,
+    /// The servers' logs, when their admin addresses were given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogUse>,
 }
 
 /// Messages that went through.
@@ -78,6 +82,13 @@ pub struct Load {
     pub ack_latency: Latency,
     /// Send to delivery.
     pub delivery_latency: Latency,
+}
+
+impl Load {
+    /// Messages that the servers took.
+    fn accepted(&self) -> u64 {
+        self.acked.max(self.sent.saturating_sub(self.refused))
+    }
 }
 
 /// Connections that did nothing.
@@ -152,6 +163,7 @@ impl Summary {
             load_cpu_s: 0.0,
             servers: Vec::new(),
             server_cpu_s_per_million: None,
+            log: None,
         }
     }
 
@@ -200,6 +212,12 @@ impl Summary {
         }
     }
 
+    /// Adds what the servers wrote to their logs between two readings.
+    pub fn add_log(&mut self, before: &[LogCounters], after: &[LogCounters]) {
+        let accepted = self.load.as_ref().map_or(0, Load::accepted);
+        self.log = LogUse::between(before, after, accepted);
+    }
+
     /// Messages of QoS 1 and 2 that were accepted and not delivered.
     pub fn lost(&self) -> Option<u64> {
         let load = self.load.as_ref().filter(|_| self.qos > 0)?;
@@ -234,7 +252,19 @@ impl Summary {
             ));
         }
         if let Some(cost) = self.server_cpu_s_per_million {
-            text.push_str(&format!("servers: {cost:.1} CPU seconds per million deliveries\n"));
+            text.push_str(&format!("servers: {cost:.2} CPU seconds per million deliveries\n"));
+        }
+        if let Some(log) = &self.log {
+            text.push_str(&format!(
+                "logs of {} servers: {} syncs, {} records, {}\n",
+                log.servers,
+                thousands(log.syncs),
+                thousands(log.records),
+                bytes(log.bytes)
+            ));
+            if let Some(per_sync) = log.messages_per_sync {
+                text.push_str(&format!("{per_sync:.1} messages per sync of a server\n"));
+            }
         }
         text
     }
@@ -247,7 +277,7 @@ fn render_load(load: &Load) -> String {
         load.publishers,
         load.subscribers,
         load.payload_bytes,
-        thousands(load.acked.max(load.sent.saturating_sub(load.refused))),
+        thousands(load.accepted()),
         per_second(load.publish_rate),
         thousands(load.refused),
         thousands(load.delivered),
