@@ -135,7 +135,8 @@ fn prove() -> bool {
     for (name, what) in runner::mutants() {
         let seen = noticed(name);
         all &= seen.is_some();
-        let (seed, by) = seen.unwrap_or_else(|| ("none".to_owned(), format!("NOBODY in {PROVE_SEEDS} seeds")));
+        let (seed, by) =
+            seen.unwrap_or_else(|| ("none".to_owned(), format!("NOBODY in {PROVE_SEEDS} seeds")));
         println!("| {name} | {what} | {seed} | {by} |");
     }
     all
