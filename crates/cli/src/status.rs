@@ -1,7 +1,9 @@
 //! `quorate status`: nodes, groups, leaders, lag, sessions and backlog of a cluster.
 //!
-//! Owns: asking `/v1/cluster/state` and laying it out. Does not: judge; `/readyz` does.
-//! Invariants: shows the view of the node it asked, and says which node that is.
+//! Owns: asking `/v1/cluster/state` of one node, and of the others what only they know; laying it out. Does not: judge;
+//! `/readyz` does.
+//! Invariants: shows the view of the node it asked, and says which node that is; what another node says is taken for its
+//! own line and for the groups that it leads, nothing else.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -28,6 +30,9 @@ pub struct StatusArgs {
     #[arg(long)]
     watch: bool,
 }
+
+/// Longest wait for what only another node knows: a dead one must not hold up the table.
+const OTHERS_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Pause between two looks of `--watch`.
 const WATCH_PAUSE: Duration = Duration::from_secs(2);
@@ -56,7 +61,8 @@ pub async fn run(args: StatusArgs) -> Outcome {
 }
 
 async fn show(args: &StatusArgs) -> Outcome {
-    let state = fetch(&args.admin).await?;
+    let mut state = fetch(&args.admin).await?;
+    ask_the_others(&mut state).await;
     match args.output {
         Output::Json => output::print_json(&state)?,
         Output::Text => output::print(&render(&state))?,
@@ -80,12 +86,48 @@ pub async fn fetch(admin: &str) -> Outcome<ClusterState> {
     Ok(state)
 }
 
+/// Asks every other node that has an admin address; one that does not answer leaves what it alone knows unknown.
+async fn ask_the_others(state: &mut ClusterState) {
+    let others = state.nodes.iter().filter(|node| node.id != state.node_id && node.state == NodeState::Live);
+    let asked: Vec<_> = others
+        .filter_map(|node| node.admin.clone())
+        .map(|admin| tokio::spawn(async move { tokio::time::timeout(OTHERS_WAIT_MAX, fetch(&admin)).await }))
+        .collect();
+    for answer in asked {
+        if let Ok(Ok(Ok(other))) = answer.await {
+            merge(state, other);
+        }
+    }
+}
+
+/// Takes over what `other` knows best: its own line, and the groups that it leads.
+fn merge(state: &mut ClusterState, other: ClusterState) {
+    if other.cluster_id != state.cluster_id {
+        return;
+    }
+    for node in other.nodes.into_iter().filter(|node| node.id == other.node_id) {
+        if let Some(known) = state.nodes.iter_mut().find(|known| known.id == node.id) {
+            *known = node;
+        }
+    }
+    for group in other.groups.into_iter().filter(|group| group.leader == Some(other.node_id)) {
+        match state.groups.iter_mut().find(|known| known.id == group.id) {
+            Some(known) if known.term <= group.term => *known = group,
+            Some(_) => {}
+            None => state.groups.push(group),
+        }
+    }
+    state.groups.sort_by_key(|group| group.id);
+    let connections = state.nodes.iter().filter_map(|node| node.connections).sum();
+    state.totals = quorate_api::Totals::of(&state.groups, connections);
+}
+
 /// The text form.
 fn render(state: &ClusterState) -> String {
     let totals = &state.totals;
     format!(
         "cluster {} ({}), seen by {} running {}\n\n{}\n{}\n{} sessions, {} subscriptions, {} retained, \
-         {} queued ({}), {} inflight; {} connections on {}\n",
+         {} queued ({}), {} inflight; {} connections\n",
         state.cluster_name,
         if state.cluster_id.is_empty() { "no id" } else { &state.cluster_id },
         state.node_name,
@@ -99,7 +141,6 @@ fn render(state: &ClusterState) -> String {
         bytes(totals.queued_bytes),
         thousands(totals.inflight),
         thousands(totals.connections),
-        state.node_name,
     )
 }
 
@@ -236,6 +277,29 @@ mod tests {
         let state = example();
         let lags: Vec<String> = state.groups.iter().map(|group| lag(&state, group)).collect();
         assert_eq!(lags, ["-", "n2:7 n3:90 (silent)", "here:5"]);
+    }
+
+    #[test]
+    fn other_nodes_tell_of_themselves_and_of_what_they_lead() {
+        let mut state = example();
+        state.node_id = 1;
+        let mut other = example();
+        other.node_id = 2;
+        for node in &mut other.nodes {
+            (node.ready, node.connections) = (Some(true), Some(5));
+        }
+        other.groups[1].term = 9;
+        other.groups[2] =
+            GroupStatus { id: 2, leader: Some(2), queued_messages: 3, ..GroupStatus::default() };
+        merge(&mut state, other.clone());
+        let ready: Vec<_> = state.nodes.iter().map(|node| node.ready).collect();
+        assert_eq!(ready, [None, Some(true), None]);
+        assert_eq!((state.groups[1].term, state.groups[2].leader), (0, Some(2)));
+        assert_eq!((state.totals.queued_messages, state.totals.connections), (3, 5));
+        other.cluster_id = "another".into();
+        let before = state.clone();
+        merge(&mut state, other);
+        assert_eq!(state, before, "another cluster's answer");
     }
 
     #[test]

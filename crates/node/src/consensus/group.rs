@@ -237,6 +237,13 @@ impl Group {
         progress
     }
 
+    /// As leader: members that are being sent a snapshot.
+    pub fn sent_snapshots(&self) -> Vec<NodeId> {
+        let prs = self.raw.raft.prs().iter();
+        let sent = prs.filter(|(_, progress)| progress.state == raft::ProgressState::Snapshot);
+        sent.map(|(id, _)| NodeId(*id)).collect()
+    }
+
     fn apply_jitter(&mut self) {
         let ticks = self.jitter.ticks(self.raw.raft.term);
         if self.raw.raft.randomized_election_timeout() != ticks {

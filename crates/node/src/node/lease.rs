@@ -45,6 +45,11 @@ impl Lease {
         *self = Lease::default();
     }
 
+    /// How long the lease still holds; `None` when it does not.
+    pub fn left(&self, now: Duration) -> Option<Duration> {
+        self.until.checked_sub(now).filter(|left| !left.is_zero())
+    }
+
     /// Whether the lease holds.
     pub fn holds(&self, now: Duration) -> bool {
         now < self.until
@@ -192,6 +197,7 @@ mod tests {
         assert_eq!(lease.granted(ms(100)), Some(ms(100) + LEASE));
         assert!(lease.holds(ms(99) + LEASE));
         assert!(!lease.holds(ms(100) + LEASE));
+        assert_eq!((lease.left(ms(100)), lease.left(ms(100) + LEASE)), (Some(LEASE), None));
         assert_eq!(lease.granted(ms(50)), None);
     }
 

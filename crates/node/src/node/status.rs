@@ -19,8 +19,10 @@ pub struct NodeStatus {
     pub id: NodeId,
     /// Incarnation.
     pub incarnation: Incarnation,
-    /// Whether the lease holds.
-    pub leased: bool,
+    /// How long the lease still holds; `None` when it does not.
+    pub lease_left: Option<Duration>,
+    /// Whether every clause of readiness holds.
+    pub ready: bool,
     /// Nodes as control knows them.
     pub nodes: Vec<(NodeRecord, Membership)>,
     /// Groups with a replica here.
@@ -56,6 +58,8 @@ pub struct GroupStatus {
     pub checkpoint: LogIndex,
     /// As leader: how far each member's log agrees.
     pub progress: Vec<(NodeId, LogIndex)>,
+    /// As leader: members that are being sent a snapshot.
+    pub sent_snapshots: Vec<NodeId>,
     /// Hash of the state, when asked for.
     pub hash: Option<u64>,
     /// What a partition holds.
@@ -79,7 +83,8 @@ impl Node {
         NodeStatus {
             id: self.id,
             incarnation: self.incarnation,
-            leased: self.lease.holds(now),
+            lease_left: self.lease.left(now),
+            ready: self.readiness(now).iter().all(|clause| clause.ok),
             nodes: self
                 .control()
                 .map(|control| control.nodes().map(|(record, status)| (record.clone(), status)).collect())
@@ -149,6 +154,7 @@ fn group_status(group: &crate::consensus::group::Group, with_hash: bool) -> Grou
         applied: group.applied(),
         checkpoint: LogIndex(group.checkpoint().index),
         progress: if group.is_leading() { group.progress() } else { Vec::new() },
+        sent_snapshots: if group.is_leading() { group.sent_snapshots() } else { Vec::new() },
         hash: with_hash.then(|| group.machine().hash()),
         counts: group.machine().partition().map(|partition| partition.counts()),
     }

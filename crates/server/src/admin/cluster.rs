@@ -35,13 +35,13 @@ pub async fn state(
 }
 
 fn translate(admin: &AdminState, status: &quorate_node::node::NodeStatus) -> ClusterState {
-    let groups: Vec<GroupStatus> =
-        status.groups.iter().map(|group| translate_group(status.id, group)).collect();
+    let groups: Vec<GroupStatus> = status.groups.iter().map(|group| translate_group(status, group)).collect();
     let connections = admin.edge.metrics.connections();
+    let ready = status.ready && !*admin.edge.stopping.borrow();
     let nodes = status
         .nodes
         .iter()
-        .map(|(record, membership)| translate_node(status, record, membership, connections));
+        .map(|(record, membership)| translate_node(status, record, membership, (ready, connections)));
     ClusterState {
         cluster_name: admin.cluster_name.to_string(),
         cluster_id: admin.cluster_id.to_string(),
@@ -58,7 +58,7 @@ fn translate_node(
     status: &quorate_node::node::NodeStatus,
     record: &quorate_state::command::NodeRecord,
     membership: &quorate_state::control::NodeStatus,
-    connections: u64,
+    (ready, connections): (bool, u64),
 ) -> NodeStatus {
     let own = record.id == status.id;
     let some = |text: &quorate_codec::Text| Some(text.as_str().to_owned()).filter(|text| !text.is_empty());
@@ -74,22 +74,29 @@ fn translate_node(
             NodeState::Down
         },
         incarnation: record.incarnation.0,
-        lease_ms: None,
-        fenced: own && !status.leased,
-        ready: None,
+        lease_ms: status
+            .lease_left
+            .filter(|_| own)
+            .map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+        fenced: own && status.lease_left.is_none(),
+        ready: own.then_some(ready),
         connections: own.then_some(connections),
     }
 }
 
-fn translate_group(me: NodeId, group: &quorate_node::node::GroupStatus) -> GroupStatus {
+fn translate_group(
+    status: &quorate_node::node::NodeStatus,
+    group: &quorate_node::node::GroupStatus,
+) -> GroupStatus {
+    let me = status.id;
     let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect::<Vec<_>>();
     let counts = group.counts.unwrap_or_default();
     let replicas = group.progress.iter().map(|(node, matched)| ReplicaStatus {
         node: node.0,
         matched: matched.0,
         lag: group.committed.0.saturating_sub(matched.0),
-        snapshot: false,
-        active: true,
+        snapshot: group.sent_snapshots.contains(node),
+        active: *node == me || status.peers_up.contains(node),
     });
     GroupStatus {
         id: group.group.0,

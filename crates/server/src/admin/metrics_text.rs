@@ -28,7 +28,7 @@ fn node_figures(text: &mut Text, status: &NodeStatus) {
     text.gauge(
         "quorate_lease_fenced",
         "This node holds no lease and acknowledges nothing",
-        u64::from(!status.leased),
+        u64::from(status.lease_left.is_none()),
     );
     text.gauge("quorate_groups_led", "Groups that this node leads", count(leads));
     let leaderless = status.groups.iter().filter(|group| group.leader.is_none()).count();
