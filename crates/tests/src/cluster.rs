@@ -3,6 +3,7 @@
 //! Owns: the processes and their directory; both end with the value. Does not: speak MQTT.
 //! Invariants: what was started is killed, whatever the test does.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -33,6 +34,8 @@ pub struct Node {
 pub struct Cluster {
     dev: Child,
     restarted: Vec<Child>,
+    /// Process ids that are known to have ended: another process may have one of them by now.
+    ended: BTreeSet<u32>,
     /// Nodes, in order.
     pub nodes: Vec<Node>,
     dir: PathBuf,
@@ -79,7 +82,8 @@ impl Cluster {
         let stdout = dev.stdout.take().context("stdout is piped")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
-        let mut cluster = Cluster { dev, restarted: Vec::new(), nodes: Vec::new(), dir };
+        let mut cluster =
+            Cluster { dev, restarted: Vec::new(), ended: BTreeSet::new(), nodes: Vec::new(), dir };
         let ready: serde_json::Value =
             serde_json::from_str(&line).with_context(|| format!("first line of dev: {line:?}"))?;
         for node in
@@ -148,7 +152,9 @@ impl Cluster {
         // The first ones are children of `dev`, which waits for them.
         wait_for("a killed process to end", || {
             (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
-        })
+        })?;
+        self.ended.insert(pid);
+        Ok(())
     }
 
     /// Ports of the MQTT listeners, beginning with the node at a place.
@@ -173,6 +179,7 @@ impl Cluster {
             .spawn()?;
         if let Some(node) = self.nodes.get_mut(place) {
             node.pid = child.id();
+            self.ended.remove(&node.pid);
         }
         self.restarted.push(child);
         Ok(())
@@ -204,22 +211,29 @@ impl Cluster {
     /// # Errors
     /// When the node does not answer.
     pub fn get(&self, place: usize, path: &str) -> Result<(u16, String)> {
-        get(&self.node(place).admin, path)
+        let node = self.node(place);
+        get(&node.admin, path).with_context(|| {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid)).unwrap_or_default();
+            let state = status.lines().find(|line| line.starts_with("State:")).unwrap_or("gone");
+            format!("GET {path} from {}, process {}: {state}", node.name, node.pid)
+        })
     }
 
-    /// The value of a metric of a node: the sum over its labels, 0 when it is not there.
+    /// The values of a metric of a node, by labels as they stand; the only one of a metric without labels is under "".
     ///
     /// # Errors
-    /// When the node does not answer.
-    pub fn metric(&self, place: usize, name: &str) -> Result<f64> {
+    /// When the node does not answer, or has no such metric.
+    pub fn metric(&self, place: usize, name: &str) -> Result<BTreeMap<String, f64>> {
         let (status, body) = self.get(place, "/metrics")?;
         ensure!(status == 200, "/metrics: {status} {body}");
         let of_name = |line: &str| {
-            let rest = line.strip_prefix(name)?;
-            let value = rest.starts_with([' ', '{']).then(|| rest.rsplit_once(' ')).flatten()?;
-            value.1.parse::<f64>().ok()
+            let rest = line.strip_prefix(name).filter(|rest| rest.starts_with([' ', '{']))?;
+            let (labels, value) = rest.rsplit_once(' ')?;
+            Some((labels.to_owned(), value.parse::<f64>().ok()?))
         };
-        Ok(body.lines().filter_map(of_name).sum())
+        let values: BTreeMap<_, _> = body.lines().filter_map(of_name).collect();
+        ensure!(!values.is_empty(), "no metric {name}");
+        Ok(values)
     }
 
     /// What the nodes wrote to their logs so far.
@@ -257,7 +271,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         // The nodes first: a stopped or restarted one does not end with `dev`.
-        for node in &self.nodes {
+        for node in self.nodes.iter().filter(|node| !self.ended.contains(&node.pid)) {
             let _ =
                 Command::new("kill").args(["-KILL", &node.pid.to_string()]).stderr(Stdio::null()).status();
         }

@@ -113,6 +113,13 @@ fn watch(cluster: &Cluster, left: usize, publishers: &mut [Publisher], stopped: 
     clauses
 }
 
+/// Connects and publishes once, to a topic with a durable match.
+fn probe(port: u16) -> anyhow::Result<()> {
+    let (mut raw, _) = Raw::connect(port, &Connect::transient("min-probe"))?;
+    let payload = Message { publisher: 9, sequence: 0 }.encode(64);
+    raw.publish_acked("min/matched/probe", &payload, false)
+}
+
 #[test]
 #[ignore = "minutes long; see CONTRIBUTING.md"]
 fn two_of_three_stopped() {
@@ -128,7 +135,7 @@ fn two_of_three_stopped() {
         next_sequence: 0,
     };
     let mut publishers = [(0, "min/matched/a"), (1, "min/unmatched")].map(publisher);
-    let mut longest_recovery = Duration::ZERO;
+    let (mut longest_recovery, mut longest_ready) = (Duration::ZERO, Duration::ZERO);
     let mut clauses = BTreeSet::new();
     for round in 0..ROUNDS {
         let left = round % 3;
@@ -150,20 +157,16 @@ fn two_of_three_stopped() {
             cluster.signal(node, "CONT").unwrap();
         }
         let continued = Instant::now();
-        for publisher in &mut publishers {
-            // What waited is acknowledged now, or its connection is closed; then a new one gets its answers.
-            publisher.read(Duration::from_secs(2));
-            publisher.connect(cluster.node(left).mqtt_port);
-            publisher.begin();
-            wait_for("a PUBACK after the nodes go on", || {
-                (!publisher.read(Duration::from_millis(5)).is_empty()).then_some(())
-            })
-            .unwrap();
-        }
+        wait_for("a PUBACK after the nodes go on", || probe(cluster.node(left).mqtt_port).ok()).unwrap();
+        longest_recovery = longest_recovery.max(continued.elapsed());
         for node in 0..3 {
             cluster.wait_ready(node).unwrap();
         }
-        longest_recovery = longest_recovery.max(continued.elapsed());
+        longest_ready = longest_ready.max(continued.elapsed());
+        for publisher in &mut publishers {
+            // What waited is acknowledged now, or its connection was closed.
+            publisher.read(Duration::from_secs(1));
+        }
     }
     let acked: BTreeSet<u64> = publishers[0].acked.iter().map(|(sequence, _)| *sequence).collect();
     collect(cluster.node(1).mqtt_port, "min-offline", |counts| {
@@ -172,9 +175,10 @@ fn two_of_three_stopped() {
     cluster.check_log().unwrap();
     println!(
         "two_of_three_stopped: {ROUNDS} rounds of {} s, failed clauses {clauses:?}, {} acknowledged all delivered, \
-         everything well within {} ms after SIGCONT",
+         first PUBACK after SIGCONT within {} ms, all nodes ready within {} ms",
         STOPPED.as_secs(),
         acked.len(),
-        longest_recovery.as_millis()
+        longest_recovery.as_millis(),
+        longest_ready.as_millis()
     );
 }

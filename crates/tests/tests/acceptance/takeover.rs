@@ -10,7 +10,7 @@ use quorate_tests::raw::{Connect, Packet, Raw, SESSION_TAKEN_OVER, publish_bytes
 use crate::{collect, offline_session};
 
 /// How often the client moves.
-const MOVES: u64 = 300;
+const MOVES: u64 = 3000;
 
 /// Publishes in flight when the takeover begins, and as many after the new CONNACK.
 const BURST: u16 = 20;
