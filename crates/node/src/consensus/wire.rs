@@ -82,8 +82,9 @@ pub fn decode(input: Bytes) -> Result<Message, Malformed> {
         entry.set_entry_type(entry_type(reader.u8("entry type")?)?);
         entry.term = reader.u64("entry term")?;
         entry.index = reader.u64("entry index")?;
-        entry.data = reader.bytes("entry data")?;
-        entry.context = reader.bytes("entry context")?;
+        // Its own memory: an entry stays in the window and in the cache for long, the frame it came in must not.
+        entry.data = Bytes::copy_from_slice(&reader.bytes("entry data")?);
+        entry.context = Bytes::copy_from_slice(&reader.bytes("entry context")?);
         entries.push(entry);
     }
     message.set_entries(entries.into());
@@ -232,6 +233,16 @@ mod tests {
             encode(&message, &mut out);
             assert_eq!(decode(out.freeze()).unwrap(), message);
         }
+    }
+
+    #[test]
+    fn entry_does_not_keep_the_frame_it_came_in() {
+        let mut out = BytesMut::new();
+        encode(&append(), &mut out);
+        let frame = out.freeze();
+        let message = decode(frame.clone()).unwrap();
+        let data = message.entries[0].data.as_ptr();
+        assert!(!frame.as_ptr_range().contains(&data));
     }
 
     #[test]
