@@ -87,6 +87,8 @@ pub struct Client {
     withheld: VecDeque<ClientEvent>,
     /// A PUBLISH that came after a change of subscriptions which is not in the routing table yet.
     deferred: Option<Box<Event>>,
+    /// The node has more retained messages and waits for a word.
+    retained_given: bool,
     /// When to look again whether what waits may go on.
     retry_at: Option<Duration>,
 }
@@ -128,6 +130,7 @@ impl Client {
             acknowledged: Vec::new(),
             withheld: VecDeque::new(),
             deferred: None,
+            retained_given: false,
             retry_at: None,
         }
     }
@@ -269,7 +272,9 @@ impl Client {
             ClientEvent::Connected { .. }
             | ClientEvent::Subscribed { .. }
             | ClientEvent::Unsubscribed { .. } => self.fenced(context, now) || !self.withheld.is_empty(),
-            ClientEvent::Deliver(_) | ClientEvent::Retained { .. } => !self.withheld.is_empty(),
+            ClientEvent::Deliver(_) | ClientEvent::Retained { .. } | ClientEvent::RetainedGiven => {
+                !self.withheld.is_empty()
+            }
         }
     }
 
@@ -293,6 +298,7 @@ impl Client {
             ClientEvent::Retained { qos, identifier, expiry_s, message } => {
                 self.deliver_retained(qos, identifier, expiry_s, message, out, now);
             }
+            ClientEvent::RetainedGiven => self.retained_given = true,
             ClientEvent::Close(reason) => self.close(reason, out),
         }
     }
@@ -348,10 +354,16 @@ impl Client {
             return;
         }
         self.report_acknowledged(out);
+        if self.retained_given && !self.is_slow() && !self.outgoing.waits_for_output() {
+            self.retained_given = false;
+            out.requests.push(ClientRequest::RetainedTaken);
+        }
         let waits_for_lease = !self.withheld.is_empty() || self.publishing.waits_for_lease();
         if self.has_work() {
             self.retry_at = Some(now);
-        } else if waits_for_lease || (self.outgoing.waits_for_output() && self.is_slow()) {
+        } else if waits_for_lease
+            || ((self.outgoing.waits_for_output() || self.retained_given) && self.is_slow())
+        {
             self.retry_at = Some(now + RETRY_AFTER);
         }
     }

@@ -58,6 +58,8 @@ pub enum ClientRequest {
         /// Packet identifiers, in order.
         packet_ids: Vec<PacketId>,
     },
+    /// Answer to `ClientEvent::RetainedGiven`: the client has room for more.
+    RetainedTaken,
     /// The connection is over; nothing was or will be acknowledged on it from now on.
     Closed {
         /// Session expiry from DISCONNECT.
@@ -120,6 +122,9 @@ pub enum ClientEvent {
         /// The message.
         message: Message,
     },
+    /// A page of retained messages ends, and there may be more. Answer: `ClientRequest::RetainedTaken`, when they are on
+    /// their way to the client.
+    RetainedGiven,
     /// Close now with this reason; answer `ClientRequest::Closed` at once.
     Close(ReasonCode),
 }

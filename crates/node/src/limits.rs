@@ -53,6 +53,13 @@ pub const APPLY_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Retained messages in one page of a retained read.
 pub const RETAINED_PAGE_MESSAGES_MAX: usize = 64;
 
+/// Bytes of retained messages in one page, from the second message on: what a client that reads slowly has waiting, and
+/// the size of a command that queues them for a durable session.
+pub const RETAINED_PAGE_BYTES_MAX: usize = 256 * 1024;
+
+/// Subscriptions of one connection whose retained messages wait to be read. From here on its SUBACKs wait.
+pub const RETAINED_READS_QUEUED_MAX: usize = 4096;
+
 /// Log bytes of a group after which it is checkpointed.
 pub const CHECKPOINT_LOG_BYTES: u64 = 16 * 1024 * 1024;
 

@@ -266,6 +266,8 @@ pub enum Offer {
 pub struct Intake {
     streams: BTreeMap<StreamId, IntakeStream>,
     bytes: usize,
+    /// The stream that was served last.
+    last_taken: Option<StreamId>,
 }
 
 impl Intake {
@@ -302,24 +304,38 @@ impl Intake {
         self.bytes == 0
     }
 
-    /// Takes commands out for one entry, stream by stream in turn, up to about `bytes_max`; gives stream, first
+    /// Takes commands out for one entry: a share of each stream, together at most `bytes_max`, or one command that is
+    /// larger. Begins after the stream that came last the time before, so that each has its turn. Gives stream, first
     /// sequence, confirmed position and commands.
     pub fn take(&mut self, bytes_max: usize) -> Vec<(StreamId, StreamSeq, StreamSeq, Vec<Bytes>)> {
-        let waiting = self.streams.values().filter(|entry| !entry.queue.is_empty()).count();
-        let share = bytes_max / waiting.max(1);
-        let mut segments = Vec::with_capacity(waiting);
-        for (stream, entry) in self.streams.iter_mut().filter(|(_, entry)| !entry.queue.is_empty()) {
+        let waiting = self.streams.iter().filter(|(_, entry)| !entry.queue.is_empty());
+        let mut order: Vec<StreamId> = waiting.map(|(stream, _)| *stream).collect();
+        let begin = self.last_taken.map_or(0, |last| order.partition_point(|stream| *stream <= last));
+        let begin = if begin < order.len() { begin } else { 0 };
+        order.rotate_left(begin);
+        let share = (bytes_max / order.len().max(1)).max(1);
+        let mut taken = 0;
+        let mut segments = Vec::with_capacity(order.len());
+        for stream in order {
+            let Some(entry) = self.streams.get_mut(&stream) else { continue };
+            let first = StreamSeq(entry.queue_first);
             let mut bytes = 0;
             let mut commands = Vec::new();
-            while bytes < share.max(1) {
-                let Some(command) = entry.queue.pop_front() else { break };
+            while bytes < share
+                && let Some(command) = entry.queue.front()
+                && (taken == 0 || taken + command.len() <= bytes_max)
+            {
+                taken += command.len();
                 bytes += command.len();
-                commands.push(command);
+                commands.extend(entry.queue.pop_front());
+            }
+            if commands.is_empty() {
+                break;
             }
             self.bytes -= bytes;
-            let first = StreamSeq(entry.queue_first);
+            self.last_taken = Some(stream);
             entry.queue_first += commands.len() as u64;
-            segments.push((*stream, first, StreamSeq(entry.confirmed), commands));
+            segments.push((stream, first, StreamSeq(entry.confirmed), commands));
         }
         segments
     }

@@ -149,6 +149,7 @@ impl ConnectionTask {
                         | ClientEvent::Refused(_)
                         | ClientEvent::Subscribed { .. }
                         | ClientEvent::Unsubscribed { .. }
+                        | ClientEvent::RetainedGiven
                         | ClientEvent::Close(_) => (),
                     }
                     client.handle_event(event, context, out, now);

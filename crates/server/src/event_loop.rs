@@ -108,6 +108,7 @@ impl Worker {
                 ClientRequest::Connect { .. }
                 | ClientRequest::Subscribe { .. }
                 | ClientRequest::Unsubscribe { .. }
+                | ClientRequest::RetainedTaken
                 | ClientRequest::Closed { .. } => (),
             }
             self.node.step(Event::Client(conn, request), now);

@@ -120,10 +120,19 @@ impl<Q> Inbox<Q> {
         queue.batch = Batch::default();
     }
 
-    /// Puts a question in; gives it back when there are too many, or nobody to answer.
+    /// Puts in a question from outside; gives it back when there are too many, or nobody to answer.
     pub fn ask(&self, question: Q) -> Result<(), Q> {
+        self.put_question(question, ADMIN_QUESTIONS_MAX)
+    }
+
+    /// Puts in a question of one of our own threads, which ask one at a time; gives it back when nobody will answer.
+    pub fn ask_own(&self, question: Q) -> Result<(), Q> {
+        self.put_question(question, usize::MAX)
+    }
+
+    fn put_question(&self, question: Q, waiting_max: usize) -> Result<(), Q> {
         let mut queue = self.queue.lock();
-        if queue.closed || queue.batch.questions.len() >= ADMIN_QUESTIONS_MAX {
+        if queue.closed || queue.batch.questions.len() >= waiting_max {
             return Err(question);
         }
         queue.batch.questions.push(question);
@@ -187,6 +196,15 @@ mod tests {
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_millis(1)
+    }
+
+    #[test]
+    fn questions_from_outside_do_not_keep_our_own_threads_out() {
+        let inbox = Inbox::<u32>::default();
+        while inbox.ask(1).is_ok() {}
+        assert_eq!(inbox.ask_own(2), Ok(()));
+        inbox.close();
+        assert_eq!(inbox.ask_own(3), Err(3));
     }
 
     fn closed() -> ClientRequest {

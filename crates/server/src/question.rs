@@ -46,7 +46,7 @@ pub enum Question {
     },
 }
 
-/// The worker has ended, or has too many questions: what was asked for is given up.
+/// The worker has ended: what was asked for is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the worker does not answer")]
 pub struct Unanswered;
@@ -57,7 +57,7 @@ pub fn ask<T>(
     question: impl FnOnce(SyncSender<T>) -> Question,
 ) -> Result<T, Unanswered> {
     let (sender, receiver) = sync_channel(1);
-    inbox.ask(question(sender)).map_err(|_| Unanswered)?;
+    inbox.ask_own(question(sender)).map_err(|_| Unanswered)?;
     receiver.recv().map_err(|_| Unanswered)
 }
 

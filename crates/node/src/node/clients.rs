@@ -53,6 +53,7 @@ impl Node {
                     self.push(group, &command, Op::Acknowledge(conn));
                 }
             }
+            ClientRequest::RetainedTaken => self.retained_taken(conn, now),
             ClientRequest::Closed { expiry } => self.closed(conn, expiry),
         }
     }
@@ -406,7 +407,9 @@ impl Node {
             {
                 waiting.index = Some(applied);
             }
-            if waiting.needs.is_empty() || waiting.index.is_some_and(|index| index <= barrier) {
+            let passed_barrier =
+                waiting.needs.is_empty() || waiting.index.is_some_and(|index| index <= barrier);
+            if passed_barrier && !self.retained.is_full(waiting.conn) {
                 for (stream, seq) in &waiting.needs {
                     let entry = passed.entry(*stream).or_default();
                     *entry = (*entry).max(*seq);

@@ -4,7 +4,9 @@
 //! for a proof of leadership. Does not: store retained messages.
 //! Invariants: a page is read only after a leadership proof that began after the query came, so a SUBSCRIBE sent
 //! after the retained PUBACK sees that value or a newer one.
-//! Limits: one page of `RETAINED_PAGE_MESSAGES_MAX` per read is underway. Spec: contract D9, MQTT 5 3.3.1.3.
+//! Limits: one page of `RETAINED_PAGE_MESSAGES_MAX` and `RETAINED_PAGE_BYTES_MAX` for each connection is underway; the
+//! next is asked for when the client has taken it, or the stream to its session's partition has room. From
+//! `RETAINED_READS_QUEUED_MAX` on a connection's SUBACKs wait, and with them its reading. Spec: contract D9, MQTT 5 3.3.1.3.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
@@ -19,7 +21,9 @@ use super::Node;
 use super::clients::Op;
 use crate::consensus::group::Group;
 use crate::edge::ClientEvent;
-use crate::limits::RETAINED_PAGE_MESSAGES_MAX;
+use crate::limits::{
+    RETAINED_PAGE_BYTES_MAX, RETAINED_PAGE_MESSAGES_MAX, RETAINED_READS_QUEUED_MAX, STREAM_BYTES_MAX,
+};
 use crate::peer::PeerMessage;
 
 /// A query without an answer is asked again after this time: its leader may have gone.
@@ -31,11 +35,21 @@ const QUERY_BITS: u32 = 40;
 /// A read for one subscription, going through partitions one after the other.
 #[derive(Debug)]
 struct Read {
-    conn: ConnId,
     subscription: SubscribeFilter,
     partitions: VecDeque<GroupId>,
     after: Option<TopicName>,
-    asked_at: Duration,
+}
+
+/// The reads of one connection: one is underway, the others wait for it in order.
+#[derive(Debug)]
+struct Reads {
+    current: Read,
+    /// Number of the question for the next page. Each page has its own, so that the answer to a question asked twice is
+    /// taken once.
+    query: u64,
+    /// When it was asked; `None` while the client still has to take the page before.
+    asked_at: Option<Duration>,
+    queued: VecDeque<SubscribeFilter>,
 }
 
 /// A query at the leader.
@@ -51,9 +65,9 @@ struct Query {
 #[derive(Debug, Default)]
 pub(super) struct RetainedReads {
     next: u64,
-    reads: BTreeMap<u64, Read>,
-    /// Reads that wait for an earlier one of the same connection, in order.
-    queued: VecDeque<(ConnId, SubscribeFilter)>,
+    connections: BTreeMap<ConnId, Reads>,
+    /// Which connection a question is for.
+    queries: BTreeMap<u64, ConnId>,
     waiting: BTreeMap<GroupId, Vec<Query>>,
     in_round: BTreeMap<(GroupId, u64), Vec<Query>>,
 }
@@ -65,36 +79,42 @@ impl RetainedReads {
     }
 
     pub(super) fn connection_closed(&mut self, conn: ConnId) {
-        self.reads.retain(|_, read| read.conn != conn);
-        self.queued.retain(|(of, _)| *of != conn);
+        if let Some(reads) = self.connections.remove(&conn) {
+            self.queries.remove(&reads.query);
+        }
+    }
+
+    /// Whether so many reads of a connection wait that its next SUBACK has to wait too.
+    pub(super) fn is_full(&self, conn: ConnId) -> bool {
+        self.connections.get(&conn).is_some_and(|reads| reads.queued.len() >= RETAINED_READS_QUEUED_MAX)
     }
 }
 
 impl Node {
     /// Starts reads for subscriptions that are now in force.
     pub(super) fn read_retained(&mut self, conn: ConnId, subscriptions: Vec<SubscribeFilter>, now: Duration) {
-        let busy = self.retained.reads.values().any(|read| read.conn == conn);
-        self.retained.queued.extend(subscriptions.into_iter().map(|subscription| (conn, subscription)));
-        if !busy {
-            self.next_read(conn, now);
+        if let Some(reads) = self.retained.connections.get_mut(&conn) {
+            reads.queued.extend(subscriptions);
+            return;
         }
+        let mut queued = VecDeque::from(subscriptions);
+        let Some(first) = queued.pop_front() else { return };
+        let current = self.new_read(first);
+        let query = self.next_query();
+        self.retained.connections.insert(conn, Reads { current, query, asked_at: None, queued });
+        self.retained.queries.insert(query, conn);
+        self.ask(conn, now);
     }
 
-    fn next_read(&mut self, conn: ConnId, now: Duration) {
-        let Some(place) = self.retained.queued.iter().position(|(of, _)| *of == conn) else { return };
-        let Some((_, subscription)) = self.retained.queued.remove(place) else { return };
+    fn new_read(&self, subscription: SubscribeFilter) -> Read {
         let filter = subscription.filter.as_str();
         let count = self.config.cluster.partitions;
-        let partitions: VecDeque<GroupId> = if filter.contains(['+', '#']) {
+        let partitions = if filter.contains(['+', '#']) {
             (1..=count).map(GroupId).collect()
         } else {
             [partition_of_topic(filter, count)].into()
         };
-        let query = self.next_query();
-        self.retained
-            .reads
-            .insert(query, Read { conn, subscription, partitions, after: None, asked_at: now });
-        self.ask(query, now);
+        Read { subscription, partitions, after: None }
     }
 
     /// A number that no earlier incarnation has used: an answer may come late.
@@ -103,26 +123,36 @@ impl Node {
         (self.incarnation.0 << QUERY_BITS) | self.retained.next
     }
 
-    fn ask(&mut self, query: u64, now: Duration) {
-        let Some(read) = self.retained.reads.get_mut(&query) else { return };
-        read.asked_at = now;
-        let Some(group) = read.partitions.front().copied() else { return };
-        let (filter, after) = (read.subscription.filter.clone(), read.after.clone());
+    /// Asks for the next page, or puts that off while the session's partition takes no more.
+    fn ask(&mut self, conn: ConnId, now: Duration) {
+        let home = self.connections.all.get(&conn).map(|connection| connection.group);
+        let stream = home.and_then(|group| self.streams.get(&group));
+        let full = stream.is_some_and(|stream| stream.bytes() > STREAM_BYTES_MAX / 2);
+        let Some(reads) = self.retained.connections.get_mut(&conn) else { return };
+        reads.asked_at = Some(now);
+        let Some(group) = reads.current.partitions.front().copied().filter(|_| !full) else { return };
+        let query = reads.query;
+        let (filter, after) = (reads.current.subscription.filter.clone(), reads.current.after.clone());
         if let Some(leader) = self.leader_of(group) {
             self.send(leader, PeerMessage::RetainedQuery { group, query, filter, after });
         }
     }
 
     pub(super) fn tick_retained(&mut self, now: Duration) {
-        let late: Vec<u64> = self
-            .retained
-            .reads
-            .iter()
-            .filter(|(_, read)| now.saturating_sub(read.asked_at) >= ASK_AGAIN_AFTER)
-            .map(|(query, _)| *query)
-            .collect();
-        for query in late {
-            self.ask(query, now);
+        let late = |reads: &Reads| {
+            reads.asked_at.is_some_and(|asked_at| now.saturating_sub(asked_at) >= ASK_AGAIN_AFTER)
+        };
+        let connections = self.retained.connections.iter();
+        let late: Vec<ConnId> = connections.filter(|(_, reads)| late(reads)).map(|(conn, _)| *conn).collect();
+        for conn in late {
+            self.ask(conn, now);
+        }
+    }
+
+    /// The client has taken the page: on with the next.
+    pub(super) fn retained_taken(&mut self, conn: ConnId, now: Duration) {
+        if self.retained.connections.get(&conn).is_some_and(|reads| reads.asked_at.is_none()) {
+            self.ask(conn, now);
         }
     }
 
@@ -159,8 +189,10 @@ impl Node {
             let Some(partition) = self.groups.get(&id).and_then(|group| group.machine().partition()) else {
                 return;
             };
-            let page = partition.retained(&filter, after.as_ref(), RETAINED_PAGE_MESSAGES_MAX);
-            let full = page.len() >= RETAINED_PAGE_MESSAGES_MAX;
+            let mut page = partition.retained(&filter, after.as_ref(), RETAINED_PAGE_MESSAGES_MAX);
+            let fits = messages_that_fit(page.iter().map(|(_, message, _)| message.bytes as usize));
+            let full = page.len() >= RETAINED_PAGE_MESSAGES_MAX || fits < page.len();
+            page.truncate(fits);
             let next = page.last().filter(|_| full).map(|(topic, ..)| topic.clone());
             let messages: Vec<(Bytes, Option<u32>)> = page
                 .into_iter()
@@ -178,34 +210,60 @@ impl Node {
         next: Option<TopicName>,
         now: Duration,
     ) {
-        // Each page has its own number, so that the answer to a question asked twice is taken once.
-        let Some(mut read) = self.retained.reads.remove(&query) else { return };
-        self.give_retained(read.conn, &read.subscription, messages);
-        read.after = next;
-        if read.after.is_none() {
-            read.partitions.pop_front();
+        let Some(conn) = self.retained.queries.remove(&query) else { return };
+        let Some(reads) = self.retained.connections.get_mut(&conn) else { return };
+        let subscription = reads.current.subscription.clone();
+        reads.current.after = next;
+        if reads.current.after.is_none() {
+            reads.current.partitions.pop_front();
         }
-        let conn = read.conn;
-        if read.partitions.is_empty() {
-            self.next_read(conn, now);
-            return;
+        let done = reads.current.partitions.is_empty();
+        let following = if done { reads.queued.pop_front() } else { None };
+        let direct = self.give_retained(conn, &subscription, messages);
+        match following.map(|subscription| self.new_read(subscription)) {
+            None if done => {
+                self.retained.connections.remove(&conn);
+                return;
+            }
+            following => self.next_page(conn, following),
         }
-        let query = self.next_query();
-        self.retained.reads.insert(query, read);
-        self.ask(query, now);
+        if direct {
+            // Asked for when the client has room: a client that does not read must not gather all that is retained.
+            self.client(conn, ClientEvent::RetainedGiven);
+        } else {
+            self.ask(conn, now);
+        }
+        if done {
+            // A SUBACK may have waited for this read to end.
+            self.finish_waiting(now);
+        }
     }
 
-    /// Hands retained messages to the connection, or to its durable session when they need an acknowledgement.
+    /// Gives the next page its number.
+    fn next_page(&mut self, conn: ConnId, read: Option<Read>) {
+        let query = self.next_query();
+        let Some(reads) = self.retained.connections.get_mut(&conn) else { return };
+        reads.query = query;
+        reads.asked_at = None;
+        if let Some(read) = read {
+            reads.current = read;
+        }
+        self.retained.queries.insert(query, conn);
+    }
+
+    /// Hands retained messages to the connection, or to its durable session when they need an acknowledgement. Whether
+    /// some went to the connection.
     fn give_retained(
         &mut self,
         conn: ConnId,
         subscription: &SubscribeFilter,
         messages: Vec<(Bytes, Option<u32>)>,
-    ) {
-        let Some(connection) = self.connections.all.get(&conn) else { return };
+    ) -> bool {
+        let Some(connection) = self.connections.all.get(&conn) else { return false };
         let group = connection.group;
-        let Some(held) = connection.held.clone() else { return };
+        let Some(held) = connection.held.clone() else { return false };
         let mut durable = Vec::new();
+        let mut direct = false;
         for (body, expiry_s) in messages {
             let Ok(mut message) = Message::decode(&body) else { continue };
             let qos = message.qos.min(subscription.options.qos);
@@ -214,6 +272,7 @@ impl Node {
                 durable.push((qos, subscription.identifier, message));
             } else {
                 let identifier = subscription.identifier;
+                direct = true;
                 self.client(conn, ClientEvent::Retained { qos, identifier, expiry_s, message });
             }
         }
@@ -221,5 +280,15 @@ impl Node {
             let command = Command::Enqueue { session: held.session, epoch: held.epoch, messages: durable };
             self.push(group, &command, Op::Quiet);
         }
+        direct
     }
+}
+
+/// How many messages of these sizes make a page: as many as fit, at least one.
+fn messages_that_fit(sizes: impl Iterator<Item = usize>) -> usize {
+    let sums = sizes.scan(0_usize, |sum, size| {
+        *sum = sum.saturating_add(size);
+        Some(*sum)
+    });
+    sums.take_while(|sum| *sum <= RETAINED_PAGE_BYTES_MAX).count().max(1)
 }

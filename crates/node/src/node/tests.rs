@@ -605,6 +605,82 @@ fn retained_message_is_read_after_suback_from_its_partition() {
 }
 
 #[test]
+fn retained_messages_come_in_pages_that_the_client_asks_for() {
+    let mut world = World::new(1);
+    world.until("ready", World::ready);
+    world.connect(1, 1, "pub", SessionExpiry::AtClose);
+    let count = 200_u64;
+    for number in 1..=count {
+        let topic = format!("r/{number}");
+        let group = partition_of_topic(&topic, cluster_config().partitions);
+        world.publish(1, 1, number, &topic, group, true);
+    }
+    world.until("applied", |world| world.applied(1, 1).len() == 200);
+    world.connect(1, 2, "sub", SessionExpiry::AtClose);
+    world.subscribe(1, 2, "r/+");
+    let seen = |world: &World, what: fn(&ClientEvent) -> bool| {
+        world.events(1, 2).iter().filter(|event| what(event)).count()
+    };
+    let retained = |event: &ClientEvent| matches!(event, ClientEvent::Retained { .. });
+    let given = |event: &ClientEvent| matches!(event, ClientEvent::RetainedGiven);
+    let mut pages = 0;
+    while seen(&world, retained) < 200 {
+        world.until("a page", |world| seen(world, given) > pages);
+        pages = seen(&world, given);
+        let before = seen(&world, retained);
+        assert!(before <= pages * limits::RETAINED_PAGE_MESSAGES_MAX);
+        let start = world.now;
+        world.until("time passed", |world| world.now > start + Duration::from_secs(1));
+        assert_eq!(seen(&world, retained), before, "the client has not asked for more");
+        world.request(1, 2, ClientRequest::RetainedTaken);
+    }
+    let mut topics: Vec<String> = world
+        .events(1, 2)
+        .iter()
+        .filter_map(|event| match event {
+            ClientEvent::Retained { message, .. } => Some(message.topic.as_str().to_owned()),
+            _ => None,
+        })
+        .collect();
+    topics.sort();
+    topics.dedup();
+    assert_eq!(topics.len(), 200);
+    world.request(1, 2, ClientRequest::Closed { expiry: None });
+    let node = &world.members[&NodeId(1)].node;
+    assert!(node.connections.waiting.is_empty() && !node.retained.is_full(ConnId(2)));
+}
+
+#[test]
+fn suback_waits_while_too_many_retained_reads_wait() {
+    let mut world = World::new(1);
+    world.until("ready", World::ready);
+    world.connect(1, 1, "c", SessionExpiry::AtClose);
+    let group = partition_of_topic("r/1", cluster_config().partitions);
+    world.publish(1, 1, 1, "r/1", group, true);
+    world.until("applied", |world| world.applied(1, 1).len() == 1);
+    let filters = vec![subscription("r/1"); limits::RETAINED_READS_QUEUED_MAX + 2];
+    let subscribe = |packet_id, filters| ClientRequest::Subscribe {
+        packet_id: PacketId::new(packet_id).unwrap(),
+        filters,
+    };
+    world.request(1, 1, subscribe(1, filters));
+    world.request(1, 1, subscribe(2, vec![subscription("r/1")]));
+    let subacks = |world: &World| {
+        let events = world.events(1, 1).iter();
+        events.filter(|event| matches!(event, ClientEvent::Subscribed { .. })).count()
+    };
+    world.until("first SUBACK and a page", |world| {
+        world.events(1, 1).iter().any(|event| matches!(event, ClientEvent::RetainedGiven))
+    });
+    assert_eq!(subacks(&world), 1);
+    for _ in 0..3 {
+        world.request(1, 1, ClientRequest::RetainedTaken);
+        world.drain();
+    }
+    world.until("second SUBACK", |world| subacks(world) == 2);
+}
+
+#[test]
 fn node_declared_dead_while_alive_starts_a_new_incarnation() {
     let mut world = World::new(3);
     world.until("ready", World::ready);

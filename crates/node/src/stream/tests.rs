@@ -96,6 +96,31 @@ fn take_shares_an_entry_between_streams() {
 }
 
 #[test]
+fn take_keeps_to_the_size_of_an_entry_and_gives_each_stream_its_turn() {
+    let mut intake = Intake::default();
+    let large = || {
+        let mut sender = NodeStream::default();
+        sender.push(Bytes::from(vec![0; 100]), ());
+        sender.push(Bytes::from(vec![0; 100]), ());
+        sender.next_piece(LEADER, NOW).unwrap()
+    };
+    let streams: Vec<StreamId> =
+        (1..=3).map(|group| StreamId::Group(quorate_state::GroupId(group))).collect();
+    for stream in &streams {
+        intake.offer(*stream, large(), StreamSeq(0), LEADER);
+    }
+    let mut served = Vec::new();
+    while !intake.is_empty() {
+        let taken = intake.take(200);
+        assert!(taken.iter().map(|segment| segment.3.len()).sum::<usize>() <= 2);
+        served.extend(taken.iter().map(|segment| segment.0));
+    }
+    assert_eq!(served, [&streams[..], &streams[..]].concat());
+    intake.offer(stream(), large(), StreamSeq(0), LEADER);
+    assert_eq!(intake.take(10)[0].3.len(), 1, "one that is larger goes alone");
+}
+
+#[test]
 fn outbox_goes_back_when_refused_and_reports_progress_once() {
     let mut outbox = OutboxStream::default();
     assert_eq!(outbox.read_from(LEADER, NOW), Some(StreamSeq(1)));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use quorate_tests::load::{Load, Shape};
 use quorate_tests::message::Message;
 use quorate_tests::raw::{Connect, Packet, Raw, publish_bytes};
-use quorate_tests::{Cluster, let_pass, wait_at_most};
+use quorate_tests::{Cluster, let_pass, wait_at_most, wait_for};
 
 use crate::{collect, offline_session};
 
@@ -198,5 +198,47 @@ fn wiped_node_rejoins_under_load() {
         ready.as_millis(),
         votes.as_millis(),
         load.audit().summary()
+    );
+}
+
+/// docs/operations/replace-node.md: until `/readyz` answers 200 the cluster survives one loss less; so afterwards it
+/// survives one again.
+#[test]
+#[ignore = "minutes long; see CONTRIBUTING.md"]
+fn wiped_node_counts_as_soon_as_it_is_ready() {
+    let mut cluster = Cluster::start("wiped-ready", 3).unwrap();
+    // Enough that the copies take a while, in every partition.
+    for session in 0..SESSIONS {
+        let port = cluster.node(session as usize % 3).mqtt_port;
+        offline_session(port, &format!("bulk-{session}"), &format!("bulk/{session}"));
+    }
+    fill(cluster.node(0).mqtt_port, 0..SESSIONS);
+    cluster.kill(WIPED).unwrap();
+    cluster.wipe(WIPED).unwrap();
+    cluster.restart(WIPED).unwrap();
+    let restarted = Instant::now();
+    cluster.wait_ready(WIPED).unwrap();
+    let ready = restarted.elapsed();
+    let id = cluster.state(WIPED, false).unwrap().node_id;
+    let state = cluster.state(0, false).unwrap();
+    let without_vote = state.groups.iter().filter(|group| !group.voters.contains(&id)).count();
+    cluster.kill(0).unwrap();
+    let killed = Instant::now();
+    // A publish into every partition, through the node that was wiped.
+    let (mut raw, _) = wait_for("CONNACK without an old node", || {
+        Raw::connect(cluster.node(WIPED).mqtt_port, &Connect::transient("wiped-after")).ok()
+    })
+    .unwrap_or_else(|error| panic!("{error:#}; it did not vote in {without_vote} groups when it was ready"));
+    for session in 0..SESSIONS {
+        let payload = Message { publisher: session, sequence: MESSAGES_EACH }.encode(PAYLOAD_BYTES);
+        raw.publish_acked(&format!("bulk/{session}"), &payload, false).unwrap();
+    }
+    let served = killed.elapsed();
+    cluster.check_log().unwrap();
+    println!(
+        "wiped_node_counts_as_soon_as_it_is_ready: ready after {} ms, without a vote in {without_vote} groups then; all \
+         partitions serve {} ms after the loss of an old node",
+        ready.as_millis(),
+        served.as_millis()
     );
 }

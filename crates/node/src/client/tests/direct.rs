@@ -278,3 +278,22 @@ fn defect_found_while_sending_what_waited_ends_the_connection_in_the_same_call()
     );
     assert!(harness.client.is_closed());
 }
+
+#[test]
+fn more_retained_messages_are_asked_for_when_there_is_room() {
+    let taken = |client: &mut Harness| {
+        let requests = client.requests();
+        requests.iter().filter(|request| matches!(request, ClientRequest::RetainedTaken)).count()
+    };
+    let mut client = Harness::transient();
+    client.event(ClientEvent::RetainedGiven);
+    assert_eq!(taken(&mut client), 1);
+    let message = Message { payload: Bytes::from(vec![0; OUTPUT_BYTES_MAX + 1]), ..message("r", ZERO, "") };
+    client.event(ClientEvent::Retained { qos: ZERO, identifier: None, expiry_s: None, message });
+    client.event(ClientEvent::RetainedGiven);
+    assert_eq!(taken(&mut client), 0, "the client has not read the page");
+    client.received();
+    assert!(client.client.poll_timeout().is_some());
+    client.timeout();
+    assert_eq!(taken(&mut client), 1);
+}
