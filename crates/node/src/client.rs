@@ -233,6 +233,7 @@ impl Client {
         self.connection.wants_read()
             && !self.has_work()
             && !self.is_slow()
+            && !self.publishing.holds()
             && self.publishing.waiting() < PUBLISHES_PENDING_MAX
             && self.subscribing.waiting() < SUBSCRIBES_PENDING_MAX
     }

@@ -8,6 +8,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_node::Position;
@@ -17,8 +18,8 @@ use quorate_state::{CONTROL, GroupId, Incarnation, LogIndex, NodeId};
 use quorate_storage::disk::os::OsDisk;
 use quorate_storage::identity::DirectoryLock;
 use quorate_storage::{
-    AppliedMark, CheckpointError, CheckpointStore, Disk, HardState, Identity, IdentityError, Log, LogError,
-    LogOptions, OpenError, Record, Recovery, identity,
+    AppliedMark, BodyError, CheckpointError, CheckpointStore, Disk, HardState, Identity, IdentityError, Log,
+    LogError, LogOptions, OpenError, Record, Recovery, identity,
 };
 use rustls::crypto::SecureRandom;
 
@@ -93,13 +94,22 @@ impl BootError {
                 FoundingError::Disagree(_) => ExitCode::Config,
                 FoundingError::Unknown { .. } => ExitCode::Unavailable,
             },
-            BootError::Log(OpenError::Io { .. }) | BootError::LogWrite(_) => ExitCode::Disk,
+            BootError::Log(
+                OpenError::Io { .. } | OpenError::Begin(_) | OpenError::Bodies(BodyError::Io { .. }),
+            )
+            | BootError::LogWrite(_) => ExitCode::Disk,
             BootError::Log(_) | BootError::LogGone => ExitCode::Corrupt,
             BootError::Checkpoint(CheckpointError::Corrupt { .. }) => ExitCode::Corrupt,
             BootError::Checkpoint(_) => ExitCode::Disk,
         }
     }
 }
+
+/// How long a start waits for the lock of its folder.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// How often it looks.
+const LOCK_LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A data folder that this process has to itself.
 pub struct DataFolder {
@@ -123,6 +133,22 @@ pub struct Recovered {
     pub groups: Vec<RestoredGroup>,
 }
 
+/// Takes the folder, patiently: a node that was killed holds its lock until the system has taken the process apart, and
+/// is often started again before that.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nobody is told when a lock is let go: it is looked at until a deadline"
+)]
+fn lock(disk: &dyn Disk) -> Result<DirectoryLock, IdentityError> {
+    let begun = Instant::now();
+    loop {
+        match identity::lock(disk) {
+            Err(IdentityError::Locked) if begun.elapsed() < LOCK_WAIT => std::thread::sleep(LOCK_LOOK_EVERY),
+            taken => return taken,
+        }
+    }
+}
+
 /// A random number.
 pub fn random<const N: usize>() -> Result<[u8; N], BootError> {
     let mut bytes = [0; N];
@@ -137,7 +163,7 @@ impl DataFolder {
         let disk =
             OsDisk::new(path).map_err(|source| BootError::Folder { folder: path.to_owned(), source })?;
         let disk: Arc<dyn Disk> = Arc::new(disk);
-        let lock = identity::lock(disk.as_ref())?;
+        let lock = lock(disk.as_ref())?;
         let identity = match Identity::load(disk.as_ref())? {
             Some(identity) => identity,
             None => {

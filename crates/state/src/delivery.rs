@@ -58,7 +58,7 @@ impl Delivery<'_> {
     fn goes_out_at_once(&self, session: &Session) -> bool {
         session.queue.is_empty()
             && !session.inflight.has_held()
-            && session.inflight.sent() < self.window(session)
+            && session.inflight.has_room(self.window(session))
     }
 
     /// Whether a message of this size has room, for a publisher that is to be refused otherwise. Expired messages
@@ -99,7 +99,7 @@ impl Delivery<'_> {
     pub(crate) fn fill_window(&mut self, session: &mut Session, marks: &mut DirtySessions) {
         let Some(owner) = session.owner() else { return };
         let window = self.window(session);
-        while session.inflight.sent() < window {
+        while session.inflight.has_room(window) {
             if let Some(message) = session.inflight.send_held() {
                 marks.mark(session, dirty::DELIVERY);
                 self.deliver(session, owner, &message);

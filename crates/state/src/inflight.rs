@@ -13,6 +13,7 @@ use bytes::{BufMut, BytesMut};
 use quorate_codec::PacketId;
 
 use crate::ids::DeliverySeq;
+use crate::limits::INFLIGHT_BYTES_MAX;
 use crate::queue::Queued;
 use crate::wire::{DecodeError, Reader, put_count};
 
@@ -50,11 +51,13 @@ pub(crate) struct Inflight {
     next_cursor: u64,
     next_seq: u64,
     held: usize,
+    /// Bytes of the messages sent on the present connection.
+    sent_bytes: u64,
 }
 
 impl Default for Inflight {
     fn default() -> Self {
-        Self { messages: VecDeque::new(), next_cursor: 0, next_seq: 1, held: 0 }
+        Self { messages: VecDeque::new(), next_cursor: 0, next_seq: 1, held: 0, sent_bytes: 0 }
     }
 }
 
@@ -66,6 +69,11 @@ impl Inflight {
     /// Messages sent on the present connection.
     pub(crate) fn sent(&self) -> usize {
         self.messages.len() - self.held
+    }
+
+    /// Whether one more may be sent: fewer than `window` are, and they are not too large together.
+    pub(crate) fn has_room(&self, window: usize) -> bool {
+        self.sent() < window && self.sent_bytes < INFLIGHT_BYTES_MAX
     }
 
     pub(crate) fn has_held(&self) -> bool {
@@ -91,6 +99,7 @@ impl Inflight {
     pub(crate) fn resume(&mut self) {
         self.next_seq = 1;
         self.held = self.messages.len();
+        self.sent_bytes = 0;
         for message in &mut self.messages {
             message.seq = 0;
             message.queued.set_dup();
@@ -104,6 +113,7 @@ impl Inflight {
         message.seq = self.next_seq;
         self.next_seq += 1;
         self.held -= 1;
+        self.sent_bytes += u64::from(message.queued.message.bytes);
         Some(*message)
     }
 
@@ -117,6 +127,7 @@ impl Inflight {
         self.next_cursor = cursor + 1;
         let message = InflightMessage { queued, cursor, seq: self.next_seq };
         self.next_seq += 1;
+        self.sent_bytes += u64::from(queued.message.bytes);
         self.messages.push_back(message);
         message
     }
@@ -133,6 +144,8 @@ impl Inflight {
         let message = self.messages.remove(place)?;
         if message.seq == 0 {
             self.held -= 1;
+        } else {
+            self.sent_bytes -= u64::from(message.queued.message.bytes);
         }
         Some(message.queued)
     }
@@ -179,7 +192,9 @@ impl Inflight {
             messages.push_back(InflightMessage { queued, cursor: reader.u64()?, seq: reader.u64()? });
         }
         let held = messages.iter().filter(|message| message.seq == 0).count();
-        let inflight = Self { messages, next_cursor, next_seq, held };
+        let sent = messages.iter().filter(|message| message.seq != 0);
+        let sent_bytes = sent.map(|message| u64::from(message.queued.message.bytes)).sum();
+        let inflight = Self { messages, next_cursor, next_seq, held, sent_bytes };
         if inflight.is_sound() { Ok(inflight) } else { Err(DecodeError::Order { at }) }
     }
 
@@ -187,9 +202,12 @@ impl Inflight {
     pub(crate) fn is_sound(&self) -> bool {
         let mut ids: Vec<PacketId> = self.messages.iter().map(InflightMessage::packet_id).collect();
         ids.sort_unstable();
+        let bytes = self.messages.iter().filter(|message| message.seq != 0);
+        let bytes: u64 = bytes.map(|message| u64::from(message.queued.message.bytes)).sum();
         let cursors = self.messages.iter().map(|message| message.cursor);
         let sent = self.messages.iter().take(self.sent()).map(|message| message.seq);
-        ids.is_sorted_by(|left, right| left < right)
+        bytes == self.sent_bytes
+            && ids.is_sorted_by(|left, right| left < right)
             && cursors.chain([self.next_cursor]).is_sorted_by(|left, right| left < right)
             && [0].into_iter().chain(sent).chain([self.next_seq]).is_sorted_by(|left, right| left < right)
             && self.messages.iter().skip(self.sent()).all(|message| message.seq == 0)

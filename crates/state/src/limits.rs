@@ -11,6 +11,11 @@ pub const QUEUE_BLOCK_MESSAGES: u64 = 512;
 /// Highest window of unacknowledged messages per session, whatever client and configuration ask for. 40 bytes each.
 pub const INFLIGHT_MESSAGES_MAX: u16 = 16_384;
 
+/// Bytes of messages sent to a client and not acknowledged from which on no further one is sent, whatever the window in
+/// messages: what a client that does not read has waiting on its node is this and one message. A client with 20 ms to
+/// its node still gets 200 MB/s.
+pub const INFLIGHT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
 /// Connections per client identifier that lost their session and are not known to be closed. Each is on a node that does
 /// not answer, until control declares it dead; a CONNECT beyond that is refused (Server busy). 100 bytes each.
 pub const DISPLACED_MAX: usize = 32;

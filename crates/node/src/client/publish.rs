@@ -66,6 +66,12 @@ impl Publishing {
         self.pending.len() + self.held.len()
     }
 
+    /// Whether publishes wait for the lease before they are routed. Nothing more is read then: what came in one read is
+    /// all that waits.
+    pub(super) fn holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// Whether publishes wait for the lease alone.
     pub(super) fn waits_for_lease(&self) -> bool {
         !self.held.is_empty() || self.pending.front().is_some_and(|first| first.outstanding == 0)

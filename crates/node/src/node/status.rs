@@ -112,6 +112,7 @@ impl Node {
             .filter(|group| group.applied() < group.committed())
             .map(|group| group.id().to_string())
             .collect();
+        let voteless: Vec<String> = self.voteless_groups().iter().map(ToString::to_string).collect();
         vec![
             clause("lease", leased, "held", || {
                 if self.renewing {
@@ -129,7 +130,31 @@ impl Node {
             clause("caught_up", behind.is_empty(), "all committed entries are applied", || {
                 format!("groups with committed entries not yet applied: {}", behind.join(", "))
             }),
+            clause("votes", voteless.is_empty(), "a voter in every group placed here", || {
+                format!("groups placed here in which this node does not vote yet: {}", voteless.join(", "))
+            }),
         ]
+    }
+
+    /// Groups that are placed on this node, or still on the one it replaces, and in which it is no voter. While there are
+    /// any, the cluster cannot spare another node.
+    fn voteless_groups(&self) -> Vec<GroupId> {
+        let Some(control) = self.control() else { return Vec::new() };
+        let replaced = control.replaces(self.id);
+        let placed_here = |group: &GroupId| {
+            let voters = control.placement(*group);
+            voters.contains(&self.id) || replaced.is_some_and(|lost| voters.contains(&lost))
+        };
+        let votes = |group: &GroupId| {
+            // While a change is joint, the quorum of the old voters, with the lost one, is still needed.
+            self.groups.get(group).map(|group| group.members()).is_some_and(|members| {
+                members.voters.contains(&self.id.0) && members.voters_outgoing.is_empty()
+            })
+        };
+        (0..=control.config().partitions)
+            .map(GroupId)
+            .filter(|group| placed_here(group) && !votes(group))
+            .collect()
     }
 }
 

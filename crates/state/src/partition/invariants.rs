@@ -38,7 +38,7 @@ impl Partition {
                 session.inflight.sent() <= window || session.owner().is_none(),
                 "the window is respected"
             );
-            if session.owner().is_some() && session.inflight.sent() < window {
+            if session.owner().is_some() && session.inflight.has_room(window) {
                 assert!(session.queue.is_empty(), "an open window leaves nothing queued");
                 assert!(!session.inflight.has_held(), "an open window leaves nothing held");
             }

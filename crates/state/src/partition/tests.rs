@@ -766,3 +766,20 @@ fn resumed_durable_session_that_ends_at_close_stays_here_until_then() {
     assert_eq!(group.machine.counts(), Counts::default());
     group.machine.check();
 }
+
+#[test]
+fn large_messages_fill_the_window_by_bytes() {
+    let mut group = new();
+    let held = group.connect("c", 1);
+    group.subscribe(held, &[wanted("t")]);
+    let large = "x".repeat(3 << 20);
+    let sent: Vec<usize> = (0..4).map(|_| deliveries(&group.one(publish("t", &large))).len()).collect();
+    assert_eq!(sent, [1, 1, 0, 0], "6 MiB are on their way");
+    group.machine.check();
+    assert_eq!(deliveries(&group.acknowledge(held, &[1])).len(), 1);
+    assert_eq!(deliveries(&group.acknowledge(held, &[2, 3])).len(), 1);
+    group.machine.check();
+    let resumed = group.one(connect("c", 2));
+    assert_eq!(deliveries(&resumed).len(), 1);
+    assert_eq!(group.machine.counts().queued_messages, 0);
+}
