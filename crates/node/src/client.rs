@@ -238,6 +238,13 @@ impl Client {
             && self.subscribing.waiting() < SUBSCRIBES_PENDING_MAX
     }
 
+    /// Whether direct deliveries are welcome. While not, the shell keeps them; those that are given nevertheless may be
+    /// dropped.
+    #[must_use]
+    pub fn wants_direct(&self) -> bool {
+        !self.is_slow() && !self.outgoing.is_half_full(&self.config)
+    }
+
     /// The connection.
     #[must_use]
     pub fn owner(&self) -> Owner {

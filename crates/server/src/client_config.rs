@@ -10,11 +10,12 @@ use quorate_node::client::ClientConfig;
 use crate::config::Config;
 use crate::founding::Settings;
 
-/// Messages that wait for the window of one transient session.
-const DIRECT_QUEUE_MESSAGES_MAX: usize = 100_000;
+/// Messages that wait for the window of one transient session, besides those in its mailbox. From half of this on, they
+/// stay in the mailbox.
+const DIRECT_QUEUE_MESSAGES_MAX: usize = 20_000;
 
 /// Bytes of such messages.
-const DIRECT_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+const DIRECT_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A client of MQTT 3 without Keep Alive is closed after so long without a packet (abuse: dead sockets pile up).
 const IDLE_DEADLINE: Duration = Duration::from_secs(24 * 3600);

@@ -126,8 +126,7 @@ impl ConnectionTask {
 
     /// Something can be done without waiting.
     fn has_work(&mut self) -> bool {
-        self.client.has_work()
-            || (!self.waiting.is_empty() && self.client.output().len() < CLIENT_OUTPUT_BYTES_MAX)
+        self.client.has_work() || (!self.waiting.is_empty() && takes_direct(&mut self.client))
     }
 
     fn handle_event(&mut self, event: ClientEvent) {
@@ -163,10 +162,15 @@ impl ConnectionTask {
             return;
         }
         let (client, out, waiting) = (&mut self.client, &mut self.out, &mut self.waiting);
+        let mailbox = &self.mailbox;
         self.edge.with_context(|context, now| {
-            while client.output().len() < CLIENT_OUTPUT_BYTES_MAX {
+            let before = waiting.len();
+            while takes_direct(client) {
                 let Some(delivery) = waiting.pop_front() else { break };
                 client.handle_direct(delivery, context, out, now);
+            }
+            if waiting.len() < before {
+                mailbox.progressed(now);
             }
         });
     }
@@ -258,4 +262,9 @@ impl ConnectionTask {
         let (transport, output) = (&mut self.transport, self.client.output());
         timeout(CLIENT_CLOSE_TIMEOUT, transport.finish(output)).await.unwrap_or(Ok(()))
     }
+}
+
+/// Whether direct deliveries are taken out of the mailbox now.
+fn takes_direct(client: &mut Client) -> bool {
+    client.output().len() < CLIENT_OUTPUT_BYTES_MAX && client.wants_direct()
 }

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::inbox::Inbox;
 use crate::join::Joins;
+use crate::limits::PUBLISHER_GIVES_WAY;
 use crate::mailbox::{Mailbox, Mailboxes};
 use crate::metrics::Metrics;
 use crate::net::peer::Links;
@@ -89,7 +90,7 @@ impl Edge {
                 routing.apply_local(conn, change);
             }
         }
-        self.deliver_direct(&mut out.direct);
+        let pressed = self.deliver_direct(&mut out.direct);
         self.forward(out);
         for (reason, count) in out.dropped.drain(..) {
             self.metrics.dropped(reason, count);
@@ -97,18 +98,22 @@ impl Edge {
         if !out.requests.is_empty() {
             self.inbox.post_requests(conn, &mut out.requests).await;
         }
+        if pressed {
+            tokio::time::sleep(PUBLISHER_GIVES_WAY).await;
+        }
     }
 
-    /// Puts direct deliveries into the mailboxes of their connections.
-    pub fn deliver_direct(&self, deliveries: &mut Vec<(ConnId, DirectDelivery)>) {
+    /// Puts direct deliveries into the mailboxes of their connections. Whether their publisher should give way.
+    pub fn deliver_direct(&self, deliveries: &mut Vec<(ConnId, DirectDelivery)>) -> bool {
         if deliveries.is_empty() {
-            return;
+            return false;
         }
         self.metrics.deliveries_direct.add_len(deliveries.len());
-        let dropped = self.mailboxes.deliver_direct(deliveries);
-        if dropped > 0 {
-            self.metrics.dropped_mailbox.add(dropped);
+        let pushed = self.mailboxes.deliver_direct(deliveries, self.clock.now());
+        if pushed.dropped > 0 {
+            self.metrics.dropped_mailbox.add(pushed.dropped);
         }
+        pushed.pressed
     }
 
     fn forward(&self, out: &mut ClientOutput) {

@@ -52,6 +52,14 @@ pub const CLIENT_OUTPUT_BYTES_MAX: usize = 256 * 1024;
 /// Bytes that a client connection moves before it gives way to the others of its thread: one full read.
 pub const CLIENT_TURN_BYTES: usize = CLIENT_READ_BYTES;
 
+/// How long a publisher gives way after a turn that left the mailbox of a receiver half full, if that receiver still
+/// makes progress: what is published faster than it can be delivered is slowed down rather than dropped. One turn moves
+/// 64 KiB, so that a slow receiver never slows a publisher below 32 MiB/s.
+pub const PUBLISHER_GIVES_WAY: Duration = Duration::from_millis(2);
+
+/// A receiver that has taken nothing for this long makes no progress: no publisher gives way to it.
+pub const RECEIVER_STANDS_STILL: Duration = Duration::from_millis(100);
+
 /// Direct deliveries that wait in the mailbox of one connection. When full, a message is dropped and counted.
 pub const MAILBOX_DIRECT_MESSAGES_MAX: usize = 100_000;
 

@@ -3,25 +3,38 @@
 //! Owns: [`Mailbox`] (one per connection) and [`Mailboxes`] (all of this node). Does not: know what the events mean.
 //! Invariants: events of the node are never dropped and stay in order; so do direct deliveries, unless dropped.
 //! Limits: `MAILBOX_DIRECT_MESSAGES_MAX` and `MAILBOX_DIRECT_BYTES_MAX` for direct deliveries, which are dropped and
-//! counted when full; events are bounded by the windows of the connection.
+//! counted when full, and from half full on hold up the publisher a little while the receiver makes progress; events are
+//! bounded by the windows of the connection.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use quorate_node::edge::{ClientEvent, DirectDelivery};
 use quorate_state::ConnId;
 use tokio::sync::Notify;
 
-use crate::limits::{MAILBOX_DIRECT_BYTES_MAX, MAILBOX_DIRECT_MESSAGES_MAX};
+use crate::limits::{MAILBOX_DIRECT_BYTES_MAX, MAILBOX_DIRECT_MESSAGES_MAX, RECEIVER_STANDS_STILL};
 
 /// What waits for one connection.
 #[derive(Default)]
 pub struct Mailbox {
     content: Mutex<Content>,
     arrived: Notify,
+    /// When its connection last took in direct deliveries, in milliseconds since the start of the process.
+    progress_ms: AtomicU64,
+}
+
+/// What came of putting direct deliveries in.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Pushed {
+    /// Dropped, because a mailbox was full.
+    pub dropped: u64,
+    /// A mailbox is half full, and its connection makes progress.
+    pub pressed: bool,
 }
 
 #[derive(Default)]
@@ -40,8 +53,8 @@ impl Mailbox {
         self.arrived.notify_one();
     }
 
-    /// Puts direct deliveries in; gives how many were dropped because it is full.
-    pub fn push_direct(&self, deliveries: impl Iterator<Item = DirectDelivery>) -> u64 {
+    /// Puts direct deliveries in.
+    pub fn push_direct(&self, deliveries: impl Iterator<Item = DirectDelivery>, now: Duration) -> Pushed {
         let mut dropped = 0;
         let mut content = self.content.lock();
         for delivery in deliveries {
@@ -55,9 +68,17 @@ impl Mailbox {
             content.direct_bytes += bytes;
             content.direct.push(delivery);
         }
+        let half = content.direct.len() * 2 >= MAILBOX_DIRECT_MESSAGES_MAX
+            || content.direct_bytes * 2 >= MAILBOX_DIRECT_BYTES_MAX;
         drop(content);
         self.arrived.notify_one();
-        dropped
+        let progress = Duration::from_millis(self.progress_ms.load(Ordering::Relaxed));
+        Pushed { dropped, pressed: half && now.saturating_sub(progress) < RECEIVER_STANDS_STILL }
+    }
+
+    /// The connection has taken in direct deliveries.
+    pub fn progressed(&self, now: Duration) {
+        self.progress_ms.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Takes the events out.
@@ -146,10 +167,10 @@ impl Mailboxes {
         }
     }
 
-    /// Puts direct deliveries into their mailboxes: one lock per connection. Gives how many were dropped.
-    pub fn deliver_direct(&self, deliveries: &mut Vec<(ConnId, DirectDelivery)>) -> u64 {
+    /// Puts direct deliveries into their mailboxes: one lock per connection.
+    pub fn deliver_direct(&self, deliveries: &mut Vec<(ConnId, DirectDelivery)>, now: Duration) -> Pushed {
         deliveries.sort_by_key(|(conn, _)| *conn);
-        let mut dropped = 0;
+        let mut all = Pushed::default();
         let mut deliveries = deliveries.drain(..).peekable();
         while let Some((conn, first)) = deliveries.next() {
             let rest = std::iter::from_fn(|| {
@@ -157,11 +178,15 @@ impl Mailboxes {
             });
             let run = std::iter::once(first).chain(rest);
             match self.of(conn) {
-                Some(mailbox) => dropped += mailbox.push_direct(run),
+                Some(mailbox) => {
+                    let pushed = mailbox.push_direct(run, now);
+                    all.dropped += pushed.dropped;
+                    all.pressed |= pushed.pressed;
+                }
                 None => run.for_each(drop),
             }
         }
-        dropped
+        all
     }
 
     fn shard(&self, conn: ConnId) -> Option<&RwLock<HashMap<ConnId, Arc<Mailbox>>>> {
@@ -177,6 +202,40 @@ mod tests {
 
     fn close(reason: u8) -> ClientEvent {
         ClientEvent::Close(ReasonCode::from_value(reason).unwrap())
+    }
+
+    fn direct() -> DirectDelivery {
+        let message = quorate_state::Message {
+            topic: quorate_codec::TopicName::new(quorate_codec::Text::from_static("t")).unwrap(),
+            qos: quorate_codec::QoS::AtLeastOnce,
+            retain: false,
+            expiry_s: None,
+            publisher: 0,
+            properties: bytes::Bytes::new(),
+            payload: bytes::Bytes::new(),
+        };
+        let message = Arc::new(quorate_node::edge::DirectMessage { message });
+        DirectDelivery {
+            qos: quorate_codec::QoS::AtLeastOnce,
+            retain: false,
+            identifiers: Vec::new(),
+            message,
+        }
+    }
+
+    #[test]
+    fn half_full_mailbox_presses_while_its_connection_makes_progress() {
+        let mailbox = Mailbox::default();
+        let now = Duration::from_secs(10);
+        let push = |count, now| mailbox.push_direct(std::iter::repeat_with(direct).take(count), now);
+        mailbox.progressed(now);
+        assert_eq!(push(10, now), Pushed::default());
+        let most = MAILBOX_DIRECT_MESSAGES_MAX;
+        assert_eq!(push(most / 2, now), Pushed { dropped: 0, pressed: true });
+        assert!(!push(1, now + RECEIVER_STANDS_STILL).pressed, "nobody gives way to one that stands still");
+        assert!(push(most, now).dropped > 0);
+        mailbox.take_direct();
+        assert_eq!(push(1, now), Pushed::default());
     }
 
     #[test]

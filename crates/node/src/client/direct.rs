@@ -17,8 +17,8 @@ use quorate_connection::{Delivery, NotSent};
 use quorate_state::Message;
 use quorate_state::effect::DropReason;
 
-use super::Client;
 use super::limits::{OUTPUT_BYTES_MAX, QUEUED_COPY_BYTES_MAX, QUEUED_MESSAGE_OVERHEAD_BYTES};
+use super::{Client, ClientConfig};
 use crate::edge::{ClientOutput, DirectDelivery, DirectMessage, SessionDelivery};
 
 /// What waits to be sent, and what a transient session has inflight.
@@ -71,6 +71,12 @@ impl Outgoing {
     /// Whether messages wait for room in the output rather than for the client.
     pub(super) fn waits_for_output(&self) -> bool {
         !self.queue.is_empty() || !self.waiting.is_empty()
+    }
+
+    /// Whether half of what a transient session may have queued is queued.
+    pub(super) fn is_half_full(&self, config: &ClientConfig) -> bool {
+        self.queue.len() * 2 >= config.direct_queue_messages_max
+            || self.queue_bytes * 2 >= config.direct_queue_bytes_max
     }
 
     /// Forgets everything; how many messages that were.
