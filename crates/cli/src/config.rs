@@ -36,7 +36,11 @@ pub fn run(args: ConfigArgs) -> Outcome {
             for error in &errors {
                 eprintln!("{error}");
             }
-            Err(Failure::new(Exit::Usage, anyhow!("{} has {} errors", config.display(), errors.len())))
+            Err(Failure::new(Exit::Usage, anyhow!("{}: {} found", config.display(), counted(errors.len()))))
         }
     }
+}
+
+fn counted(errors: usize) -> String {
+    if errors == 1 { "1 error".to_owned() } else { format!("{errors} errors") }
 }

@@ -262,6 +262,36 @@ mod tests {
             )
     }
 
+    /// The golden Hello of protocol version 1: see docs/formats/peer-frame.md.
+    #[test]
+    fn hello_of_version_1_is_written_and_read_alike() {
+        let hello = Hello {
+            link: LinkKind::Routing,
+            cluster: "dev".to_owned(),
+            agreement: [0xa1; 16],
+            cluster_id: [0xc1; 16],
+            name: "n2".to_owned(),
+            id: NodeId(2),
+            disk: [0xd2; 16],
+            incarnation: Incarnation(5),
+            members: vec![Member { id: NodeId(1), name: "n1".to_owned(), disk: [0xd1; 16] }],
+        };
+        let golden: Vec<u8> = [
+            &b"QUORATE\x01\x01\x00\x02\x03dev"[..],
+            &[0xa1; 16],
+            &[0xc1; 16],
+            b"\x02n2\x02\0\0\0\0\0\0\0",
+            &[0xd2; 16],
+            b"\x05\0\0\0\0\0\0\0\x01\x01\0\0\0\0\0\0\0\x02n1",
+            &[0xd1; 16],
+        ]
+        .concat();
+        let mut wire = BytesMut::new();
+        hello.encode(&mut wire);
+        assert_eq!(wire, golden);
+        assert_eq!(Hello::decode(&golden), Ok(hello));
+    }
+
     proptest! {
         #[test]
         fn hello_comes_back_as_it_went(hello in hello()) {
