@@ -163,8 +163,6 @@ pub struct LimitSettings {
 pub struct StorageSettings {
     /// Size of one log segment.
     pub segment_bytes: u64,
-    /// Cache of the index store.
-    pub cache_bytes: u64,
     /// Cache of message bodies read back from the log.
     pub body_cache_bytes: u64,
     /// Log size above which old segments are compacted.
@@ -273,7 +271,6 @@ impl Default for StorageSettings {
     fn default() -> Self {
         StorageSettings {
             segment_bytes: 64 * MIB,
-            cache_bytes: 64 * MIB,
             body_cache_bytes: 64 * MIB,
             log_bytes_target: 512 * MIB,
         }
@@ -629,7 +626,6 @@ fn read_storage(
         segment_bytes: section
             .bytes(reader, "segment_bytes", 32 * MIB, 1024 * MIB)
             .unwrap_or(defaults.segment_bytes),
-        cache_bytes: section.bytes(reader, "cache_bytes", MIB, 1 << 40).unwrap_or(defaults.cache_bytes),
         body_cache_bytes: section
             .bytes(reader, "body_cache_bytes", MIB, 1 << 40)
             .unwrap_or(defaults.body_cache_bytes),
