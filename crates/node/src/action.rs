@@ -86,6 +86,9 @@ pub enum Action {
     },
     /// Count dropped messages.
     Dropped(DropReason, u64),
+    /// End the process at once, and say why: this program cannot read what the others wrote, and must not go on without
+    /// it.
+    Stop(String),
     /// Something an operator should see in the log.
     Note(Note),
     /// Forget a group that this node no longer has.

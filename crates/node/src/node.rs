@@ -507,6 +507,9 @@ impl Node {
     }
 
     fn finish_pass(&mut self, now: Duration) {
+        if let Some(reason) = self.turn.stop.take() {
+            self.stop(&reason);
+        }
         self.note_leadership(now);
         let effects = std::mem::take(&mut self.turn.effects);
         for (group, effect) in effects {
@@ -598,8 +601,11 @@ impl Node {
     }
 
     fn installed(&mut self, id: GroupId, index: LogIndex, records: Vec<(Bytes, Bytes)>) {
-        let machine = Machine::restore(id, &self.config.cluster, &self.config.partition, index, records)
-            .expect("a snapshot is checked by its checksums before it is installed");
+        let restored = Machine::restore(id, &self.config.cluster, &self.config.partition, index, records);
+        let machine = match restored {
+            Ok(machine) => machine,
+            Err(error) => return self.stop(&format!("the snapshot of group {id} cannot be read: {error}")),
+        };
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.installed(machine, &mut self.turn);
         self.turn.applied.push(id);
@@ -609,6 +615,11 @@ impl Node {
             self.adopt_groups();
             self.previous_owners_rechecked();
         }
+    }
+
+    fn stop(&mut self, reason: &str) {
+        let advice = "if another node runs a newer version, install it here too";
+        self.actions.push_back(Action::Stop(format!("{reason}; {advice}")));
     }
 
     /// Body of a message.

@@ -84,6 +84,10 @@ impl StartError {
         match self {
             StartError::Bind { .. } | StartError::Tls(_) | StartError::Thread(_) => ExitCode::Unavailable,
             StartError::Boot(error) => error.exit_code(),
+            StartError::Node(quorate_node::StartError::Checkpoint {
+                source: quorate_state::RestoreError::Version(_),
+                ..
+            }) => ExitCode::Unavailable,
             StartError::Node(_) => ExitCode::Corrupt,
             StartError::Stopped => ExitCode::Clean,
         }

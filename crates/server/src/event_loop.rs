@@ -168,6 +168,7 @@ impl Worker {
             Action::Joined { disk, decision, peers } => self.edge.joins.decided(disk, (decision, peers)),
             Action::RemoveGroup(group) => send(&self.keeper, KeeperJob::RemoveGroup(group)),
             Action::Dropped(reason, count) => self.edge.metrics.dropped(reason, count),
+            Action::Stop(reason) => crate::exit::stop_now(crate::exit::ExitCode::Unavailable, &reason),
             Action::Note(note) => log_note(&note),
         }
     }

@@ -56,13 +56,14 @@ impl Histogram {
 }
 
 /// Why this process dropped messages, besides what the replicated state counts.
-const REASONS: [(DropReason, &str); 6] = [
+const REASONS: [(DropReason, &str); 7] = [
     (DropReason::QueueMessages, "queue_messages"),
     (DropReason::QueueBytes, "queue_bytes"),
     (DropReason::MessageExpired, "message_expired"),
     (DropReason::SessionEnded, "session_ended"),
     (DropReason::CleanStart, "clean_start"),
     (DropReason::PacketTooLarge, "packet_too_large"),
+    (DropReason::RetainedTopics, "retained_topics"),
 ];
 
 /// All counters of this process.

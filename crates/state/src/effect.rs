@@ -105,6 +105,8 @@ pub enum DropReason {
     CleanStart,
     /// Larger than the client's Maximum Packet Size.
     PacketTooLarge,
+    /// A QoS 0 message that was to be retained, with as many topics retained as may be; nobody hears of a refusal.
+    RetainedTopics,
 }
 
 /// Answer to a command.

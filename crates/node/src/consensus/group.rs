@@ -43,6 +43,8 @@ pub struct Turn {
     pub memberships: Vec<(GroupId, ConfState)>,
     /// Retained reads and lease rounds that are now linearizable: group and number of the round.
     pub reads: Vec<(GroupId, u64)>,
+    /// Why the node cannot go on.
+    pub stop: Option<String>,
 }
 
 struct Unpersisted {
@@ -501,6 +503,12 @@ impl Group {
         for entry in committed {
             assert!(entry.index == self.applied.index + 1, "an entry applied out of order");
             let index = LogIndex(entry.index);
+            if let Some(error) = unreadable(&entry) {
+                // Skipped here and applied elsewhere, it would make replicas differ for ever.
+                let reason = format!("entry {index} of group {} cannot be read: {error}", self.id);
+                turn.stop = Some(reason);
+                break;
+            }
             self.log_bytes += entry.data.len() as u64;
             match entry.get_entry_type() {
                 EntryType::EntryNormal if entry.data.is_empty() => self.machine.skip(index),
@@ -605,4 +613,9 @@ impl Group {
     pub fn compacted(&mut self, position: Position) {
         self.raw.mut_store().compacted(position);
     }
+}
+/// Why this program cannot read an entry's commands.
+fn unreadable(entry: &Entry) -> Option<quorate_state::DecodeError> {
+    let commands = entry.get_entry_type() == EntryType::EntryNormal && !entry.data.is_empty();
+    if commands { quorate_state::BatchView::new(&entry.data).err() } else { None }
 }

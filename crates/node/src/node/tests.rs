@@ -59,6 +59,7 @@ struct Member {
     events: BTreeMap<ConnId, Vec<ClientEvent>>,
     lease_until: Duration,
     down: bool,
+    stopped: Option<String>,
     checkpoints: BTreeMap<GroupId, Records>,
 }
 
@@ -109,7 +110,15 @@ fn member(config: NodeConfig, groups: Vec<RestoredGroup>, now: Duration) -> Memb
         .collect();
     let source: Arc<dyn LogSource> = Arc::clone(&log) as Arc<dyn LogSource>;
     let node = Node::new(config, groups, source, now).unwrap();
-    Member { node, log, events: BTreeMap::new(), lease_until: Duration::ZERO, down: false, checkpoints }
+    Member {
+        node,
+        log,
+        events: BTreeMap::new(),
+        lease_until: Duration::ZERO,
+        down: false,
+        stopped: None,
+        checkpoints,
+    }
 }
 
 impl World {
@@ -187,6 +196,10 @@ impl World {
                         .collect();
                     member.checkpoints.insert(group, records);
                     later.push(Event::SnapshotInstalled { group, index, records: installed });
+                }
+                Action::Stop(reason) => {
+                    member.stopped = Some(reason);
+                    member.down = true;
                 }
                 Action::NewIncarnation => {
                     let next = Incarnation(member.node.incarnation().0 + 1);
@@ -678,6 +691,45 @@ fn suback_waits_while_too_many_retained_reads_wait() {
         world.drain();
     }
     world.until("second SUBACK", |world| subacks(world) == 2);
+}
+
+#[test]
+fn entry_of_an_unknown_version_stops_the_node_before_anything_is_applied() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    let group = home("c");
+    let leader = world.members[&NodeId(1)].node.leader_of(group).unwrap();
+    let follower = world.members.keys().copied().find(|id| *id != leader).unwrap();
+    world.connect(leader.0, 1, "c", SessionExpiry::AtClose);
+    world.publish(leader.0, 1, 1, "a", group, false);
+    // What the leader sends is of the next version when it arrives at one follower.
+    for _ in 0..20 {
+        for (_, to, message) in &mut world.network {
+            let PeerMessage::Raft(of, raft) = message else { continue };
+            if *to == follower && *of == group {
+                for entry in raft.entries.iter_mut().filter(|entry| !entry.data.is_empty()) {
+                    let mut data = entry.data.to_vec();
+                    data[0] += 1;
+                    entry.data = data.into();
+                }
+            }
+        }
+        world.drain();
+        world.now += limits::TICK;
+        for id in [leader, follower] {
+            if !world.members[&id].down {
+                world.event(id, Event::Tick);
+            }
+        }
+    }
+    let member = &world.members[&follower];
+    let reason = member.stopped.as_deref().unwrap();
+    assert!(reason.contains("version 2") && reason.contains("install it here too"), "{reason}");
+    let hash = |id| {
+        let groups = world.members[&id].node.status(true, world.now).groups;
+        groups.into_iter().find(|status| status.group == group).map(|status| status.hash)
+    };
+    assert_ne!(hash(follower), hash(leader), "nothing of it was applied");
 }
 
 #[test]

@@ -56,6 +56,9 @@ impl Partition {
             || !self.have_room(message, reference, &matched, effects)
         {
             self.state.reply(place, Reply::Rejected(QUOTA_REFUSAL), effects);
+            if message.qos == QoS::AtMostOnce {
+                dropped(effects, DropReason::RetainedTopics, 1);
+            }
         } else {
             if store_retained {
                 self.store_retained(message, reference);

@@ -406,6 +406,11 @@ fn retained_beyond_the_quota_is_rejected_and_not_delivered() {
     assert_eq!(deliveries(&effects), []);
     assert_eq!(replies(&group.one(retain("a", "3"))), []);
     assert_eq!(replies(&group.one(retain("b", ""))), []);
+    let Command::Publish { mut message, .. } = retain("b", "4") else { panic!() };
+    message.qos = QoS::AtMostOnce;
+    let effects = group.one(Command::Publish { message, store_retained: true, fan_out: false });
+    let counted = Effect::Dropped { reason: DropReason::RetainedTopics, count: 1 };
+    assert!(effects.contains(&counted), "nobody hears of the refusal");
     group.machine.check();
 }
 
