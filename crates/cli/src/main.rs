@@ -31,6 +31,10 @@ use clap::{Parser, Subcommand};
 
 use exit::{EXIT_CODES_HELP, Failure, Outcome};
 
+/// Messages are freed on other threads than they were allocated on: see docs/decisions/0015-mimalloc-in-the-binary.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// MQTT broker cluster that loses nothing it has acknowledged.
 #[derive(Parser, Debug)]
 #[command(name = "quorate", version, after_help = EXIT_CODES_HELP, max_term_width = 120)]
