@@ -269,11 +269,7 @@ impl Default for LimitSettings {
 
 impl Default for StorageSettings {
     fn default() -> Self {
-        StorageSettings {
-            segment_bytes: 64 * MIB,
-            body_cache_bytes: 64 * MIB,
-            log_bytes_target: 512 * MIB,
-        }
+        StorageSettings { segment_bytes: 64 * MIB, body_cache_bytes: 64 * MIB, log_bytes_target: 512 * MIB }
     }
 }
 
