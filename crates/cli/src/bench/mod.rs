@@ -39,8 +39,8 @@ Shapes:
   queue-drain  persistent subscribers go offline, messages are queued, then drained; needs --messages
   idle         --connections that do nothing for --duration; memory per connection with --server-pids
 
-Latencies at a --rate count from when a message was due, so that a pause of the broker shows in all messages that it
-delayed. Figures of the servers cover the whole run: connecting, subscribing and removing sessions included.")]
+At a --rate, a message that leaves more than 5 ms late counts from when it was due: a pause of the broker shows in all \
+messages that it held up. Figures of the servers cover the whole run, connecting and removing sessions included.")]
 pub struct BenchArgs {
     /// Shape of the load
     #[arg(value_enum)]
