@@ -214,11 +214,13 @@ fn publish_while_fenced_is_routed_when_the_lease_is_back() {
     harness.lose_lease();
     harness.send_all(&[publish_1("a", 1), publish_1("b", 2)]);
     assert!(harness.requests().is_empty() && harness.out.direct.is_empty());
+    assert!(!harness.client.wants_read(), "what waits is bounded by what came in one read");
     assert!(harness.client.poll_timeout().is_some_and(|time| time <= harness.now + RETRY_AFTER));
     // While the node was cut off, a durable session subscribed elsewhere.
     durable_route(&mut harness, "a", 2);
     harness.regain_lease();
     harness.timeout();
+    assert!(harness.client.wants_read());
     assert_eq!(numbers(&mut harness), [1]);
     assert_eq!(harness.pubacks(), []);
     harness.applied(1);
