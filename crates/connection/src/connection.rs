@@ -14,17 +14,17 @@ use std::collections::VecDeque;
 use bytes::BytesMut;
 use quorate_codec::{
     Ack, Connect, DecodeError, Disconnect, Packet, PacketId, ProtocolVersion, Publish, PublishParts,
-    PublishQoS, ReasonCode, Role, SubAck, Subscribe, Text, TopicName, UnsubAck, Unsubscribe,
+    PublishQoS, QoS, ReasonCode, Role, SubAck, Subscribe, Text, TopicName, UnsubAck, Unsubscribe,
 };
 
 use crate::close::{CloseCause, Explanation, disconnect};
 use crate::config::Config;
-use crate::flow_control::{Inbound, Outbound, PublishToken};
+use crate::flow_control::{Awaits, Inbound, Outbound, PublishToken};
+use crate::handshake;
 use crate::keep_alive::KeepAlive;
 use crate::limits::{EVENTS_KEPT_MAX, LATE_MAX, LOOK_AGAIN};
 use crate::timer::{Timer, TimerTable};
 use crate::topic_alias::{InboundAliases, Naming, OutboundAliases};
-use crate::{handshake, qos};
 
 /// What the client wants.
 #[derive(Debug)]
@@ -40,7 +40,11 @@ pub enum Event {
         /// To be given back to [`Connection::acknowledge`]; `None` for QoS 0.
         token: Option<PublishToken>,
     },
-    /// The client acknowledged a QoS 1 message.
+    /// PUBREL: the client releases the packet identifier of a QoS 2 PUBLISH. Answer with [`Connection::complete`].
+    Release(PacketId),
+    /// PUBREC: the client has received a QoS 2 message. Answer with [`Connection::release`].
+    Received(PacketId),
+    /// The client acknowledged a message: PUBACK, PUBCOMP, or PUBREC with a failure. Its packet identifier is free.
     Acknowledged(PacketId),
     /// SUBSCRIBE. Answer with [`Connection::suback`].
     Subscribe(Subscribe),
@@ -58,9 +62,9 @@ pub enum Event {
 pub struct Delivery<'a> {
     /// Topic name.
     pub topic: &'a TopicName,
-    /// Packet identifier: QoS 1 with, QoS 0 without.
-    pub packet_id: Option<PacketId>,
-    /// DUP flag, for QoS 1 only [MQTT-3.3.1-2].
+    /// QoS, with the packet identifier.
+    pub qos: PublishQoS,
+    /// DUP flag, not for QoS 0 [MQTT-3.3.1-2].
     pub dup: bool,
     /// RETAIN flag.
     pub retain: bool,
@@ -243,23 +247,17 @@ impl Connection {
     fn handle_packet(&mut self, packet: Packet) {
         match packet {
             Packet::Publish(publish) => self.handle_publish(publish),
-            Packet::PubAck(ack) => {
-                // One that acknowledges nothing is ignored: it may answer a message of before a takeover.
-                if self.outbound.end(ack.packet_id) {
-                    self.events.push_back(Event::Acknowledged(ack.packet_id));
-                }
-            }
+            Packet::PubAck(ack) => self.handle_puback(ack.packet_id),
+            Packet::PubRec(ack) => self.handle_pubrec(ack.packet_id, ack.reason),
+            Packet::PubRel(ack) => self.events.push_back(Event::Release(ack.packet_id)),
+            Packet::PubComp(ack) => self.handle_pubcomp(ack.packet_id),
             Packet::Subscribe(subscribe) => self.events.push_back(Event::Subscribe(subscribe)),
             Packet::Unsubscribe(unsubscribe) => self.events.push_back(Event::Unsubscribe(unsubscribe)),
             // [MQTT-3.12.4-1]
             Packet::PingReq => self.answer(&Packet::PingResp),
             Packet::Disconnect(disconnect) => self.handle_disconnect(&disconnect),
-            // [MQTT-3.1.0-2]: a second CONNECT. No QoS 2 message is in flight in either direction, so an
-            // acknowledgement of one answers nothing that was sent; no AUTH exchange was begun.
+            // [MQTT-3.1.0-2]: a second CONNECT. No AUTH exchange was begun.
             Packet::Connect(_)
-            | Packet::PubRec(_)
-            | Packet::PubRel(_)
-            | Packet::PubComp(_)
             | Packet::Auth(_)
             | Packet::ConnAck(_)
             | Packet::SubAck(_)
@@ -269,20 +267,69 @@ impl Connection {
     }
 
     fn handle_publish(&mut self, mut publish: Publish) {
-        let packet_id = match qos::inbound(publish.qos) {
-            Ok(packet_id) => packet_id,
-            Err(reason) => return self.fail(reason, Explanation::default()),
-        };
         let alias = publish.properties.as_ref().and_then(|properties| properties.topic_alias);
         let Some(topic) = self.inbound_aliases.resolve(publish.topic.take(), alias) else {
             return self.fail(ReasonCode::TOPIC_ALIAS_INVALID, Explanation::default());
         };
-        // [MQTT-3.3.4-7]
-        if packet_id.is_some() && self.inbound.is_full() {
-            return self.fail(ReasonCode::RECEIVE_MAXIMUM_EXCEEDED, Explanation::default());
-        }
-        let token = packet_id.map(|packet_id| self.inbound.begin(packet_id));
+        let token = match publish.qos {
+            PublishQoS::AtMostOnce => None,
+            PublishQoS::AtLeastOnce(packet_id) | PublishQoS::ExactlyOnce(packet_id) => {
+                let qos = publish.qos.level();
+                // [MQTT-3.3.4-7]. 3.x knows no Receive Maximum: its clients are not read instead, see `wants_read`.
+                if self.version == ProtocolVersion::V5 && !self.inbound.allows(qos, packet_id) {
+                    return self.fail(ReasonCode::RECEIVE_MAXIMUM_EXCEEDED, Explanation::default());
+                }
+                Some(self.inbound.begin(qos, packet_id))
+            }
+        };
         self.events.push_back(Event::Publish { publish, topic, token });
+    }
+
+    /// One that acknowledges nothing is ignored: it may answer a message of before a takeover. One of the wrong kind is a
+    /// violation [MQTT-4.3.2-3, MQTT-4.3.3-3].
+    fn handle_puback(&mut self, packet_id: PacketId) {
+        match self.outbound.awaits(packet_id) {
+            Some(Awaits::PubAck) => self.acknowledged(packet_id),
+            Some(Awaits::PubRec | Awaits::Release | Awaits::PubComp) => self.fail_wrong_acknowledgement(),
+            None => self.outbound.count_unknown(),
+        }
+    }
+
+    fn handle_pubrec(&mut self, packet_id: PacketId, reason: ReasonCode) {
+        match self.outbound.awaits(packet_id) {
+            // [MQTT-4.3.3-4] a failure ends the exchange.
+            Some(Awaits::PubRec) if reason.is_failure() => self.acknowledged(packet_id),
+            Some(Awaits::PubRec) => {
+                self.outbound.advance(packet_id, Awaits::Release);
+                self.events.push_back(Event::Received(packet_id));
+            }
+            // It repeats itself: so does the answer, once there is one.
+            Some(Awaits::Release) => {}
+            Some(Awaits::PubComp) => self.write_release(packet_id, ReasonCode::SUCCESS),
+            Some(Awaits::PubAck) => self.fail_wrong_acknowledgement(),
+            // Nothing is known of it here: the client may forget it too (MQTT 5, 3.6.2.1).
+            None => {
+                self.outbound.count_unknown();
+                self.write_release(packet_id, ReasonCode::PACKET_IDENTIFIER_NOT_FOUND);
+            }
+        }
+    }
+
+    fn handle_pubcomp(&mut self, packet_id: PacketId) {
+        match self.outbound.awaits(packet_id) {
+            Some(Awaits::PubComp) => self.acknowledged(packet_id),
+            Some(Awaits::PubAck | Awaits::PubRec | Awaits::Release) => self.fail_wrong_acknowledgement(),
+            None => self.outbound.count_unknown(),
+        }
+    }
+
+    fn acknowledged(&mut self, packet_id: PacketId) {
+        self.outbound.end(packet_id);
+        self.events.push_back(Event::Acknowledged(packet_id));
+    }
+
+    fn fail_wrong_acknowledgement(&mut self) {
+        self.fail(ReasonCode::PROTOCOL_ERROR, Explanation::text("acknowledgement of the wrong kind"));
     }
 
     fn handle_disconnect(&mut self, disconnect: &Disconnect) {
@@ -417,12 +464,12 @@ impl Connection {
         self.cause
     }
 
-    /// How many more QoS 1 messages the client takes.
+    /// How many more messages of QoS 1 or 2 the client takes.
     pub fn inflight_room(&self) -> u16 {
         self.outbound.room()
     }
 
-    /// PUBACKs of the client for nothing that was in flight on this connection. They are ignored.
+    /// Acknowledgements of the client for nothing that was in flight on this connection.
     pub fn unknown_acknowledgements(&self) -> u64 {
         self.outbound.unknown()
     }
@@ -451,7 +498,7 @@ impl Connection {
         }
     }
 
-    /// Sends PUBACK. A failure that 3.x has no words for ends the connection instead: no acknowledgement may look like
+    /// Sends PUBACK or PUBREC. A failure that 3.x has no words for ends the connection instead: no acknowledgement may look like
     /// success. Does nothing when the connection is over.
     ///
     /// # Panics
@@ -460,17 +507,56 @@ impl Connection {
         if self.phase != Phase::Open {
             return;
         }
-        self.inbound.end(&token);
+        self.inbound.end(&token, reason.is_failure());
         if reason.is_failure() && self.version != ProtocolVersion::V5 {
             return self.end(CloseCause::Broker(reason), None);
         }
-        let PublishToken { packet_id, .. } = token;
-        self.answer(&Packet::PubAck(Ack {
-            packet_id,
-            reason,
-            reason_string: None,
-            user_properties: Vec::new(),
-        }));
+        let ack = plain_ack(token.packet_id, reason);
+        self.answer(&match token.qos {
+            QoS::ExactlyOnce => Packet::PubRec(ack),
+            QoS::AtMostOnce | QoS::AtLeastOnce => Packet::PubAck(ack),
+        });
+    }
+
+    /// Answers [`Event::Release`] with PUBCOMP [MQTT-4.3.3-11]; `found` tells whether the packet identifier was in use.
+    pub fn complete(&mut self, packet_id: PacketId, found: bool) {
+        self.inbound.complete(packet_id);
+        let reason = if found { ReasonCode::SUCCESS } else { ReasonCode::PACKET_IDENTIFIER_NOT_FOUND };
+        self.answer(&Packet::PubComp(plain_ack(packet_id, reason)));
+    }
+
+    /// Whether the packet identifier of a QoS 2 PUBLISH that came on this connection is in use.
+    pub fn is_unreleased(&self, packet_id: PacketId) -> bool {
+        self.inbound.holds(packet_id)
+    }
+
+    /// Sends PUBREL for a message that the client has received: on this connection, or on an earlier one of its session
+    /// [MQTT-4.3.3-4, MQTT-4.4.0-1].
+    ///
+    /// # Errors
+    /// [`NotSent`], and nothing was sent. `Closed` too when the packet identifier is in use for something else.
+    pub fn release(&mut self, packet_id: PacketId) -> Result<(), NotSent> {
+        if self.phase != Phase::Open {
+            return Err(NotSent::Closed);
+        }
+        match self.outbound.awaits(packet_id) {
+            Some(Awaits::Release) => self.outbound.advance(packet_id, Awaits::PubComp),
+            None if self.outbound.room() == 0 => return Err(NotSent::WindowFull),
+            None => self.outbound.begin(packet_id, Awaits::PubComp),
+            Some(Awaits::PubAck | Awaits::PubRec | Awaits::PubComp) => return Err(self.identifier_in_use()),
+        }
+        self.write_release(packet_id, ReasonCode::SUCCESS);
+        Ok(())
+    }
+
+    fn write_release(&mut self, packet_id: PacketId, reason: ReasonCode) {
+        self.answer(&Packet::PubRel(plain_ack(packet_id, reason)));
+    }
+
+    /// A defect elsewhere, maybe on another node: the client must not see it, and starts anew.
+    fn identifier_in_use(&mut self) -> NotSent {
+        self.fail(ReasonCode::UNSPECIFIED_ERROR, Explanation::text("packet identifier in use"));
+        NotSent::Closed
     }
 
     /// Sends a message.
@@ -481,11 +567,9 @@ impl Connection {
         if self.phase != Phase::Open {
             return Err(NotSent::Closed);
         }
-        if let Some(packet_id) = delivery.packet_id {
-            if self.outbound.holds(packet_id) {
-                // A defect elsewhere, maybe on another node: the client must not see it, and starts anew.
-                self.fail(ReasonCode::UNSPECIFIED_ERROR, Explanation::text("packet identifier in use"));
-                return Err(NotSent::Closed);
+        if let Some(packet_id) = delivery.qos.packet_id() {
+            if self.outbound.awaits(packet_id).is_some() {
+                return Err(self.identifier_in_use());
             }
             if self.outbound.room() == 0 {
                 return Err(NotSent::WindowFull);
@@ -502,8 +586,10 @@ impl Connection {
         if let Naming::Set(alias) = naming {
             self.outbound_aliases.set(delivery.topic, alias);
         }
-        if let Some(packet_id) = delivery.packet_id {
-            self.outbound.begin(packet_id);
+        match delivery.qos {
+            PublishQoS::AtMostOnce => {}
+            PublishQoS::AtLeastOnce(packet_id) => self.outbound.begin(packet_id, Awaits::PubAck),
+            PublishQoS::ExactlyOnce(packet_id) => self.outbound.begin(packet_id, Awaits::PubRec),
         }
         Ok(())
     }
@@ -643,6 +729,10 @@ impl Connection {
     }
 }
 
+fn plain_ack(packet_id: PacketId, reason: ReasonCode) -> Ack {
+    Ack { packet_id, reason, reason_string: None, user_properties: Vec::new() }
+}
+
 fn parts<'a>(delivery: &Delivery<'a>, naming: Naming) -> PublishParts<'a> {
     let (topic, topic_alias) = match naming {
         Naming::Name => (Some(delivery.topic), None),
@@ -650,8 +740,8 @@ fn parts<'a>(delivery: &Delivery<'a>, naming: Naming) -> PublishParts<'a> {
         Naming::Alias(alias) => (None, Some(alias)),
     };
     PublishParts {
-        dup: delivery.dup && delivery.packet_id.is_some(),
-        qos: delivery.packet_id.map_or(PublishQoS::AtMostOnce, PublishQoS::AtLeastOnce),
+        dup: delivery.dup && delivery.qos.packet_id().is_some(),
+        qos: delivery.qos,
         retain: delivery.retain,
         topic,
         topic_alias,

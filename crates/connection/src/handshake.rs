@@ -5,7 +5,7 @@
 
 use std::num::NonZeroU16;
 
-use quorate_codec::{ConnAck, ConnAckProperties, Connect, ProtocolVersion, QoS, ReasonCode};
+use quorate_codec::{ConnAck, ConnAckProperties, Connect, ProtocolVersion, ReasonCode};
 
 use crate::close::Explanation;
 use crate::config::Config;
@@ -29,12 +29,6 @@ pub(crate) fn check(connect: &Connect) -> Result<(), ReasonCode> {
     if connect.authentication_method.is_some() {
         return Err(ReasonCode::BAD_AUTHENTICATION_METHOD);
     }
-    // Announced in CONNACK as Maximum QoS 1 [MQTT-3.2.2-12].
-    if connect.version == ProtocolVersion::V5
-        && connect.will.as_ref().is_some_and(|will| will.qos == QoS::ExactlyOnce)
-    {
-        return Err(ReasonCode::QOS_NOT_SUPPORTED);
-    }
     Ok(())
 }
 
@@ -49,7 +43,6 @@ pub(crate) fn connack(
     let properties = ConnAckProperties {
         session_expiry_s: expiry_changed,
         receive_max: NonZeroU16::new(config.receive_max.max(1)),
-        qos_max: Some(QoS::AtLeastOnce),
         packet_bytes_max: Some(config.limits.packet_bytes_max),
         assigned_client_id: accept.assigned_client_id,
         topic_alias_max: Some(config.topic_alias_max).filter(|max| *max != 0),

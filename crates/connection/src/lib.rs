@@ -15,7 +15,6 @@ mod flow_control;
 mod handshake;
 mod keep_alive;
 pub mod limits;
-mod qos;
 mod timer;
 mod topic_alias;
 

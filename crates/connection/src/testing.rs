@@ -102,7 +102,7 @@ pub(crate) fn disconnect(reason: ReasonCode, session_expiry_s: Option<u32>) -> P
 pub(crate) fn delivery<'a>(topic: &'a TopicName, packet_id: Option<PacketId>) -> Delivery<'a> {
     Delivery {
         topic,
-        packet_id,
+        qos: packet_id.map_or(PublishQoS::AtMostOnce, PublishQoS::AtLeastOnce),
         dup: false,
         retain: false,
         identifiers: &[],

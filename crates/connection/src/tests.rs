@@ -2,6 +2,7 @@
 
 mod close;
 mod delivery;
+mod exactly_once;
 mod handshake;
 mod publish;
 mod random;

@@ -19,7 +19,7 @@ use quorate_connection::{Accept, Connection, Event};
 use quorate_state::command::{SessionExpiry, SubscribeFilter};
 use quorate_state::effect::DropReason;
 use quorate_state::hash::client_hash;
-use quorate_state::{Incarnation, Owner};
+use quorate_state::{Epoch, GroupId, Incarnation, Owner, SessionId};
 
 use crate::durable::Durable;
 use crate::edge::{ClientEvent, ClientOutput, ClientRequest, DirectDelivery, LocalChange};
@@ -81,8 +81,10 @@ pub struct Client {
     publishing: Publishing,
     subscribing: Subscribing,
     outgoing: Outgoing,
-    /// PUBACKs for the durable session that the node has not been told of yet.
+    /// PUBACKs and PUBCOMPs for the durable session that the node has not been told of yet.
     acknowledged: Vec<PacketId>,
+    /// As `acknowledged`, for PUBRECs.
+    received: Vec<PacketId>,
     /// What the node said while fenced, from the first event that makes a promise on.
     withheld: VecDeque<ClientEvent>,
     /// A PUBLISH that came after a change of subscriptions which is not in the routing table yet.
@@ -105,11 +107,19 @@ enum Phase {
     },
     /// CONNACK was sent.
     Open {
-        /// The session ends with the connection.
-        transient: bool,
+        /// The session, when it is its partition's; `None` when it ends with the connection.
+        durable: Option<DurableSession>,
     },
     /// Nothing more is acknowledged.
     Closed,
+}
+
+/// Where the session of a connection is, when it outlives the connection.
+#[derive(Clone, Copy, Debug)]
+struct DurableSession {
+    group: GroupId,
+    session: SessionId,
+    epoch: Epoch,
 }
 
 impl Client {
@@ -128,6 +138,7 @@ impl Client {
             subscribing: Subscribing::default(),
             outgoing: Outgoing::default(),
             acknowledged: Vec::new(),
+            received: Vec::new(),
             withheld: VecDeque::new(),
             deferred: None,
             retained_given: false,
@@ -256,7 +267,7 @@ impl Client {
     }
 
     fn is_transient(&self) -> bool {
-        matches!(self.phase, Phase::Open { transient: true })
+        matches!(self.phase, Phase::Open { durable: None })
     }
 
     fn is_over(&self) -> bool {
@@ -278,11 +289,13 @@ impl Client {
             // Settled in order, and not while fenced: see `settle_publishes`.
             ClientEvent::PublishApplied { .. } => false,
             ClientEvent::Connected { .. }
+            | ClientEvent::Released { .. }
             | ClientEvent::Subscribed { .. }
             | ClientEvent::Unsubscribed { .. } => self.fenced(context, now) || !self.withheld.is_empty(),
-            ClientEvent::Deliver(_) | ClientEvent::Retained { .. } | ClientEvent::RetainedGiven => {
-                !self.withheld.is_empty()
-            }
+            ClientEvent::Deliver(_)
+            | ClientEvent::Received { .. }
+            | ClientEvent::Retained { .. }
+            | ClientEvent::RetainedGiven => !self.withheld.is_empty(),
         }
     }
 
@@ -291,11 +304,14 @@ impl Client {
             return;
         }
         match event {
-            ClientEvent::Connected { session_present, expiry, subscriptions, .. } => {
-                self.connected(&session_present, expiry, subscriptions, out, now);
+            ClientEvent::Connected { session_present, group, session, epoch, expiry, subscriptions } => {
+                let session = DurableSession { group, session, epoch };
+                self.connected(&session_present, session, expiry, subscriptions, out, now);
             }
             ClientEvent::Refused(reason) => self.refuse_connect(reason, out),
-            ClientEvent::PublishApplied { number, rejected } => self.publish_applied(number, rejected),
+            ClientEvent::PublishApplied { number, outcome } => self.publish_applied(number, outcome),
+            ClientEvent::Released { packet_id, found } => self.released(&packet_id, found),
+            ClientEvent::Received { packet_ids } => self.receipt_is_durable(&packet_ids),
             ClientEvent::Subscribed { packet_id, reasons } => {
                 self.subscribed(packet_id.into_inner(), &reasons, out)
             }
@@ -323,6 +339,8 @@ impl Client {
                 Event::Publish { publish, topic, token } => {
                     self.publish(publish, topic, token, context, out, now)
                 }
+                Event::Release(packet_id) => self.release_publish(packet_id, out),
+                Event::Received(packet_id) => self.delivery_received(packet_id),
                 Event::Acknowledged(packet_id) => self.delivery_acknowledged(packet_id),
                 Event::Subscribe(subscribe) => self.subscribe(&subscribe, out),
                 Event::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe, out),
@@ -377,6 +395,10 @@ impl Client {
     }
 
     fn report_acknowledged(&mut self, out: &mut ClientOutput) {
+        if !self.received.is_empty() {
+            let packet_ids = std::mem::take(&mut self.received);
+            out.requests.push(ClientRequest::Received { packet_ids });
+        }
         if !self.acknowledged.is_empty() {
             let packet_ids = std::mem::take(&mut self.acknowledged);
             out.requests.push(ClientRequest::Acknowledged { packet_ids });
@@ -430,6 +452,7 @@ impl Client {
     fn connected(
         &mut self,
         session_present: &Durable<bool>,
+        session: DurableSession,
         expiry: SessionExpiry,
         subscriptions: Vec<SubscribeFilter>,
         out: &mut ClientOutput,
@@ -440,7 +463,7 @@ impl Client {
         // A session that was made to outlive its connection stays with its partition, even when it ends now with this
         // one; a session made to end with its connection is never present.
         let transient = expiry == SessionExpiry::AtClose && !session_present.get();
-        self.phase = Phase::Open { transient };
+        self.phase = Phase::Open { durable: (!transient).then_some(session) };
         self.resume_subscriptions(subscriptions, out);
         let accept = Accept {
             session_present: *session_present.get(),

@@ -53,6 +53,16 @@ pub enum ClientRequest {
         /// Filters in packet order.
         filters: Vec<TopicFilter>,
     },
+    /// PUBREL of a durable session. Answer: `Released`.
+    Release {
+        /// Packet identifier of the client's QoS 2 PUBLISH.
+        packet_id: PacketId,
+    },
+    /// The client has received QoS 2 deliveries of its durable session (PUBREC). Answer: `Received`.
+    Received {
+        /// Packet identifiers, in order.
+        packet_ids: Vec<PacketId>,
+    },
     /// The client acknowledged deliveries of its durable session.
     Acknowledged {
         /// Packet identifiers, in order.
@@ -92,8 +102,20 @@ pub enum ClientEvent {
     PublishApplied {
         /// Number of the publish.
         number: Durable<PublishNumber>,
-        /// `Some` when the partition refused it (quota).
-        rejected: Option<ReasonCode>,
+        /// What became of it.
+        outcome: PublishOutcome,
+    },
+    /// The packet identifier of a QoS 2 PUBLISH is free: send PUBCOMP.
+    Released {
+        /// Packet identifier.
+        packet_id: Durable<PacketId>,
+        /// It was in use.
+        found: bool,
+    },
+    /// QoS 2 deliveries count as received by the client for ever: send PUBREL for each.
+    Received {
+        /// Packet identifiers, in order.
+        packet_ids: Durable<Vec<PacketId>>,
     },
     /// SUBSCRIBE is in force on the whole cluster: send SUBACK.
     Subscribed {
@@ -129,6 +151,17 @@ pub enum ClientEvent {
     Close(ReasonCode),
 }
 
+/// What a partition did with a publish.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PublishOutcome {
+    /// Applied it.
+    Applied,
+    /// Nothing: this QoS 2 PUBLISH was applied before.
+    Duplicate,
+    /// Refused it, for this reason.
+    Rejected(ReasonCode),
+}
+
 /// A message of a durable session with the packet identifier its partition gave it.
 #[derive(Clone, Debug)]
 pub struct SessionDelivery {
@@ -146,8 +179,8 @@ pub struct SessionDelivery {
     pub identifiers: Vec<u32>,
     /// Remaining lifetime in seconds.
     pub expiry_s: Option<u32>,
-    /// The message; `None` when its body no longer fits any use (it expired): acknowledge and skip.
-    pub message: Message,
+    /// The message; `None` when the client has received it already (QoS 2): then PUBREL is to be sent.
+    pub message: Option<Message>,
 }
 
 /// A message handed directly to the connections of a node: QoS 0, and all QoS of transient sessions. Never through

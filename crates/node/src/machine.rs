@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use quorate_state::{
-    CONTROL, ClusterConfig, Control, Effect, GroupId, LogIndex, Partition, PartitionConfig, Reply, StreamId,
-    StreamSeq, Timestamp,
+    CONTROL, ClusterConfig, Control, Effect, GroupId, LogIndex, OutboxItem, Partition, PartitionConfig,
+    Reply, StreamId, StreamSeq, Timestamp,
 };
 
 /// Control or a partition.
@@ -106,15 +106,15 @@ impl Machine {
         both!(self, machine => machine.outbox_destinations().collect())
     }
 
-    /// Commands for a group, from a position on, up to about `bytes_max`; and the first position kept.
-    pub fn outbox(&self, to: GroupId, from: StreamSeq, bytes_max: usize) -> Vec<(StreamSeq, Bytes)> {
+    /// Commands for a group, from a position on, up to about `bytes_max`.
+    pub fn outbox(&self, to: GroupId, from: StreamSeq, bytes_max: usize) -> Vec<(StreamSeq, OutboxItem)> {
         let mut bytes = 0;
         both!(self, machine => {
             machine
                 .outbox(to, from)
                 .take_while(|(_, command)| {
                     let fits = bytes < bytes_max;
-                    bytes += command.len();
+                    bytes += command.bytes();
                     fits
                 })
                 .collect()

@@ -461,6 +461,7 @@ impl Node {
         }
         self.tick_lease(now);
         self.tick_retained(now);
+        self.tick_releases();
         self.tick_placement(now);
         let due: Vec<GroupId> =
             self.groups.values().filter(|group| group.checkpoint_due()).map(Group::id).collect();

@@ -382,15 +382,19 @@ fn read_applied(reader: &mut Reader) -> Result<PeerMessage, Malformed> {
 fn put_delivery(out: &mut BytesMut, delivery: &SessionDelivery) {
     out.put_u64_le(delivery.seq.0);
     out.put_u16_le(delivery.packet_id.get());
-    out.put_u8(delivery.qos as u8 | u8::from(delivery.retain) << 2 | u8::from(delivery.dup) << 3);
+    let received = u8::from(delivery.message.is_none());
+    let flags = u8::from(delivery.retain) << 2 | u8::from(delivery.dup) << 3 | received << 4;
+    out.put_u8(delivery.qos as u8 | flags);
     put_expiry(out, delivery.expiry_s);
     put_count(out, delivery.identifiers.len());
     for identifier in &delivery.identifiers {
         out.put_u32_le(*identifier);
     }
-    let mut encoded = BytesMut::with_capacity(delivery.message.payload.len() + 128);
-    delivery.message.encode(&mut encoded);
-    put_bytes(out, &encoded);
+    if let Some(message) = &delivery.message {
+        let mut encoded = BytesMut::with_capacity(message.encoded_len());
+        message.encode(&mut encoded);
+        put_bytes(out, &encoded);
+    }
 }
 
 fn read_delivery(reader: &mut Reader) -> Result<SessionDelivery, Malformed> {
@@ -410,8 +414,12 @@ fn read_delivery(reader: &mut Reader) -> Result<SessionDelivery, Malformed> {
     for _ in 0..reader.count(4, "identifier count")? {
         identifiers.push(reader.u32("identifier")?);
     }
-    let body = reader.bytes("message")?;
-    let message = Message::decode(&body).map_err(|_| Malformed("message"))?;
+    let message = if flags & 16 == 0 {
+        let body = reader.bytes("message")?;
+        Some(Message::decode(&body).map_err(|_| Malformed("message"))?)
+    } else {
+        None
+    };
     Ok(SessionDelivery {
         seq,
         packet_id,

@@ -18,7 +18,7 @@ use quorate_codec::{QoS, TopicFilter};
 use quorate_state::command::{RouteTarget, SubscribeFilter};
 use quorate_state::hash::stable_hash;
 use quorate_state::topic_trie::TopicTrie;
-use quorate_state::{ConnId, GroupId, NodeId};
+use quorate_state::{ConnId, GroupId, Message, NodeId, PublishTarget};
 
 use crate::edge::{DirectDelivery, DirectMessage, LocalChange};
 
@@ -38,6 +38,22 @@ pub fn home_partition(client_id: &str, partitions: u32) -> GroupId {
 #[must_use]
 pub fn retained_partition(topic: &str, partitions: u32) -> GroupId {
     quorate_state::hash::partition_of_topic(topic, partitions)
+}
+
+/// The partitions that a message goes to, when durable subscriptions of `fan_out` match it: of `partitions` in all, one
+/// holds the retained message of the topic.
+#[must_use]
+pub fn publish_targets(message: &Message, fan_out: &[GroupId], partitions: u32) -> Vec<PublishTarget> {
+    let target = |group: &GroupId| PublishTarget { group: *group, store_retained: false, fan_out: true };
+    let mut targets: Vec<PublishTarget> = fan_out.iter().map(target).collect();
+    if message.retain {
+        let group = retained_partition(message.topic.as_str(), partitions);
+        match targets.iter_mut().find(|target| target.group == group) {
+            Some(target) => target.store_retained = true,
+            None => targets.push(PublishTarget { group, store_retained: true, fan_out: false }),
+        }
+    }
+    targets
 }
 
 /// The routes as one node knows them. Shared by its connections, read mostly.
@@ -245,7 +261,7 @@ impl Routing {
 pub struct RouteMatch {
     /// Version of the routes this answer belongs to.
     pub version: u64,
-    /// Partitions with durable subscriptions of QoS 1 that match, ordered.
+    /// Partitions with durable subscriptions of QoS 1 or 2 that match, ordered.
     pub partitions: Vec<GroupId>,
     /// Other nodes with connections that take messages directly, ordered.
     pub nodes: Vec<NodeId>,

@@ -65,7 +65,7 @@ fn frames() -> Vec<PeerMessage> {
         dup: true,
         identifiers: vec![1, 268_435_455],
         expiry_s: Some(90),
-        message: message(),
+        message: Some(message()),
     };
     let plain = SessionDelivery {
         seq: DeliverySeq(9),

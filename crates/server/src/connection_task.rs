@@ -146,6 +146,8 @@ impl ConnectionTask {
                         ClientEvent::PublishApplied { .. } => metrics.publishes_applied.add(1),
                         ClientEvent::Connected { .. }
                         | ClientEvent::Refused(_)
+                        | ClientEvent::Released { .. }
+                        | ClientEvent::Received { .. }
                         | ClientEvent::Subscribed { .. }
                         | ClientEvent::Unsubscribed { .. }
                         | ClientEvent::RetainedGiven

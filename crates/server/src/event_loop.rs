@@ -108,6 +108,8 @@ impl Worker {
                 ClientRequest::Connect { .. }
                 | ClientRequest::Subscribe { .. }
                 | ClientRequest::Unsubscribe { .. }
+                | ClientRequest::Release { .. }
+                | ClientRequest::Received { .. }
                 | ClientRequest::RetainedTaken
                 | ClientRequest::Closed { .. } => (),
             }

@@ -56,7 +56,7 @@ impl Histogram {
 }
 
 /// Why this process dropped messages, besides what the replicated state counts.
-const REASONS: [(DropReason, &str); 7] = [
+const REASONS: [(DropReason, &str); 8] = [
     (DropReason::QueueMessages, "queue_messages"),
     (DropReason::QueueBytes, "queue_bytes"),
     (DropReason::MessageExpired, "message_expired"),
@@ -64,6 +64,7 @@ const REASONS: [(DropReason, &str); 7] = [
     (DropReason::CleanStart, "clean_start"),
     (DropReason::PacketTooLarge, "packet_too_large"),
     (DropReason::RetainedTopics, "retained_topics"),
+    (DropReason::RefusedLate, "refused_late"),
 ];
 
 /// All counters of this process.

@@ -146,7 +146,39 @@ pub enum Command {
         /// Filters, in packet order.
         filters: Vec<TopicFilter>,
     },
-    /// PUBACKs of a client for QoS 1 messages delivered to it.
+    /// QoS 2 PUBLISH of a durable session, in its home partition: unless the packet identifier is in use, notes it and
+    /// hands the message on to the targets, each exactly once. Answered with `Reply::Duplicate` when it is in use.
+    PublishOnce {
+        /// Session.
+        session: SessionId,
+        /// Epoch of the connection.
+        epoch: Epoch,
+        /// Packet identifier, in use until `Release`.
+        packet_id: PacketId,
+        /// Where the message goes.
+        targets: Vec<PublishTarget>,
+        /// The message.
+        message: Message,
+    },
+    /// PUBREL of a client: the packet identifier of its QoS 2 PUBLISH is free again.
+    Release {
+        /// Session.
+        session: SessionId,
+        /// Epoch of the connection.
+        epoch: Epoch,
+        /// Packet identifier.
+        packet_id: PacketId,
+    },
+    /// PUBRECs of a client for QoS 2 messages delivered to it: they are never sent again, only PUBREL is.
+    Receive {
+        /// Session.
+        session: SessionId,
+        /// Epoch of the connection.
+        epoch: Epoch,
+        /// Packet identifiers, in the order received.
+        packet_ids: Vec<PacketId>,
+    },
+    /// PUBACKs of a client for QoS 1 messages delivered to it, and PUBCOMPs for QoS 2 messages.
     Acknowledge {
         /// Session.
         session: SessionId,
@@ -220,6 +252,17 @@ pub enum Command {
         /// Node.
         node: NodeId,
     },
+}
+
+/// A partition that a message goes to, and what it is to do there: see [`Command::Publish`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PublishTarget {
+    /// The partition.
+    pub group: GroupId,
+    /// Keep the message as the retained one of its topic.
+    pub store_retained: bool,
+    /// Match the durable subscriptions.
+    pub fan_out: bool,
 }
 
 /// Who receives the messages that match a route's filter.

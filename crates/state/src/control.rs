@@ -13,7 +13,7 @@ use quorate_codec::{Text, TopicFilter};
 use crate::command::{Command, NodeRecord, RouteTarget};
 use crate::effect::{Effect, Reply};
 use crate::group_state::{Apply, GroupState, Place};
-use crate::ids::{CONTROL, GroupId, Incarnation, LogIndex, NodeId, Timestamp};
+use crate::ids::{CONTROL, GroupId, Incarnation, LogIndex, MessageRef, NodeId, Timestamp};
 use crate::wire::{Reader, own_filter, own_text};
 
 mod checkpoint;
@@ -320,6 +320,8 @@ impl Apply for Control {
 
     fn advance(&mut self, _effects: &mut Vec<Effect>) {}
 
+    fn released(&mut self, _messages: &[MessageRef]) {}
+
     fn command(&mut self, place: Place, command: Reader<'_>, effects: &mut Vec<Effect>) {
         let Ok(command) = Command::read(command) else {
             return self.refuse(place, "the command cannot be read", effects);
@@ -333,6 +335,9 @@ impl Apply for Control {
             Command::Place { group, voters } => self.place(place, group, voters, effects),
             Command::NodeForget { node } => self.node_forget(place, node, effects),
             Command::Publish { .. }
+            | Command::PublishOnce { .. }
+            | Command::Release { .. }
+            | Command::Receive { .. }
             | Command::Connect { .. }
             | Command::Disconnect { .. }
             | Command::Subscribe { .. }

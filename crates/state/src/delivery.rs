@@ -6,7 +6,7 @@
 //! is counted in [`Live`] exactly while it is queued or inflight; a drop is counted with its reason.
 //! Limits: `PartitionConfig`. Spec: MQTT 5, 3.3.4, 4.4, 4.6 and 4.9.
 
-use quorate_codec::ReasonCode;
+use quorate_codec::{PacketId, ReasonCode};
 
 use crate::config::{Overflow, PartitionConfig};
 use crate::effect::{Deliver, DropReason, Effect};
@@ -121,10 +121,18 @@ impl Delivery<'_> {
         &mut self,
         session: &mut Session,
         marks: &mut DirtySessions,
-        packet_id: quorate_codec::PacketId,
+        packet_id: PacketId,
     ) {
         if let Some(queued) = session.inflight.acknowledge(packet_id) {
             self.totals.inflight -= 1;
+            self.release(session, queued);
+            marks.mark(session, dirty::DELIVERY);
+        }
+    }
+
+    /// The client has received a QoS 2 message: the message itself is not needed any more.
+    pub(crate) fn receive(&mut self, session: &mut Session, marks: &mut DirtySessions, packet_id: PacketId) {
+        if let Some(queued) = session.inflight.receive(packet_id) {
             self.release(session, queued);
             marks.mark(session, dirty::DELIVERY);
         }
@@ -166,6 +174,7 @@ impl Delivery<'_> {
             qos: queued.qos(),
             retain: queued.retain(),
             dup: queued.dup(),
+            received: queued.is_received(),
             identifiers: queued.identifiers,
             expiry_s: queued.expires.remaining_s(now),
             message: queued.message,
@@ -193,6 +202,9 @@ impl Delivery<'_> {
     }
 
     fn release(&mut self, session: &mut Session, queued: Queued) {
+        if queued.is_received() {
+            return;
+        }
         self.live.release(queued.message.index);
         session.identifiers.release(queued.identifiers);
     }

@@ -22,7 +22,7 @@ pub enum Effect {
         /// Answer.
         reply: Reply,
     },
-    /// Send a QoS 1 message to the connection that owns the session.
+    /// Send a message of QoS 1 or 2 to the connection that owns the session.
     Deliver(Deliver),
     /// The session no longer belongs to this connection (taken over, purged, expired): close it.
     Close {
@@ -82,6 +82,8 @@ pub struct Deliver {
     pub retain: bool,
     /// Sent before, on an earlier connection.
     pub dup: bool,
+    /// A QoS 2 message that the client has received: PUBREL is to be sent, there is no message.
+    pub received: bool,
     /// Which set of subscription identifiers goes with it: see `Partition::identifiers`; 0 is the empty set.
     pub identifiers: u16,
     /// Remaining lifetime in seconds at the time of the entry.
@@ -107,6 +109,9 @@ pub enum DropReason {
     PacketTooLarge,
     /// A QoS 0 message that was to be retained, with as many topics retained as may be; nobody hears of a refusal.
     RetainedTopics,
+    /// A message that its publisher was told is taken, refused by a quota where it was to go: QoS 2 of a durable session,
+    /// with the overflow policy that refuses publishers.
+    RefusedLate,
 }
 
 /// Answer to a command.
@@ -140,6 +145,13 @@ pub enum Reply {
     Subscribed(Vec<SubscribeResult>),
     /// UNSUBSCRIBE applied: per filter, whether the subscription existed.
     Unsubscribed(Vec<bool>),
+    /// The packet identifier of this QoS 2 PUBLISH is in use: the message was handed on before.
+    Duplicate,
+    /// PUBREL for a packet identifier that is not in use.
+    NotFound,
+    /// PUBREL of a message that is to be retained, which the partition of its topic is not known to have: the packet
+    /// identifier is still in use, ask again.
+    Unsettled,
     /// The epoch is not the session's: the connection has lost the session.
     Fenced,
     /// Control: identity given to a joining node.

@@ -5,9 +5,9 @@
 //! reference to it needs no length inside. See: docs/formats/entry.md.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use quorate_codec::QoS;
+use quorate_codec::{PacketId, QoS};
 
-use crate::command::{Command, LeaderCommand, Message, NodeRecord, RouteTarget};
+use crate::command::{Command, LeaderCommand, Message, NodeRecord, PublishTarget, RouteTarget};
 use crate::ids::{Epoch, GroupId, Incarnation, NodeId, SessionId, StreamSeq};
 use crate::reply::{expiry, owner, put_expiry, put_owner, put_subscribe_filter, subscribe_filter};
 use crate::wire::{DecodeError, Reader, put_count, put_optional_u32, put_text, qos_bits, qos_of_bits};
@@ -23,6 +23,9 @@ pub(crate) mod tag {
     pub(crate) const ENQUEUE: u8 = 7;
     pub(crate) const PURGE: u8 = 8;
     pub(crate) const NODE_DOWN: u8 = 9;
+    pub(crate) const PUBLISH_ONCE: u8 = 10;
+    pub(crate) const RELEASE: u8 = 11;
+    pub(crate) const RECEIVE: u8 = 12;
     pub(crate) const ROUTE_ADD: u8 = 32;
     pub(crate) const ROUTE_REMOVE: u8 = 33;
     pub(crate) const NODE_UP: u8 = 34;
@@ -130,9 +133,33 @@ impl<'a> MessageView<'a> {
 /// The frequent commands as apply needs them; the others decoded.
 #[derive(Debug)]
 pub(crate) enum CommandView<'a> {
-    Publish { message: MessageView<'a>, store_retained: bool, fan_out: bool },
-    Acknowledge { session: SessionId, epoch: Epoch, packet_ids: Reader<'a> },
-    Enqueue { session: SessionId, epoch: Epoch, messages: Vec<(QoS, Option<u32>, MessageView<'a>)> },
+    Publish {
+        message: MessageView<'a>,
+        store_retained: bool,
+        fan_out: bool,
+    },
+    Acknowledge {
+        session: SessionId,
+        epoch: Epoch,
+        packet_ids: Reader<'a>,
+    },
+    Receive {
+        session: SessionId,
+        epoch: Epoch,
+        packet_ids: Reader<'a>,
+    },
+    Enqueue {
+        session: SessionId,
+        epoch: Epoch,
+        messages: Vec<(QoS, Option<u32>, MessageView<'a>)>,
+    },
+    PublishOnce {
+        session: SessionId,
+        epoch: Epoch,
+        packet_id: PacketId,
+        targets: Vec<PublishTarget>,
+        message: MessageView<'a>,
+    },
     Other(Command),
 }
 
@@ -148,6 +175,17 @@ impl<'a> CommandView<'a> {
             tag::ACKNOWLEDGE => {
                 let (session, epoch) = session_epoch(&mut reader)?;
                 Ok(Self::Acknowledge { session, epoch, packet_ids: reader })
+            }
+            tag::RECEIVE => {
+                let (session, epoch) = session_epoch(&mut reader)?;
+                Ok(Self::Receive { session, epoch, packet_ids: reader })
+            }
+            tag::PUBLISH_ONCE => {
+                let (session, epoch) = session_epoch(&mut reader)?;
+                let packet_id = reader.packet_id()?;
+                let targets = list(&mut reader, publish_target)?;
+                let message = MessageView::read(reader)?;
+                Ok(Self::PublishOnce { session, epoch, packet_id, targets, message })
             }
             tag::ENQUEUE => {
                 let (session, epoch) = session_epoch(&mut reader)?;
@@ -166,6 +204,32 @@ fn publish_flags(reader: &mut Reader<'_>) -> Result<(bool, bool), DecodeError> {
         return Err(DecodeError::Tag { tag: flags, at });
     }
     Ok((flags & PUBLISH_STORE_RETAINED != 0, flags & PUBLISH_FAN_OUT != 0))
+}
+
+fn publish_target(reader: &mut Reader<'_>) -> Result<PublishTarget, DecodeError> {
+    let group = GroupId(reader.u32()?);
+    let (store_retained, fan_out) = publish_flags(reader)?;
+    Ok(PublishTarget { group, store_retained, fan_out })
+}
+
+/// What comes before the message in an encoded [`Command::Publish`].
+pub(crate) fn publish_head(store_retained: bool, fan_out: bool) -> [u8; 2] {
+    let store_retained = if store_retained { PUBLISH_STORE_RETAINED } else { 0 };
+    let fan_out = if fan_out { PUBLISH_FAN_OUT } else { 0 };
+    [tag::PUBLISH, store_retained | fan_out]
+}
+
+fn put_packet_ids(out: &mut BytesMut, packet_ids: &[PacketId]) {
+    packet_ids.iter().for_each(|packet_id| out.put_u16_le(packet_id.get()));
+}
+
+/// The packet identifiers that fill the window.
+fn packet_ids(reader: &mut Reader<'_>) -> Result<Vec<PacketId>, DecodeError> {
+    let mut packet_ids = Vec::with_capacity(reader.remaining() / 2);
+    while !reader.is_empty() {
+        packet_ids.push(reader.packet_id()?);
+    }
+    Ok(packet_ids)
 }
 
 fn session_epoch(reader: &mut Reader<'_>) -> Result<(SessionId, Epoch), DecodeError> {
@@ -193,10 +257,27 @@ impl Command {
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::Publish { message, store_retained, fan_out } => {
-                let store_retained = if *store_retained { PUBLISH_STORE_RETAINED } else { 0 };
-                let fan_out = if *fan_out { PUBLISH_FAN_OUT } else { 0 };
-                out.put_slice(&[tag::PUBLISH, store_retained | fan_out]);
+                out.put_slice(&publish_head(*store_retained, *fan_out));
                 message.encode(out);
+            }
+            Self::PublishOnce { session, epoch, packet_id, targets, message } => {
+                put_session(out, tag::PUBLISH_ONCE, *session, *epoch);
+                out.put_u16_le(packet_id.get());
+                put_count(out, targets.len());
+                for target in targets {
+                    out.put_u32_le(target.group.0);
+                    let [_, flags] = publish_head(target.store_retained, target.fan_out);
+                    out.put_u8(flags);
+                }
+                message.encode(out);
+            }
+            Self::Release { session, epoch, packet_id } => {
+                put_session(out, tag::RELEASE, *session, *epoch);
+                out.put_u16_le(packet_id.get());
+            }
+            Self::Receive { session, epoch, packet_ids } => {
+                put_session(out, tag::RECEIVE, *session, *epoch);
+                put_packet_ids(out, packet_ids);
             }
             Self::Connect { client_id, owner, clean_start, expiry, receive_max, principal } => {
                 out.put_slice(&[tag::CONNECT, u8::from(*clean_start)]);
@@ -225,7 +306,7 @@ impl Command {
             }
             Self::Acknowledge { session, epoch, packet_ids } => {
                 put_session(out, tag::ACKNOWLEDGE, *session, *epoch);
-                packet_ids.iter().for_each(|packet_id| out.put_u16_le(packet_id.get()));
+                put_packet_ids(out, packet_ids);
             }
             Self::Enqueue { session, epoch, messages } => {
                 put_session(out, tag::ENQUEUE, *session, *epoch);
@@ -313,11 +394,22 @@ impl Command {
             }
             tag::ACKNOWLEDGE => {
                 let (session, epoch) = session_epoch(&mut reader)?;
-                let mut packet_ids = Vec::with_capacity(reader.remaining() / 2);
-                while !reader.is_empty() {
-                    packet_ids.push(reader.packet_id()?);
-                }
-                Self::Acknowledge { session, epoch, packet_ids }
+                Self::Acknowledge { session, epoch, packet_ids: packet_ids(&mut reader)? }
+            }
+            tag::RECEIVE => {
+                let (session, epoch) = session_epoch(&mut reader)?;
+                Self::Receive { session, epoch, packet_ids: packet_ids(&mut reader)? }
+            }
+            tag::RELEASE => {
+                let (session, epoch) = session_epoch(&mut reader)?;
+                Self::Release { session, epoch, packet_id: reader.packet_id()? }
+            }
+            tag::PUBLISH_ONCE => {
+                let (session, epoch) = session_epoch(&mut reader)?;
+                let packet_id = reader.packet_id()?;
+                let targets = list(&mut reader, publish_target)?;
+                let message = Message::read(reader)?;
+                return Ok(Self::PublishOnce { session, epoch, packet_id, targets, message });
             }
             tag::CONNECT => connect(&mut reader)?,
             tag::DISCONNECT => {

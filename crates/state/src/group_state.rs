@@ -11,7 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::command::{Command, LeaderCommand};
 use crate::effect::{Effect, Reply};
 use crate::entry::{BatchView, Item, SegmentView};
-use crate::ids::{GroupId, LogIndex, NodeId, StreamId, StreamSeq, Timestamp};
+use crate::ids::{GroupId, LogIndex, MessageRef, NodeId, StreamId, StreamSeq, Timestamp};
 use crate::outbox::{OutboxChange, Outboxes};
 use crate::record::{Changes, Key, KeyReader, RestoreError, kind};
 use crate::stream::{Streams, Take};
@@ -45,6 +45,9 @@ pub(crate) trait Apply {
     /// Replicated time has advanced: let timers fire.
     fn advance(&mut self, effects: &mut Vec<Effect>);
 
+    /// Messages that an outbox needed are not needed for it any more.
+    fn released(&mut self, messages: &[MessageRef]);
+
     /// Applies the command that fills the reader.
     fn command(&mut self, place: Place, command: Reader<'_>, effects: &mut Vec<Effect>);
 }
@@ -70,7 +73,8 @@ pub(crate) fn apply_entry(
         match item {
             Ok(Item::Segment(segment)) => apply_segment(machine, index, segment, effects),
             Ok(Item::Leader(LeaderCommand::OutboxApplied { to, seq })) => {
-                machine.group_state().outboxes.applied(to, seq);
+                let released = machine.group_state().outboxes.applied(to, seq);
+                machine.released(&released);
             }
             Ok(Item::Leader(LeaderCommand::Tick)) => {}
             Err(_) => break,
@@ -112,6 +116,12 @@ impl GroupState {
     pub(crate) fn post(&mut self, to: GroupId, command: &Command) -> StreamSeq {
         self.grown.insert(to);
         self.outboxes.push(to, command)
+    }
+
+    /// As [`Self::post`], for a command that ends with a message of this group's log.
+    pub(crate) fn post_message(&mut self, to: GroupId, head: Bytes, message: MessageRef) -> StreamSeq {
+        self.grown.insert(to);
+        self.outboxes.push_message(to, head, message)
     }
 
     /// All records of streams and outboxes, in key order.

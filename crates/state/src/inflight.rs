@@ -1,4 +1,5 @@
-//! The messages of a session that have a packet identifier and are not acknowledged.
+//! The messages of a session that have a packet identifier and are not acknowledged: QoS 1 until PUBACK, QoS 2 until
+//! PUBCOMP.
 //!
 //! Owns: packet identifiers, delivery sequence, original order.
 //! Does not: know the window's size or where a message comes from.
@@ -10,7 +11,7 @@
 use std::collections::VecDeque;
 
 use bytes::{BufMut, BytesMut};
-use quorate_codec::PacketId;
+use quorate_codec::{PacketId, QoS};
 
 use crate::ids::DeliverySeq;
 use crate::limits::INFLIGHT_BYTES_MAX;
@@ -138,6 +139,23 @@ impl Inflight {
         behind.any(|message| message.cursor % PACKET_IDS == cursor % PACKET_IDS)
     }
 
+    /// The client has received the QoS 2 message with this packet identifier: from now on it stands for a PUBREL
+    /// [MQTT-4.3.3-5]. Gives back what is not needed any more; `None` when there is no such message, or it was received
+    /// before.
+    pub(crate) fn receive(&mut self, packet_id: PacketId) -> Option<Queued> {
+        let place = self.find(packet_id)?;
+        let message = self.messages.get_mut(place)?;
+        if message.queued.qos() != QoS::ExactlyOnce || message.queued.is_received() {
+            return None;
+        }
+        let before = message.queued;
+        message.queued.set_received();
+        if message.seq != 0 {
+            self.sent_bytes -= u64::from(before.message.bytes);
+        }
+        Some(before)
+    }
+
     /// Takes the message with this packet identifier out, if there is one.
     pub(crate) fn acknowledge(&mut self, packet_id: PacketId) -> Option<Queued> {
         let place = self.find(packet_id)?;
@@ -221,8 +239,6 @@ impl Inflight {
 
 #[cfg(test)]
 mod tests {
-    use quorate_codec::QoS;
-
     use super::*;
     use crate::expiry::Expires;
     use crate::ids::{LogIndex, MessageRef};
@@ -269,6 +285,27 @@ mod tests {
         assert_eq!(inflight.acknowledge(id(2)), None);
         assert_eq!(inflight.acknowledge(id(65_535)), None);
         assert!(inflight.acknowledge(id(1)).is_some());
+    }
+
+    #[test]
+    fn receive_lets_the_message_go_once_and_keeps_its_packet_id() {
+        let mut inflight = Inflight::default();
+        let message = MessageRef { index: LogIndex(3), offset: 5, bytes: 70 };
+        inflight.send_new(queued(0));
+        inflight.send_new(Queued::new(message, QoS::ExactlyOnce, true, Expires::NEVER, 4));
+        assert_eq!(inflight.receive(id(1)), None, "QoS 1 has no PUBREC");
+        assert_eq!(inflight.receive(id(9)), None);
+        let before = inflight.receive(id(2)).unwrap();
+        assert_eq!((before.message, before.identifiers), (message, 4));
+        assert_eq!(inflight.receive(id(2)), None);
+        inflight.check();
+        inflight.resume();
+        inflight.send_held();
+        let again = inflight.send_held().unwrap();
+        assert!(again.queued.is_received());
+        assert_eq!(again.packet_id(), id(2));
+        inflight.check();
+        assert!(inflight.acknowledge(id(2)).unwrap().is_received());
     }
 
     #[test]

@@ -2,8 +2,6 @@
 //!
 //! Bounds that an operator chooses are fields of [`crate::PartitionConfig`]; what is here is part of the format.
 
-use quorate_codec::QoS;
-
 /// Queued messages per checkpoint record. A long backlog is written in blocks of this size, so that a change at
 /// its end costs one block (12 KiB), not the backlog.
 pub const QUEUE_BLOCK_MESSAGES: u64 = 512;
@@ -27,8 +25,12 @@ pub const IDENTIFIER_SETS_MAX: usize = 4_096;
 /// From how many identifier sets on the unused ones are reclaimed.
 pub const IDENTIFIER_SETS_KEPT: usize = 256;
 
-/// Highest QoS that a partition delivers with. QoS 2 is granted as QoS 1 [MQTT-3.9.3-1 allows less than asked].
-pub const DELIVERY_QOS_MAX: QoS = QoS::AtLeastOnce;
+/// Messages that wait in the outbox to one group, from which on a publisher's QoS 2 message for it is refused: a
+/// destination without quorum makes its publishers wait, not the memory of theirs. 64 bytes each.
+pub const OUTBOX_MESSAGES_MAX: usize = 100_000;
+
+/// Bytes of such messages. They are on disk, and held there until the destination has them.
+pub const OUTBOX_BYTES_MAX: u64 = 1 << 30;
 
 /// Log entries per chunk of the reference counts. A lone reference in a chunk costs about 100 bytes.
 pub const LIVE_CHUNK_ENTRIES: u64 = 256;

@@ -9,6 +9,7 @@ use crate::control::Control;
 use crate::effect::{Effect, Reply};
 use crate::group_state::apply_entry;
 use crate::ids::{GroupId, LogIndex, StreamId, StreamSeq, Timestamp};
+use crate::outbox::OutboxItem;
 use crate::partition::Partition;
 
 /// A replicated state machine.
@@ -27,8 +28,8 @@ pub trait Machine {
     /// Replies after a position that the source has not confirmed.
     fn stream_replies(&self, stream: StreamId, after: StreamSeq)
     -> impl Iterator<Item = (StreamSeq, &Reply)>;
-    /// Encoded commands for another group, from a position on.
-    fn outbox(&self, to: GroupId, from: StreamSeq) -> impl Iterator<Item = (StreamSeq, Bytes)>;
+    /// Commands for another group, from a position on.
+    fn outbox(&self, to: GroupId, from: StreamSeq) -> impl Iterator<Item = (StreamSeq, OutboxItem)>;
     /// Groups that have not applied all that is for them.
     fn outbox_destinations(&self) -> impl Iterator<Item = GroupId>;
     /// Records that changed since the last call: key, and content or `None` for deletion.
@@ -76,8 +77,12 @@ macro_rules! machine {
                 self.state.streams.replies(stream, after)
             }
 
-            /// Encoded commands for another group, from a position on.
-            pub fn outbox(&self, to: GroupId, from: StreamSeq) -> impl Iterator<Item = (StreamSeq, Bytes)> {
+            /// Commands for another group, from a position on.
+            pub fn outbox(
+                &self,
+                to: GroupId,
+                from: StreamSeq,
+            ) -> impl Iterator<Item = (StreamSeq, OutboxItem)> {
                 self.state.outboxes.from(to, from)
             }
 
@@ -116,7 +121,7 @@ macro_rules! machine {
                 self.stream_replies(stream, after)
             }
 
-            fn outbox(&self, to: GroupId, from: StreamSeq) -> impl Iterator<Item = (StreamSeq, Bytes)> {
+            fn outbox(&self, to: GroupId, from: StreamSeq) -> impl Iterator<Item = (StreamSeq, OutboxItem)> {
                 self.outbox(to, from)
             }
 

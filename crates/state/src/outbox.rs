@@ -1,38 +1,112 @@
 //! Commands of this group to other groups, in order, until the destination has applied them.
 //!
-//! Owns: one numbered sequence per destination. Does not: send; the leader does, through the stream mechanism.
+//! Owns: one numbered sequence per destination. Does not: send; the leader does, through the stream mechanism. Does not
+//! hold messages: a command that carries one holds a reference to it, and the leader puts the two together.
 //! Invariants: sequences are contiguous from 1; a command stays until its application is known by quorum.
-//! Limits: none of its own. What goes in is bounded by what causes it (filters, nodes).
+//! Limits: OUTBOX_MESSAGES_MAX and OUTBOX_BYTES_MAX per destination, asked by whoever adds messages for a client
+//! ([`Outboxes::has_room`]). Other commands are bounded by what causes them (filters, nodes).
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::command::Command;
-use crate::ids::{GroupId, StreamSeq};
+use crate::ids::{GroupId, LogIndex, MessageRef, StreamSeq};
+use crate::limits::{OUTBOX_BYTES_MAX, OUTBOX_MESSAGES_MAX};
 use crate::wire::{DecodeError, Reader};
 
 /// The outboxes of a group.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Outboxes(BTreeMap<GroupId, Outbox>);
 
+/// A command on its way to another group.
+#[derive(Clone, PartialEq, Debug)]
+pub enum OutboxItem {
+    /// The whole command, encoded.
+    Command(Bytes),
+    /// A command that ends with a message which an entry of this group holds.
+    Message {
+        /// The encoded command up to the message.
+        head: Bytes,
+        /// The rest.
+        message: MessageRef,
+    },
+}
+
+/// First byte of the record of an [`OutboxItem::Message`]; no command begins with it.
+const RECORD_MESSAGE: u8 = 0;
+
+impl OutboxItem {
+    /// The message that it refers to.
+    pub(crate) fn message(&self) -> Option<MessageRef> {
+        match self {
+            Self::Command(_) => None,
+            Self::Message { message, .. } => Some(*message),
+        }
+    }
+
+    /// Bytes of the command as it is sent.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Command(command) => command.len(),
+            Self::Message { head, message } => head.len() + message.bytes as usize,
+        }
+    }
+
+    fn record(&self) -> Vec<u8> {
+        match self {
+            Self::Command(command) => command.to_vec(),
+            Self::Message { head, message } => {
+                let mut out = BytesMut::with_capacity(19 + head.len());
+                out.put_u8(RECORD_MESSAGE);
+                out.put_u64_le(message.index.0);
+                out.put_u32_le(message.offset);
+                out.put_u32_le(message.bytes);
+                out.put_slice(head);
+                out.into()
+            }
+        }
+    }
+
+    fn of_record(content: Bytes) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(&content);
+        if content.first() != Some(&RECORD_MESSAGE) {
+            Command::read(reader)?;
+            return Ok(Self::Command(content));
+        }
+        reader.u8()?;
+        let message =
+            MessageRef { index: LogIndex(reader.u64()?), offset: reader.u32()?, bytes: reader.u32()? };
+        Ok(Self::Message { head: Bytes::copy_from_slice(reader.bytes(reader.remaining())?), message })
+    }
+}
+
 #[derive(Clone, Default, Debug)]
 struct Outbox {
     /// The destination has applied everything up to here.
     applied: StreamSeq,
-    commands: VecDeque<Bytes>,
-    /// The checkpoint has the commands after `stored_from`, up to `stored_to`.
+    items: VecDeque<OutboxItem>,
+    /// Bytes of the messages that items refer to.
+    message_bytes: u64,
+    /// The checkpoint has the items after `stored_from`, up to `stored_to`.
     stored_from: StreamSeq,
     stored_to: StreamSeq,
 }
 
 impl Outbox {
     fn last(&self) -> StreamSeq {
-        StreamSeq(self.applied.0 + self.commands.len() as u64)
+        StreamSeq(self.applied.0 + self.items.len() as u64)
     }
 
-    fn iter(&self) -> impl Iterator<Item = (StreamSeq, &Bytes)> {
-        (self.applied.0 + 1..).map(StreamSeq).zip(&self.commands)
+    fn iter(&self) -> impl Iterator<Item = (StreamSeq, &OutboxItem)> {
+        (self.applied.0 + 1..).map(StreamSeq).zip(&self.items)
+    }
+
+    fn push(&mut self, item: OutboxItem) -> StreamSeq {
+        self.message_bytes += item.message().map_or(0, |message| u64::from(message.bytes));
+        self.items.push_back(item);
+        self.last()
     }
 
     fn head_record(&self) -> Vec<u8> {
@@ -51,23 +125,52 @@ pub(crate) enum OutboxChange {
 impl Outboxes {
     /// Adds a command; returns its position.
     pub(crate) fn push(&mut self, to: GroupId, command: &Command) -> StreamSeq {
-        let outbox = self.0.entry(to).or_default();
         let mut encoded = BytesMut::with_capacity(command.encoded_len());
         command.encode(&mut encoded);
-        outbox.commands.push_back(encoded.freeze());
-        outbox.last()
+        self.0.entry(to).or_default().push(OutboxItem::Command(encoded.freeze()))
     }
 
-    /// The destination has applied everything up to `seq`.
-    pub(crate) fn applied(&mut self, to: GroupId, seq: StreamSeq) {
-        let Some(outbox) = self.0.get_mut(&to) else { return };
-        while outbox.applied < seq && outbox.commands.pop_front().is_some() {
+    /// Adds a command that ends with a message of this group's log; returns its position. The message is needed until
+    /// [`Self::applied`] gives it back.
+    pub(crate) fn push_message(&mut self, to: GroupId, head: Bytes, message: MessageRef) -> StreamSeq {
+        self.0.entry(to).or_default().push(OutboxItem::Message { head, message })
+    }
+
+    /// Whether one more message for a destination is within the limits.
+    pub(crate) fn has_room(&self, to: GroupId) -> bool {
+        self.0.get(&to).is_none_or(|outbox| {
+            outbox.items.len() < OUTBOX_MESSAGES_MAX && outbox.message_bytes < OUTBOX_BYTES_MAX
+        })
+    }
+
+    /// Whether the destination is known to have applied what is at a position.
+    pub(crate) fn is_applied(&self, to: GroupId, seq: StreamSeq) -> bool {
+        self.0.get(&to).is_some_and(|outbox| outbox.applied >= seq)
+    }
+
+    /// The destination has applied everything up to `seq`: gives back the messages that are not needed for it any more.
+    pub(crate) fn applied(&mut self, to: GroupId, seq: StreamSeq) -> Vec<MessageRef> {
+        let mut released = Vec::new();
+        let Some(outbox) = self.0.get_mut(&to) else { return released };
+        while outbox.applied < seq
+            && let Some(item) = outbox.items.pop_front()
+        {
             outbox.applied.0 += 1;
+            if let Some(message) = item.message() {
+                outbox.message_bytes -= u64::from(message.bytes);
+                released.push(message);
+            }
         }
+        released
+    }
+
+    /// Messages that some outbox refers to.
+    pub(crate) fn messages(&self) -> impl Iterator<Item = MessageRef> {
+        self.0.values().flat_map(|outbox| &outbox.items).filter_map(OutboxItem::message)
     }
 
     /// Commands from a position on, with their positions.
-    pub(crate) fn from(&self, to: GroupId, from: StreamSeq) -> impl Iterator<Item = (StreamSeq, Bytes)> {
+    pub(crate) fn from(&self, to: GroupId, from: StreamSeq) -> impl Iterator<Item = (StreamSeq, OutboxItem)> {
         self.0.get(&to).into_iter().flat_map(move |outbox| {
             let skip = from.0.saturating_sub(outbox.applied.0 + 1);
             outbox
@@ -79,13 +182,13 @@ impl Outboxes {
 
     /// Destinations with commands that are not known to be applied.
     pub(crate) fn destinations(&self) -> impl Iterator<Item = GroupId> {
-        self.0.iter().filter(|(_, outbox)| !outbox.commands.is_empty()).map(|(to, _)| *to)
+        self.0.iter().filter(|(_, outbox)| !outbox.items.is_empty()).map(|(to, _)| *to)
     }
 
     /// Everything, as records.
     pub(crate) fn records(&self) -> impl Iterator<Item = OutboxChange> {
         self.0.iter().flat_map(|(to, outbox)| {
-            let commands = outbox.iter().map(|(seq, command)| (seq, Some(command.to_vec())));
+            let commands = outbox.iter().map(|(seq, item)| (seq, Some(item.record())));
             let commands = commands.map(|(seq, command)| OutboxChange::Command(*to, seq, command));
             std::iter::once(OutboxChange::Head(*to, outbox.head_record())).chain(commands)
         })
@@ -103,8 +206,8 @@ impl Outboxes {
             for seq in outbox.stored_from.0 + 1..=outbox.stored_to.min(outbox.applied).0 {
                 changes.push(OutboxChange::Command(*to, StreamSeq(seq), None));
             }
-            for (seq, command) in outbox.iter().filter(|(seq, _)| *seq > outbox.stored_to) {
-                changes.push(OutboxChange::Command(*to, seq, Some(command.to_vec())));
+            for (seq, item) in outbox.iter().filter(|(seq, _)| *seq > outbox.stored_to) {
+                changes.push(OutboxChange::Command(*to, seq, Some(item.record())));
             }
             outbox.stored_from = outbox.applied;
             outbox.stored_to = last;
@@ -124,14 +227,12 @@ impl Outboxes {
 
     /// Adds a command after the head was restored, in order; false when the order is broken or it is none.
     pub(crate) fn restore_command(&mut self, to: GroupId, seq: StreamSeq, command: Bytes) -> bool {
-        if Command::read(Reader::new(&command)).is_err() {
-            return false;
-        }
+        let Ok(item) = OutboxItem::of_record(command) else { return false };
         let outbox = self.0.entry(to).or_default();
         if seq.0 != outbox.last().0 + 1 {
             return false;
         }
-        outbox.commands.push_back(command);
+        outbox.push(item);
         outbox.stored_to = seq;
         true
     }
@@ -146,6 +247,48 @@ mod tests {
         Command::NodeDown { node: NodeId(number), incarnation: Incarnation(1) }
     }
 
+    fn message(number: u32) -> MessageRef {
+        MessageRef { index: LogIndex(7), offset: number, bytes: 100 }
+    }
+
+    #[test]
+    fn applied_gives_back_the_messages_that_were_needed() {
+        let mut outboxes = Outboxes::default();
+        let to = GroupId(4);
+        outboxes.push_message(to, Bytes::from_static(b"ab"), message(1));
+        outboxes.push(to, &command(2));
+        let last = outboxes.push_message(to, Bytes::from_static(b"cd"), message(3));
+        assert_eq!(outboxes.messages().collect::<Vec<_>>(), [message(1), message(3)]);
+        assert!(!outboxes.is_applied(to, last));
+        assert_eq!(outboxes.applied(to, StreamSeq(2)), [message(1)]);
+        assert_eq!(outboxes.applied(to, last), [message(3)]);
+        assert!(outboxes.is_applied(to, last));
+        assert_eq!(outboxes.messages().count(), 0);
+    }
+
+    #[test]
+    fn has_room_ends_at_the_limits_and_comes_back() {
+        let mut outboxes = Outboxes::default();
+        let to = GroupId(4);
+        for _ in 0..OUTBOX_MESSAGES_MAX {
+            assert!(outboxes.has_room(to));
+            outboxes.push_message(to, Bytes::new(), message(1));
+        }
+        assert!(!outboxes.has_room(to));
+        outboxes.applied(to, StreamSeq(1));
+        assert!(outboxes.has_room(to));
+        let large = MessageRef { bytes: u32::MAX, ..message(1) };
+        outboxes.push_message(to, Bytes::new(), large);
+        outboxes.applied(to, StreamSeq(3));
+        assert!(!outboxes.has_room(to), "a few large messages fill it too");
+    }
+
+    #[test]
+    fn record_of_a_message_gives_it_back() {
+        let item = OutboxItem::Message { head: Bytes::from_static(b"head"), message: message(9) };
+        assert_eq!(OutboxItem::of_record(item.record().into()), Ok(item));
+    }
+
     #[test]
     fn outbox_keeps_commands_until_applied() {
         let mut outboxes = Outboxes::default();
@@ -157,8 +300,9 @@ mod tests {
         assert_eq!(all, [StreamSeq(3), StreamSeq(4), StreamSeq(5)]);
         outboxes.applied(to, StreamSeq(3));
         outboxes.applied(to, StreamSeq(2));
-        let (seq, mut encoded) = outboxes.from(to, StreamSeq(0)).next().unwrap();
+        let (seq, item) = outboxes.from(to, StreamSeq(0)).next().unwrap();
         assert_eq!(seq, StreamSeq(4));
+        let OutboxItem::Command(mut encoded) = item else { panic!("{item:?}") };
         assert_eq!(Command::decode(&mut encoded), Ok(command(4)));
         assert_eq!(outboxes.destinations().collect::<Vec<_>>(), [to]);
         outboxes.applied(to, StreamSeq(900));

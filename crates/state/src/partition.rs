@@ -30,6 +30,7 @@ use crate::wire::Reader;
 mod checkpoint;
 mod invariants;
 mod publish;
+mod publish_once;
 mod subscribe;
 mod takeover;
 
@@ -261,6 +262,24 @@ impl Partition {
         });
     }
 
+    fn receive(
+        &mut self,
+        place: Place,
+        (session, epoch): (SessionId, Epoch),
+        mut packet_ids: Reader<'_>,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.is_current(place, session, epoch, effects) {
+            return;
+        }
+        self.with_session(session, effects, |delivery, session, marks| {
+            while let Ok(packet_id) = packet_ids.packet_id() {
+                delivery.receive(session, marks, packet_id);
+            }
+            delivery.fill_window(session, marks);
+        });
+    }
+
     /// The connection is closed: the session waits for the next one, or ends.
     fn close(&mut self, id: SessionId, effects: &mut Vec<Effect>) {
         let Some(session) = self.sessions.get(id) else { return };
@@ -369,7 +388,14 @@ impl Partition {
             }
             Command::Purge { client_id } => self.purge(place, client_id.as_str(), effects),
             Command::NodeDown { node, incarnation } => self.node_down(node, incarnation, effects),
-            Command::Publish { .. } | Command::Acknowledge { .. } | Command::Enqueue { .. } => {
+            Command::Release { session, epoch, packet_id } => {
+                self.release_packet_id(place, (session, epoch, packet_id), effects);
+            }
+            Command::Publish { .. }
+            | Command::PublishOnce { .. }
+            | Command::Acknowledge { .. }
+            | Command::Receive { .. }
+            | Command::Enqueue { .. } => {
                 unreachable!("read as a view of its own")
             }
             Command::RouteAdd { .. }
@@ -400,6 +426,10 @@ impl Apply for Partition {
         }
     }
 
+    fn released(&mut self, messages: &[MessageRef]) {
+        messages.iter().for_each(|message| self.live.release(message.index));
+    }
+
     fn command(&mut self, place: Place, command: Reader<'_>, effects: &mut Vec<Effect>) {
         match CommandView::read(command) {
             Ok(CommandView::Publish { message, store_retained, fan_out }) => {
@@ -407,6 +437,12 @@ impl Apply for Partition {
             }
             Ok(CommandView::Acknowledge { session, epoch, packet_ids }) => {
                 self.acknowledge(place, (session, epoch), packet_ids, effects);
+            }
+            Ok(CommandView::Receive { session, epoch, packet_ids }) => {
+                self.receive(place, (session, epoch), packet_ids, effects);
+            }
+            Ok(CommandView::PublishOnce { session, epoch, packet_id, targets, message }) => {
+                self.publish_once(place, (session, epoch, packet_id), &targets, &message, effects);
             }
             Ok(CommandView::Enqueue { session, epoch, messages }) => {
                 self.enqueue(place, (session, epoch), &messages, effects);

@@ -30,6 +30,7 @@ const _: () = assert!(size_of::<Queued>() == 24, "queues hold millions of these"
 
 const FLAG_RETAIN: u8 = 0b100;
 const FLAG_DUP: u8 = 0b1000;
+const FLAG_RECEIVED: u8 = 0b1_0000;
 
 impl Queued {
     pub(crate) fn new(
@@ -60,6 +61,18 @@ impl Queued {
         self.flags |= FLAG_DUP;
     }
 
+    /// The client has it: what is left to send is PUBREL. It refers to no message any more.
+    pub(crate) fn is_received(&self) -> bool {
+        self.flags & FLAG_RECEIVED != 0
+    }
+
+    pub(crate) fn set_received(&mut self) {
+        self.flags |= FLAG_RECEIVED;
+        self.message = MessageRef { index: LogIndex(0), offset: 0, bytes: 0 };
+        self.expires = Expires::NEVER;
+        self.identifiers = 0;
+    }
+
     pub(crate) fn encode(&self, out: &mut BytesMut) {
         out.put_u64_le(self.message.index.0);
         out.put_u32_le(self.message.offset);
@@ -76,7 +89,7 @@ impl Queued {
         let identifiers = reader.u16()?;
         let at = reader.at();
         let flags = reader.u8()?;
-        if qos_of_bits(flags & 0b11).is_none() || flags >> 4 != 0 {
+        if qos_of_bits(flags & 0b11).is_none() || flags >> 5 != 0 {
             return Err(DecodeError::Tag { tag: flags, at });
         }
         Ok(Self { message, expires, identifiers, flags })

@@ -45,6 +45,8 @@ pub(crate) mod kind {
     pub(crate) const RETAINED: u8 = 22;
     /// Epoch: a connection that lost its session and may still be open.
     pub(crate) const DISPLACED: u8 = 23;
+    /// Session: packet identifiers of QoS 2 publishes that are not released.
+    pub(crate) const INBOUND: u8 = 24;
     /// Node (control).
     pub(crate) const NODE: u8 = 32;
     /// Group (control).

@@ -19,6 +19,9 @@ const UNSUBSCRIBED: u8 = 5;
 const FENCED: u8 = 6;
 const JOINED: u8 = 7;
 const REFUSED: u8 = 8;
+const DUPLICATE: u8 = 9;
+const NOT_FOUND: u8 = 10;
+const UNSETTLED: u8 = 11;
 
 impl Reply {
     /// Writes the reply; its length is not written.
@@ -61,6 +64,9 @@ impl Reply {
                 existed.iter().for_each(|existed| out.put_u8(u8::from(*existed)));
             }
             Self::Fenced => out.put_u8(FENCED),
+            Self::Duplicate => out.put_u8(DUPLICATE),
+            Self::NotFound => out.put_u8(NOT_FOUND),
+            Self::Unsettled => out.put_u8(UNSETTLED),
             Self::Joined { node } => {
                 out.put_u8(JOINED);
                 out.put_u64_le(node.0);
@@ -107,6 +113,9 @@ impl Reply {
                 Ok(Self::Unsubscribed(existed))
             }
             FENCED => Ok(Self::Fenced),
+            DUPLICATE => Ok(Self::Duplicate),
+            NOT_FOUND => Ok(Self::NotFound),
+            UNSETTLED => Ok(Self::Unsettled),
             JOINED => Ok(Self::Joined { node: NodeId(reader.u64()?) }),
             REFUSED => Ok(Self::Refused(own_text(&reader.text()?))),
             tag => Err(DecodeError::Tag { tag, at }),

@@ -17,6 +17,7 @@ use crate::expiry::{SessionTimers, session_end};
 use crate::hash::{NumberState, client_hash};
 use crate::identifiers::IdentifierSets;
 use crate::ids::{Epoch, Incarnation, NodeId, Owner, SessionId, Timestamp};
+use crate::inbound::Inbound;
 use crate::inflight::Inflight;
 use crate::queue::Queue;
 use crate::reply::{expiry, owner, put_expiry, put_owner};
@@ -28,6 +29,7 @@ pub(crate) mod dirty {
     pub(crate) const DELIVERY: u8 = 2;
     pub(crate) const QUEUE: u8 = 4;
     pub(crate) const IDENTIFIERS: u8 = 8;
+    pub(crate) const INBOUND: u8 = 16;
 }
 
 /// A subscription in a session.
@@ -60,6 +62,7 @@ pub(crate) struct Session {
     pub(crate) subscriptions: BTreeMap<TopicFilter, Subscription>,
     pub(crate) identifiers: IdentifierSets,
     pub(crate) inflight: Inflight,
+    pub(crate) inbound: Inbound,
     pub(crate) queue: Queue,
     pub(crate) dirty: u8,
     /// The checkpoint has records of it.
@@ -150,6 +153,7 @@ impl Session {
             subscriptions: BTreeMap::new(),
             identifiers: IdentifierSets::default(),
             inflight: Inflight::default(),
+            inbound: Inbound::default(),
             queue: Queue::default(),
             dirty: 0,
             stored: false,

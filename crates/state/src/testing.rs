@@ -12,6 +12,7 @@ use crate::entry::BatchBuilder;
 use crate::hash::client_hash;
 use crate::ids::*;
 use crate::machine::Machine;
+use crate::outbox::OutboxItem;
 use crate::partition::Partition;
 
 pub(crate) const GROUP: GroupId = GroupId(3);
@@ -189,6 +190,32 @@ impl Driven<Partition> {
         self.one(Command::Acknowledge { session: held.session, epoch: held.epoch, packet_ids })
     }
 
+    pub(crate) fn receive(&mut self, held: Held, packet_ids: &[u16]) -> Vec<Effect> {
+        let packet_ids = packet_ids.iter().map(|number| id(*number)).collect();
+        self.one(Command::Receive { session: held.session, epoch: held.epoch, packet_ids })
+    }
+
+    pub(crate) fn release(&mut self, held: Held, packet_id: u16) -> Vec<Effect> {
+        self.one(Command::Release { session: held.session, epoch: held.epoch, packet_id: id(packet_id) })
+    }
+
+    /// What the outbox to a group has for it, as commands.
+    pub(crate) fn outbox(&self, to: GroupId) -> Vec<Command> {
+        let items = self.machine.outbox(to, StreamSeq(0));
+        let commands = items.map(|(_, item)| {
+            let mut command = match item {
+                OutboxItem::Command(command) => command,
+                OutboxItem::Message { head, message } => {
+                    let start = message.offset as usize;
+                    let body = self.entries[&message.index].slice(start..start + message.bytes as usize);
+                    [head, body].concat().into()
+                }
+            };
+            Command::decode(&mut command).unwrap()
+        });
+        commands.collect()
+    }
+
     /// A subscriber of `t/#` without a connection.
     pub(crate) fn offline_subscriber(&mut self, client: &str) -> Held {
         let held = self.connect(client, 900);
@@ -260,7 +287,12 @@ pub(crate) fn drops(effects: &[Effect]) -> Vec<(DropReason, u64)> {
 
 /// The commands of an outbox.
 pub(crate) fn posted(machine: &impl Machine, to: GroupId) -> Vec<Command> {
-    machine.outbox(to, StreamSeq(0)).map(|(_, mut command)| Command::decode(&mut command).unwrap()).collect()
+    let items = machine.outbox(to, StreamSeq(0));
+    let commands = items.filter_map(|(_, item)| match item {
+        OutboxItem::Command(mut command) => Some(Command::decode(&mut command).unwrap()),
+        OutboxItem::Message { .. } => None,
+    });
+    commands.collect()
 }
 
 /// Hash of the publisher of a client's own messages.

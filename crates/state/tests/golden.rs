@@ -103,6 +103,18 @@ fn commands() -> Vec<Command> {
         Command::Subscribe { session, epoch, filters: subscribe_filters() },
         Command::Unsubscribe { session, epoch, filters: vec![filter("a/#"), filter("+")] },
         Command::Acknowledge { session, epoch, packet_ids: ids(&[1, 2, 65_535]) },
+        Command::Receive { session, epoch, packet_ids: ids(&[3]) },
+        Command::Release { session, epoch, packet_id: PacketId::new(65_535).unwrap() },
+        Command::PublishOnce {
+            session,
+            epoch,
+            packet_id: PacketId::new(7).unwrap(),
+            targets: vec![
+                PublishTarget { group: GroupId(3), store_retained: false, fan_out: true },
+                PublishTarget { group: GroupId(4), store_retained: true, fan_out: false },
+            ],
+            message: full_message(),
+        },
         Command::Enqueue {
             session,
             epoch,
@@ -167,6 +179,9 @@ fn replies() -> Vec<Reply> {
         ]),
         Reply::Unsubscribed(vec![true, false]),
         Reply::Fenced,
+        Reply::Duplicate,
+        Reply::NotFound,
+        Reply::Unsettled,
         Reply::Joined { node: NodeId(4) },
         Reply::Refused(text("the node was removed")),
     ]
@@ -186,6 +201,13 @@ fn partition() -> Partition {
         principal: text("plant"),
     };
     let publish = Command::Publish { message: full_message(), store_retained: true, fan_out: true };
+    let publish_once = Command::PublishOnce {
+        session,
+        epoch,
+        packet_id: PacketId::new(7).unwrap(),
+        targets: vec![PublishTarget { group: GroupId(4), store_retained: true, fan_out: true }],
+        message: full_message(),
+    };
     let disconnect = Command::Disconnect { session: SessionId(2), epoch: Epoch(2), expiry: None };
     let commands = vec![
         connect(text("sensor-7"), 1),
@@ -195,6 +217,7 @@ fn partition() -> Partition {
         Command::Subscribe { session, epoch, filters: subscribe_filters() },
         publish.clone(),
         publish,
+        publish_once,
         disconnect,
     ];
     let down = Command::NodeDown { node: NodeId(8), incarnation: Incarnation(1) };

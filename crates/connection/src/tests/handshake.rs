@@ -80,9 +80,7 @@ fn connect_is_checked_by_the_rules_of_its_version() {
         Connect { authentication_method: method, ..connect(V5) },
         Some(ReasonCode::BAD_AUTHENTICATION_METHOD),
     );
-    // [MQTT-3.2.2-12]
-    check(Connect { will: will(QoS::ExactlyOnce), ..connect(V5) }, Some(ReasonCode::QOS_NOT_SUPPORTED));
-    check(Connect { will: will(QoS::AtLeastOnce), ..connect(V5) }, None);
+    check(Connect { will: will(QoS::ExactlyOnce), ..connect(V5) }, None);
 }
 
 #[test]
@@ -183,7 +181,7 @@ fn connack_tells_what_holds_on_this_connection() {
     assert_eq!(properties.server_keep_alive_s, Some(30)); // [MQTT-3.1.2-21]
     assert_eq!(properties.assigned_client_id, Some(assigned)); // [MQTT-3.2.2-16]
     assert_eq!(properties.receive_max, NonZeroU16::new(7)); // [MQTT-3.2.2-13]
-    assert_eq!(properties.qos_max, Some(QoS::AtLeastOnce)); // [MQTT-3.2.2-9]
+    assert_eq!(properties.qos_max, None); // [MQTT-3.2.2-9]
     assert_eq!(properties.packet_bytes_max, Some(Config::default().limits.packet_bytes_max));
     assert_eq!(properties.topic_alias_max, Some(Config::default().topic_alias_max)); // [MQTT-3.2.2-17]
     assert_eq!(properties.shared_subscription_available, Some(false));

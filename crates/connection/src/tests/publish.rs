@@ -5,8 +5,8 @@ use quorate_codec::{Auth, Packet, ProtocolVersion, Publish, PublishQoS, ReasonCo
 
 use crate::limits::EVENTS_KEPT_MAX;
 use crate::testing::{
-    ALL, Pair, ack, check_told, check_violation, connect, id, publish, publish_again, publish_aliased,
-    subscribe, token, topic, unsubscribe,
+    ALL, Pair, check_told, check_violation, connect, id, publish, publish_again, publish_aliased, subscribe,
+    token, topic, unsubscribe,
 };
 use crate::{CloseCause, Config, Event};
 
@@ -149,24 +149,7 @@ fn receive_maximum_of_v5_does_not_bound_qos_0_or_other_packets() {
 }
 
 #[test]
-fn qos_2_is_refused() {
-    // [MQTT-3.2.2-11]
-    for version in ALL {
-        let mut pair = Pair::open(Config::default(), connect(version));
-        pair.send(&publish(PublishQoS::ExactlyOnce(id(1))));
-        check_violation(&mut pair, ReasonCode::QOS_NOT_SUPPORTED);
-    }
-}
-
-#[test]
-fn packets_of_exchanges_that_were_not_begun_are_protocol_errors() {
-    for version in ALL {
-        for packet in [Packet::PubRec(ack(1)), Packet::PubRel(ack(1)), Packet::PubComp(ack(1))] {
-            let mut pair = Pair::open(Config::default(), connect(version));
-            pair.send(&packet);
-            check_violation(&mut pair, ReasonCode::PROTOCOL_ERROR);
-        }
-    }
+fn auth_that_was_not_begun_is_a_protocol_error() {
     // [MQTT-4.12.0-7]: AUTH without an Authentication Method in CONNECT.
     let mut pair = Pair::open(Config::default(), connect(V5));
     pair.send(&Packet::Auth(Auth {

@@ -252,6 +252,9 @@ impl World {
                     assert!(self.in_flight_ids.remove(&packet_id), "it was in flight");
                     self.in_flight.retain(|other| *other != packet_id);
                 }
+                // No QoS 2 message is delivered, and none is completed.
+                Event::Received(_) => panic!("nothing was received"),
+                Event::Release(_) => {}
                 Event::Subscribe(_) | Event::Unsubscribe(_) => {}
             }
             assert_eq!(self.connects, 1, "nothing comes before CONNECT [MQTT-3.1.0-1]");
@@ -282,7 +285,7 @@ impl World {
                     last_may_follow = ack.reason == ReasonCode::SUCCESS;
                     continue;
                 }
-                Packet::PubAck(ack) => {
+                Packet::PubAck(ack) | Packet::PubRec(ack) => {
                     assert_eq!(Some(ack.packet_id), self.acknowledged.pop_front(), "[MQTT-4.6.0-2]");
                 }
                 Packet::Publish(publish) => {
@@ -298,7 +301,8 @@ impl World {
                     }
                 }
                 Packet::Disconnect(_) => last_may_follow = false,
-                Packet::SubAck(_) | Packet::PingResp => {}
+                // A PUBREC for what was never sent is told so.
+                Packet::PubRel(_) | Packet::SubAck(_) | Packet::PingResp => {}
                 other => panic!("{other:?} is not sent"),
             }
             assert_eq!(self.connacks, 1, "CONNACK comes first [MQTT-3.2.0-1]");

@@ -12,13 +12,14 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_codec::{PacketId, QoS, Text, TopicName};
+use quorate_codec::{PacketId, PublishQoS, QoS, Text, TopicName};
 use quorate_connection::{Delivery, NotSent};
 use quorate_state::Message;
 use quorate_state::effect::DropReason;
 
 use super::limits::{OUTPUT_BYTES_MAX, QUEUED_COPY_BYTES_MAX, QUEUED_MESSAGE_OVERHEAD_BYTES};
 use super::{Client, ClientConfig};
+use crate::durable::Durable;
 use crate::edge::{ClientOutput, DirectDelivery, DirectMessage, SessionDelivery};
 
 /// What waits to be sent, and what a transient session has inflight.
@@ -119,6 +120,29 @@ impl Client {
         }
     }
 
+    /// The client has received a QoS 2 message. PUBREL promises never to send it again: for a durable session that is to
+    /// be durable first; a transient one has nobody who could send it again.
+    pub(super) fn delivery_received(&mut self, packet_id: PacketId) {
+        if self.outgoing.packet_ids.holds(packet_id) {
+            self.send_release(packet_id);
+        } else {
+            self.received.push(packet_id);
+        }
+    }
+
+    /// The session's partition knows that the client has received these messages: PUBREL.
+    pub(super) fn receipt_is_durable(&mut self, packet_ids: &Durable<Vec<PacketId>>) {
+        for packet_id in packet_ids.get() {
+            self.send_release(*packet_id);
+        }
+    }
+
+    /// PUBREL for a message that went out on this connection: the window has room for it.
+    fn send_release(&mut self, packet_id: PacketId) {
+        // The message is in flight, so the window has room for it; a connection that is over needs nothing.
+        let _ = self.connection.release(packet_id);
+    }
+
     /// The client acknowledged a message.
     pub(super) fn delivery_acknowledged(&mut self, packet_id: PacketId) {
         if !self.outgoing.packet_ids.release(packet_id) {
@@ -193,14 +217,9 @@ impl Client {
             }
         };
         let message = &queued.message.message;
-        let sent = self.connection.deliver(&delivery(
-            message,
-            packet_id,
-            false,
-            queued.retain,
-            &queued.identifiers,
-            expiry_s,
-        ));
+        let qos = publish_qos(queued.qos, packet_id);
+        let (retain, identifiers) = (queued.retain, &queued.identifiers);
+        let sent = self.connection.deliver(&delivery(message, qos, false, retain, identifiers, expiry_s));
         if let Err(not_sent) = sent {
             if let Some(packet_id) = packet_id {
                 self.outgoing.packet_ids.release(packet_id);
@@ -215,14 +234,17 @@ impl Client {
     }
 
     fn send_session(&mut self, session: SessionDelivery, out: &mut ClientOutput) {
-        let sent = self.connection.deliver(&delivery(
-            &session.message,
-            Some(session.packet_id),
-            session.dup,
-            session.retain,
-            &session.identifiers,
-            session.expiry_s,
-        ));
+        let sent = match &session.message {
+            None => self.connection.release(session.packet_id),
+            Some(message) => self.connection.deliver(&delivery(
+                message,
+                publish_qos(session.qos, Some(session.packet_id)),
+                session.dup,
+                session.retain,
+                &session.identifiers,
+                session.expiry_s,
+            )),
+        };
         match sent {
             Ok(()) | Err(NotSent::Closed) => {}
             Err(NotSent::TooLarge) => {
@@ -250,10 +272,18 @@ fn owned(shared: Arc<DirectMessage>) -> Arc<DirectMessage> {
     Arc::new(DirectMessage { message: Message { topic, properties, payload, ..message.clone() } })
 }
 
+fn publish_qos(qos: QoS, packet_id: Option<PacketId>) -> PublishQoS {
+    match (qos, packet_id) {
+        (QoS::AtMostOnce, _) | (_, None) => PublishQoS::AtMostOnce,
+        (QoS::AtLeastOnce, Some(packet_id)) => PublishQoS::AtLeastOnce(packet_id),
+        (QoS::ExactlyOnce, Some(packet_id)) => PublishQoS::ExactlyOnce(packet_id),
+    }
+}
+
 /// A message in the words of the protocol machine.
 fn delivery<'a>(
     message: &'a Message,
-    packet_id: Option<PacketId>,
+    qos: PublishQoS,
     dup: bool,
     retain: bool,
     identifiers: &'a [u32],
@@ -261,7 +291,7 @@ fn delivery<'a>(
 ) -> Delivery<'a> {
     Delivery {
         topic: &message.topic,
-        packet_id,
+        qos,
         dup,
         retain,
         identifiers,
@@ -289,6 +319,10 @@ impl PacketIds {
             }
         }
         None
+    }
+
+    fn holds(&self, packet_id: PacketId) -> bool {
+        self.in_use.contains(&packet_id)
     }
 
     /// Whether it was in use.

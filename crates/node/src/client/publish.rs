@@ -1,38 +1,44 @@
 //! The publishes of one connection: routed, made durable where they must be, handed over, acknowledged in order.
 //!
-//! Owns: the QoS 1 publishes between their arrival and their PUBACK. Does not: match topics, replicate.
-//! Invariants: PUBACK with success needs an [`Ack`], which only the report of a commit or the hand-over to the direct
-//! receivers can make; PUBACKs leave in the order of the publishes [MQTT-4.6.0-2]; a direct receiver sees a QoS 1
+//! Owns: the publishes of QoS 1 and 2 between their arrival and their PUBACK or PUBREC; PUBREL and PUBCOMP. Does not: match topics, replicate.
+//! A QoS 2 message of a durable session goes to its home partition, which hands it on exactly once. The session of a
+//! transient client ends with its connection, so its QoS 2 messages go to their partitions at once, as those of QoS 1 do,
+//! and its packet identifiers are the connection's. See: docs/decisions/0014-exactly-once-publishing.md.
+//! Invariants: PUBACK or PUBREC with success needs an [`Ack`], which only the report of a commit or the hand-over to the direct
+//! receivers can make; they leave in the order of the publishes
+//! [MQTT-4.6.0-2, MQTT-4.6.0-3]; a direct receiver sees a QoS 1
 //! message only after all partitions that must store it have; nothing is routed or acknowledged while fenced.
-//! Limits: PUBLISHES_PENDING_MAX. Spec: MQTT 5, 3.3, 3.4, 4.3.2.
+//! Limits: PUBLISHES_PENDING_MAX. Spec: MQTT 5, 3.3 to 3.7, 4.3.
 
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use quorate_codec::{Publish, PublishProperties, QoS, ReasonCode, TopicName};
+use quorate_codec::{PacketId, Publish, PublishProperties, QoS, ReasonCode, TopicName};
 use quorate_connection::{Connection, PublishToken};
-use quorate_state::{Command, GroupId, Message};
+use quorate_state::{Command, GroupId, Message, PublishTarget};
 
-use super::{Client, Context};
+use super::{Client, Context, DurableSession, Phase};
 use crate::durable::Durable;
-use crate::edge::{ClientOutput, ClientRequest, DirectMessage, PublishNumber};
-use crate::routing::{RouteCache, RouteMatch, retained_partition};
+use crate::edge::{ClientOutput, ClientRequest, DirectMessage, PublishNumber, PublishOutcome};
+use crate::routing::{RouteCache, RouteMatch, publish_targets, retained_partition};
 
 /// The publishes of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Publishing {
     /// Number of the last publish that went to a partition or had to wait for one.
     last: PublishNumber,
-    /// QoS 1 publishes that were routed, in order; numbers grow.
+    /// Publishes of QoS 1 and 2 that were routed, in order; numbers grow.
     pending: VecDeque<Pending>,
-    /// QoS 1 publishes that arrived while fenced, in order: the routes may be stale.
+    /// Publishes of QoS 1 and 2 that arrived while fenced, in order: the routes may be stale.
     held: VecDeque<(Publish, TopicName, PublishToken)>,
+    /// PUBRELs of a durable session without PUBCOMP.
+    releasing: usize,
     cache: RouteCache,
 }
 
-/// A routed QoS 1 publish.
+/// A routed publish of QoS 1 or 2.
 #[derive(Debug)]
 struct Pending {
     number: PublishNumber,
@@ -43,9 +49,11 @@ struct Pending {
     proof: Option<Durable<PublishNumber>>,
     /// A partition refused it.
     rejected: Option<ReasonCode>,
+    /// It was handed on before: neither again to partitions nor to direct receivers.
+    duplicate: bool,
     /// What to hand over once all partitions have it.
     direct: Option<(Arc<RouteMatch>, Arc<DirectMessage>)>,
-    /// Reason for PUBACK when all went well.
+    /// Reason for PUBACK or PUBREC when all went well.
     reason: ReasonCode,
 }
 
@@ -63,7 +71,7 @@ struct HandedOver(());
 impl Publishing {
     /// Publishes that wait for their acknowledgement.
     pub(super) fn waiting(&self) -> usize {
-        self.pending.len() + self.held.len()
+        self.pending.len() + self.held.len() + self.releasing
     }
 
     /// Whether publishes wait for the lease before they are routed. Nothing more is read then: what came in one read is
@@ -81,6 +89,7 @@ impl Publishing {
     pub(super) fn clear(&mut self) {
         self.pending.clear();
         self.held.clear();
+        self.releasing = 0;
     }
 
     fn next_number(&mut self) -> PublishNumber {
@@ -90,7 +99,7 @@ impl Publishing {
 }
 
 impl Client {
-    /// PUBLISH was read. `token` is the promise of a PUBACK, for QoS 1.
+    /// PUBLISH was read. `token` is the promise of a PUBACK or PUBREC, for QoS 1 and 2.
     pub(super) fn publish(
         &mut self,
         publish: Publish,
@@ -105,12 +114,12 @@ impl Client {
             Some(token) if self.fenced(context, now) || !self.publishing.held.is_empty() => {
                 self.publishing.held.push_back((publish, topic, token));
             }
-            Some(token) => self.publish_at_least_once(&publish, topic, token, context, out),
+            Some(token) => self.publish_acknowledged(&publish, topic, token, context, out),
         }
     }
 
     /// A partition has applied or refused a publish.
-    pub(super) fn publish_applied(&mut self, number: Durable<PublishNumber>, rejected: Option<ReasonCode>) {
+    pub(super) fn publish_applied(&mut self, number: Durable<PublishNumber>, outcome: PublishOutcome) {
         // Publishes of QoS 0 that were to be retained have a number but nobody who waits for it.
         let pending = &mut self.publishing.pending;
         let Ok(at) = pending.binary_search_by_key(number.get(), |publish| publish.number) else { return };
@@ -118,7 +127,11 @@ impl Client {
         assert!(publish.outstanding > 0, "a partition answers a publish once");
         publish.outstanding -= 1;
         publish.proof = Some(number);
-        publish.rejected = publish.rejected.or(rejected);
+        match outcome {
+            PublishOutcome::Applied => {}
+            PublishOutcome::Duplicate => publish.duplicate = true,
+            PublishOutcome::Rejected(reason) => publish.rejected = publish.rejected.or(Some(reason)),
+        }
     }
 
     /// Routes what was held and acknowledges what is complete, in order. Does nothing while fenced.
@@ -127,11 +140,12 @@ impl Client {
             return;
         }
         while let Some((publish, topic, token)) = self.publishing.held.pop_front() {
-            self.publish_at_least_once(&publish, topic, token, context, out);
+            self.publish_acknowledged(&publish, topic, token, context, out);
         }
         while self.publishing.pending.front().is_some_and(|first| first.outstanding == 0) {
             let Some(first) = self.publishing.pending.pop_front() else { return };
-            let Pending { number, token, proof, rejected, direct, reason, .. } = first;
+            let Pending { number, token, proof, rejected, duplicate, direct, reason, .. } = first;
+            let rejected = rejected.or_else(|| self.refused_before(&token));
             if let Some(rejected) = rejected {
                 refuse(&mut self.connection, token, rejected);
                 if self.connection.is_closed() {
@@ -139,7 +153,7 @@ impl Client {
                 }
                 continue;
             }
-            let handed_over = hand_over(direct.as_ref(), out);
+            let handed_over = hand_over(direct.as_ref().filter(|_| !duplicate), out);
             let ack = proof.map_or(Ack::HandedOver(handed_over), Ack::Durable);
             acknowledge(&mut self.connection, number, token, &ack, reason);
         }
@@ -168,7 +182,31 @@ impl Client {
         }
     }
 
-    fn publish_at_least_once(
+    /// A transient client repeats a QoS 2 PUBLISH that was refused meanwhile: what was not kept is not acknowledged.
+    fn refused_before(&self, token: &PublishToken) -> Option<ReasonCode> {
+        let refused =
+            self.is_transient() && token.is_repeated() && !self.connection.is_unreleased(token.packet_id());
+        refused.then_some(ReasonCode::UNSPECIFIED_ERROR)
+    }
+
+    /// PUBREL was read.
+    pub(super) fn release_publish(&mut self, packet_id: PacketId, out: &mut ClientOutput) {
+        if self.is_transient() {
+            let found = self.connection.is_unreleased(packet_id);
+            self.connection.complete(packet_id, found);
+        } else {
+            self.publishing.releasing += 1;
+            out.requests.push(ClientRequest::Release { packet_id });
+        }
+    }
+
+    /// The session's partition has freed the packet identifier: PUBCOMP.
+    pub(super) fn released(&mut self, packet_id: &Durable<PacketId>, found: bool) {
+        self.publishing.releasing = self.publishing.releasing.saturating_sub(1);
+        self.connection.complete(*packet_id.get(), found);
+    }
+
+    fn publish_acknowledged(
         &mut self,
         publish: &Publish,
         topic: TopicName,
@@ -176,9 +214,10 @@ impl Client {
         context: &Context<'_>,
         out: &mut ClientOutput,
     ) {
+        let duplicate = token.is_repeated() && self.is_transient();
         let route = self.publishing.cache.lookup(context.routing, topic.as_str());
-        let message = self.message(publish, topic, QoS::AtLeastOnce);
-        let targets = self.targets(&message, &route);
+        let message = self.message(publish, topic, token.qos());
+        let targets = if duplicate { Vec::new() } else { self.commands(&message, &route, &token) };
         let number = self.publishing.next_number();
         // [MQTT-3.4.2-1] 0x10 tells the publisher that nobody has subscribed.
         let unmatched = route.is_empty() && !message.retain;
@@ -189,6 +228,7 @@ impl Client {
             outstanding: targets.len(),
             proof: None,
             rejected: None,
+            duplicate,
             direct: route.has_direct().then(|| (route, Arc::new(DirectMessage { message }))),
             reason,
         });
@@ -197,22 +237,25 @@ impl Client {
         }
     }
 
-    /// The partitions that must apply a QoS 1 message, each with its command. Encoded here, where many connections
-    /// work at once, and once per kind of command.
-    fn targets(&self, message: &Message, route: &RouteMatch) -> Vec<(GroupId, Bytes)> {
-        let mut targets = Vec::with_capacity(route.partitions.len() + usize::from(message.retain));
-        if !route.partitions.is_empty() {
-            let command = encode_publish(message, false, true);
-            targets.extend(route.partitions.iter().map(|group| (*group, command.clone())));
+    /// The groups that must apply a message before it is acknowledged, each with its command. Encoded here, where many
+    /// connections work at once, and once per kind of command.
+    fn commands(&self, message: &Message, route: &RouteMatch, token: &PublishToken) -> Vec<(GroupId, Bytes)> {
+        let targets = publish_targets(message, &route.partitions, self.config.partitions);
+        if token.qos() == QoS::ExactlyOnce
+            && let Phase::Open { durable: Some(DurableSession { group, session, epoch }) } = self.phase
+        {
+            let (packet_id, message) = (token.packet_id(), message.clone());
+            let command = Command::PublishOnce { session, epoch, packet_id, targets, message };
+            return vec![(group, encode(&command))];
         }
-        if message.retain {
-            let retained = retained_partition(message.topic.as_str(), self.config.partitions);
-            match targets.iter_mut().find(|(group, _)| *group == retained) {
-                Some((_, command)) => *command = encode_publish(message, true, true),
-                None => targets.push((retained, encode_publish(message, true, false))),
+        let mut plain = None;
+        let commands = targets.into_iter().map(|PublishTarget { group, store_retained, fan_out }| {
+            if store_retained {
+                return (group, encode_publish(message, true, fan_out));
             }
-        }
-        targets
+            (group, plain.get_or_insert_with(|| encode_publish(message, false, true)).clone())
+        });
+        commands.collect()
     }
 
     fn message(&self, publish: &Publish, topic: TopicName, qos: QoS) -> Message {
@@ -261,7 +304,10 @@ fn refuse(connection: &mut Connection, token: PublishToken, reason: ReasonCode) 
 
 fn encode_publish(message: &Message, store_retained: bool, fan_out: bool) -> Bytes {
     // Cloning a message shares its bytes.
-    let command = Command::Publish { message: message.clone(), store_retained, fan_out };
+    encode(&Command::Publish { message: message.clone(), store_retained, fan_out })
+}
+
+fn encode(command: &Command) -> Bytes {
     let mut encoded = BytesMut::with_capacity(command.encoded_len());
     command.encode(&mut encoded);
     encoded.freeze()

@@ -9,14 +9,11 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use quorate_codec::{PacketId, QoS, ReasonCode, Subscribe, SubscriptionOptions, TopicFilter, Unsubscribe};
+use quorate_codec::{PacketId, ReasonCode, Subscribe, TopicFilter, Unsubscribe};
 use quorate_state::command::SubscribeFilter;
 
 use super::{Client, own_filter};
 use crate::edge::{ClientOutput, ClientRequest, LocalChange};
-
-/// The highest QoS granted [MQTT-3.8.4-7 allows less than asked].
-const GRANTED_QOS_MAX: QoS = QoS::AtLeastOnce;
 
 /// Subscriptions and what waits for the cluster.
 #[derive(Debug, Default)]
@@ -83,7 +80,7 @@ impl Client {
             }
             let subscription = SubscribeFilter {
                 filter: own_filter(filter),
-                options: granted(*options),
+                options: *options,
                 identifier: subscribe.identifier,
             };
             verdicts.push(Verdict::Asked(subscription.filter.clone()));
@@ -161,8 +158,4 @@ impl Client {
             out.local.push(LocalChange::Remove(filter.clone()));
         }
     }
-}
-
-fn granted(options: SubscriptionOptions) -> SubscriptionOptions {
-    SubscriptionOptions { qos: options.qos.min(GRANTED_QOS_MAX), ..options }
 }

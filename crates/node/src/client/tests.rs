@@ -9,7 +9,7 @@ use quorate_state::command::RouteTarget;
 use quorate_state::{Command, ConnId, DeliverySeq, Epoch, GroupId, Message, NodeId, SessionId};
 
 use super::*;
-use crate::edge::{DirectMessage, PublishNumber, SessionDelivery};
+use crate::edge::{DirectMessage, PublishNumber, PublishOutcome, SessionDelivery};
 use crate::routing::retained_partition;
 
 mod direct;
@@ -133,7 +133,10 @@ impl Harness {
     }
 
     fn applied(&mut self, number: PublishNumber) {
-        self.event(ClientEvent::PublishApplied { number: Durable::committed(number), rejected: None });
+        self.event(ClientEvent::PublishApplied {
+            number: Durable::committed(number),
+            outcome: PublishOutcome::Applied,
+        });
     }
 
     fn lose_lease(&mut self) {
@@ -299,7 +302,7 @@ fn session_delivery(packet_id: u16, payload: &str) -> SessionDelivery {
         dup: false,
         identifiers: vec![],
         expiry_s: None,
-        message: message("t", ONE, payload),
+        message: Some(message("t", ONE, payload)),
     }
 }
 

@@ -17,7 +17,7 @@ use quorate_state::{
 use super::Node;
 use super::connection::{Connection, Held, LocalRoute, Pending, Waiting};
 use crate::durable::Durable;
-use crate::edge::{ClientEvent, ClientRequest, PublishNumber};
+use crate::edge::{ClientEvent, ClientRequest, PublishNumber, PublishOutcome};
 use crate::peer::PeerMessage;
 
 /// What a command in this node's streams was for.
@@ -28,6 +28,8 @@ pub(super) enum Op {
     Subscribe(ConnId, PacketId, Vec<SubscribeFilter>, Vec<(StreamId, StreamSeq)>),
     Unsubscribe(ConnId, PacketId),
     Acknowledge(ConnId),
+    Release(ConnId, PacketId),
+    Receive(ConnId, Vec<PacketId>),
     Join([u8; 16]),
     /// The answer changes nothing here.
     Quiet,
@@ -53,8 +55,64 @@ impl Node {
                     self.push(group, &command, Op::Acknowledge(conn));
                 }
             }
+            ClientRequest::Release { packet_id } => self.release(conn, packet_id),
+            ClientRequest::Received { packet_ids } => {
+                if let Some((group, held)) = self.held(conn) {
+                    let (session, epoch) = (held.session, held.epoch);
+                    let command = Command::Receive { session, epoch, packet_ids: packet_ids.clone() };
+                    self.push(group, &command, Op::Receive(conn, packet_ids));
+                }
+            }
             ClientRequest::RetainedTaken => self.retained_taken(conn, now),
             ClientRequest::Closed { expiry } => self.closed(conn, expiry),
+        }
+    }
+
+    fn release(&mut self, conn: ConnId, packet_id: PacketId) {
+        if let Some((group, held)) = self.held(conn) {
+            let command = Command::Release { session: held.session, epoch: held.epoch, packet_id };
+            self.push(group, &command, Op::Release(conn, packet_id));
+        }
+    }
+
+    /// Asks again for the packet identifiers that could not be released yet.
+    pub(super) fn tick_releases(&mut self) {
+        for (conn, packet_id) in std::mem::take(&mut self.connections.unsettled) {
+            self.release(conn, packet_id);
+        }
+    }
+
+    fn release_done(&mut self, conn: ConnId, packet_id: PacketId, reply: Option<Reply>, proof: Durable<()>) {
+        let found = match reply {
+            None => true,
+            Some(Reply::NotFound) => false,
+            Some(Reply::Unsettled) => {
+                self.connections.unsettled.push((conn, packet_id));
+                return;
+            }
+            Some(_) => return self.lost_session(conn),
+        };
+        if self.connections.all.contains_key(&conn) {
+            self.client(conn, ClientEvent::Released { packet_id: proof.map(|()| packet_id), found });
+        }
+    }
+
+    fn publish_done(
+        &mut self,
+        conn: ConnId,
+        number: PublishNumber,
+        reply: Option<Reply>,
+        proof: Durable<()>,
+    ) {
+        let outcome = match reply {
+            None => PublishOutcome::Applied,
+            Some(Reply::Duplicate) => PublishOutcome::Duplicate,
+            Some(Reply::Rejected(reason)) => PublishOutcome::Rejected(reason),
+            Some(Reply::Fenced) => return self.lost_session(conn),
+            Some(_) => PublishOutcome::Rejected(ReasonCode::UNSPECIFIED_ERROR),
+        };
+        if self.connections.all.contains_key(&conn) {
+            self.client(conn, ClientEvent::PublishApplied { number: proof.map(|()| number), outcome });
         }
     }
 
@@ -99,19 +157,15 @@ impl Node {
         let ((op, reply), proof) = done.split();
         match op {
             Op::Connect(conn) => self.connect_done(group, conn, reply, proof),
-            Op::Publish(conn, number) => {
-                let rejected = match reply {
-                    Some(Reply::Rejected(reason)) => Some(reason),
-                    Some(Reply::Refused(_)) => Some(ReasonCode::UNSPECIFIED_ERROR),
-                    _ => None,
-                };
-                if self.connections.all.contains_key(&conn) {
-                    self.client(
-                        conn,
-                        ClientEvent::PublishApplied { number: proof.map(|()| number), rejected },
-                    );
+            Op::Publish(conn, number) => self.publish_done(conn, number, reply, proof),
+            Op::Release(conn, packet_id) => self.release_done(conn, packet_id, reply, proof),
+            Op::Receive(conn, packet_ids) => match reply {
+                None if self.connections.all.contains_key(&conn) => {
+                    let packet_ids = proof.map(|()| packet_ids);
+                    self.client(conn, ClientEvent::Received { packet_ids });
                 }
-            }
+                _ => self.lost_session(conn),
+            },
             Op::Subscribe(conn, packet_id, filters, needs) => {
                 self.subscribe_done(group, conn, proof.map(|()| packet_id), filters, needs, reply, now);
             }

@@ -86,6 +86,8 @@ pub(super) struct Connections {
     pub(super) awaited: BTreeMap<Owner, BTreeSet<ConnId>>,
     /// Which nodes wait for a connection of this node to close.
     pub(super) closers: BTreeMap<ConnId, BTreeSet<NodeId>>,
+    /// PUBRELs that the session's partition could not carry out yet: asked again with the next tick.
+    pub(super) unsettled: Vec<(ConnId, PacketId)>,
 }
 
 impl Connections {
@@ -126,5 +128,6 @@ impl Connections {
         self.routes.clear();
         self.waiting.clear();
         self.passed.clear();
+        self.unsettled.clear();
     }
 }

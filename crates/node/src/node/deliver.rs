@@ -32,11 +32,16 @@ impl Node {
             .and_then(|group| group.machine().partition())
             .map(|partition| partition.identifiers(deliver.session, deliver.identifiers).to_vec())
             .unwrap_or_default();
-        let Some(message) = self.body(group, deliver.message).and_then(|body| Message::decode(&body).ok())
-        else {
-            // The message stays in flight: the next resync of this session tries again.
-            self.actions.push_back(Action::Note(Note::BodyUnreadable(group, deliver.message.index)));
-            return;
+        let message = if deliver.received {
+            None
+        } else {
+            let message = self.body(group, deliver.message).and_then(|body| Message::decode(&body).ok());
+            if message.is_none() {
+                // The message stays in flight: the next resync of this session tries again.
+                self.actions.push_back(Action::Note(Note::BodyUnreadable(group, deliver.message.index)));
+                return;
+            }
+            message
         };
         let delivery = SessionDelivery {
             seq: deliver.seq,
@@ -48,7 +53,7 @@ impl Node {
             expiry_s: deliver.expiry_s,
             message,
         };
-        let bytes = delivery.message.payload.len() + 64;
+        let bytes = delivery.message.as_ref().map_or(0, |message| message.payload.len()) + 64;
         let batch =
             self.deliveries.entry((deliver.owner.node, deliver.owner.incarnation, group)).or_default();
         batch.bytes += bytes;

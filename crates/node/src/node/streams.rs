@@ -7,12 +7,13 @@
 
 use core::time::Duration;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use quorate_state::command::{Command, LeaderCommand};
-use quorate_state::{CONTROL, GroupId, NodeId, Reply, StreamId, StreamSeq};
+use quorate_state::{CONTROL, GroupId, NodeId, OutboxItem, Reply, StreamId, StreamSeq};
 
 use super::Node;
 use super::clients::Op;
+use crate::action::{Action, Note};
 use crate::consensus::group::Group;
 use crate::peer::PeerMessage;
 use crate::stream::{Offer, Piece, SEND_BYTES_MAX};
@@ -44,7 +45,7 @@ impl Node {
 
     /// Appends a command to this node's stream into a group.
     pub(super) fn push(&mut self, group: GroupId, command: &Command, op: Op) -> StreamSeq {
-        let mut encoded = bytes::BytesMut::with_capacity(command.encoded_len());
+        let mut encoded = BytesMut::with_capacity(command.encoded_len());
         command.encode(&mut encoded);
         self.push_encoded(group, encoded.freeze(), op)
     }
@@ -95,12 +96,36 @@ impl Node {
             let confirmed = outbox.applied();
             let Some(group) = self.groups.get(&from) else { continue };
             let commands = group.machine().outbox(to, start, SEND_BYTES_MAX);
-            let (Some((first, _)), Some((last, _))) = (commands.first(), commands.last()) else { continue };
-            let (first, last) = (*first, *last);
-            outbox.sent_to(last);
-            let commands = commands.into_iter().map(|(_, command)| command).collect();
+            let Some((first, _)) = commands.first() else { continue };
+            let first = *first;
+            let commands: Vec<Bytes> =
+                commands.into_iter().map_while(|(_, item)| self.outbox_command(from, item)).collect();
+            if commands.is_empty() {
+                continue;
+            }
+            let last = StreamSeq(first.0 + commands.len() as u64 - 1);
+            if let Some(outbox) = self.outboxes.get_mut(&(from, to)) {
+                outbox.sent_to(last);
+            }
             self.send_piece(leader, to, StreamId::Group(from), Piece { first, confirmed, commands });
         }
+    }
+
+    /// The command as the destination gets it. `None`, and a note, when the message it ends with cannot be read here: what
+    /// follows waits, and is tried again.
+    fn outbox_command(&mut self, from: GroupId, item: OutboxItem) -> Option<Bytes> {
+        let (head, message) = match item {
+            OutboxItem::Command(command) => return Some(command),
+            OutboxItem::Message { head, message } => (head, message),
+        };
+        let Some(body) = self.body(from, message) else {
+            self.actions.push_back(Action::Note(Note::BodyUnreadable(from, message.index)));
+            return None;
+        };
+        let mut command = BytesMut::with_capacity(head.len() + body.len());
+        command.put_slice(&head);
+        command.put_slice(&body);
+        Some(command.freeze())
     }
 
     /// Whether a stream has something that could be sent now.

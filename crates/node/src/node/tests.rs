@@ -14,7 +14,7 @@ use quorate_state::hash::{partition_of_client, partition_of_topic};
 use super::*;
 use crate::action::LogRecord;
 use crate::consensus::log::StoredEntry;
-use crate::edge::{ClientEvent, ClientRequest};
+use crate::edge::{ClientEvent, ClientRequest, PublishOutcome};
 
 /// A log in memory, written when the node asks for it.
 #[derive(Default)]
@@ -313,7 +313,9 @@ impl World {
         self.events(node, conn)
             .iter()
             .filter_map(|event| match event {
-                ClientEvent::PublishApplied { number, rejected: None } => Some(*number.get()),
+                ClientEvent::PublishApplied { number, outcome: PublishOutcome::Applied } => {
+                    Some(*number.get())
+                }
                 _ => None,
             })
             .collect()
@@ -324,7 +326,7 @@ impl World {
             .iter()
             .filter_map(|event| match event {
                 ClientEvent::Deliver(delivery) => {
-                    Some(String::from_utf8(delivery.message.payload.to_vec()).unwrap())
+                    Some(String::from_utf8(delivery.message.as_ref().unwrap().payload.to_vec()).unwrap())
                 }
                 _ => None,
             })
@@ -555,7 +557,7 @@ fn deliveries_for_a_connection_of_an_earlier_incarnation_reach_nobody() {
         dup: true,
         identifiers: Vec::new(),
         expiry_s: None,
-        message,
+        message: Some(message),
     };
     let items = vec![(ConnId(7), quorate_state::SessionId(1), delivery)];
     let deliver = PeerMessage::Deliver { group, incarnation: Incarnation(0), items };

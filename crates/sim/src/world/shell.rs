@@ -188,7 +188,8 @@ impl World {
         match message {
             PeerMessage::Deliver { group, items, .. } => self.note(|| {
                 let item = |(conn, session, delivery): &(ConnId, _, quorate_node::edge::SessionDelivery)| {
-                    let (id, _) = crate::payload::read(&delivery.message.payload);
+                    let payload = delivery.message.as_ref().map(|message| message.payload.clone());
+                    let id = payload.map(|payload| crate::payload::read(&payload).0);
                     format!(
                         "conn {conn} session {session:?} seq {} packet {} {id:?}",
                         delivery.seq, delivery.packet_id

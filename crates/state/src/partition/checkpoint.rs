@@ -11,6 +11,7 @@ use crate::group_state::put_meta_head;
 use crate::hash::StableHash;
 use crate::identifiers::IdentifierSets;
 use crate::ids::{Epoch, GroupId, LogIndex, SessionId, StreamSeq, Timestamp};
+use crate::inbound::Inbound;
 use crate::inflight::Inflight;
 use crate::partition::{NO_ROUTE, Partition};
 use crate::queue::Queue;
@@ -77,6 +78,9 @@ impl Partition {
         let retained = self.retained.records();
         let retained =
             retained.map(|(topic, content)| (Key::new(kind::RETAINED).text(topic).finish(), content));
+        let inbound = self.sessions.iter_by_id().filter(|session| !session.inbound.is_empty());
+        let inbound =
+            inbound.map(|session| (session_key(kind::INBOUND, session.id), inbound_content(session)));
         let displaced = self.displaced.records().map(|(epoch, content)| (displaced_key(epoch), content));
         meta.chain(self.state.records())
             .chain(sessions)
@@ -87,6 +91,7 @@ impl Partition {
             .chain(blocks)
             .chain(retained)
             .chain(displaced)
+            .chain(inbound)
     }
 
     /// A number that is equal for equal states, whatever checkpoints they went through. Reads the whole state.
@@ -180,6 +185,12 @@ impl Partition {
                 session.inflight = inflight;
                 session.queue = queue;
             }
+            kind::INBOUND => {
+                let mut reader = Reader::new(content);
+                let inbound = Inbound::decode(&mut reader);
+                let inbound = inbound.and_then(|inbound| reader.done().map(|()| inbound)).map_err(bad)?;
+                self.owner_of(kind::INBOUND, SessionId(key.u64()?))?.inbound = inbound;
+            }
             kind::QUEUE_BLOCK => {
                 let session = self.owner_of(kind::QUEUE_BLOCK, SessionId(key.u64()?))?;
                 key.u64()?;
@@ -217,6 +228,7 @@ impl Partition {
 
     /// Counts again what is not in the records.
     fn recount(&mut self) -> Result<(), RestoreError> {
+        self.state.outboxes.messages().for_each(|message| self.live.add(message.index, 1));
         let ids: Vec<SessionId> = self.sessions.iter_by_id().map(|session| session.id).collect();
         for id in ids {
             let Some((session, _)) = self.sessions.get_mut(id) else { continue };
@@ -230,6 +242,7 @@ impl Partition {
             totals.queued_bytes += session.queue.bytes();
             totals.inflight += session.inflight.len() as u64;
             let inflight = session.inflight.iter().map(|message| &message.queued);
+            let inflight = inflight.filter(|queued| !queued.is_received());
             for queued in session.queue.iter().chain(inflight) {
                 if queued.identifiers != 0 && session.identifiers.set(queued.identifiers).is_empty() {
                     let source = DecodeError::Order { at: 0 };
@@ -246,7 +259,7 @@ impl Partition {
 /// Keys of what the checkpoint has of a session, other than its subscriptions.
 pub(super) fn session_keys(session: &Session) -> Vec<Vec<u8>> {
     let id = session.id;
-    let kinds = [kind::SESSION, kind::IDENTIFIERS, kind::DELIVERY];
+    let kinds = [kind::SESSION, kind::IDENTIFIERS, kind::DELIVERY, kind::INBOUND];
     let single = kinds.into_iter().map(|kind| session_key(kind, id));
     single.chain(session.queue.stored_blocks().map(|number| block_key(id, number))).collect()
 }
@@ -264,6 +277,10 @@ fn session_changes(session: &mut Session, changes: &mut Changes) {
     }
     if what & dirty::DELIVERY != 0 {
         changes.push((session_key(kind::DELIVERY, id), Some(delivery_content(session))));
+    }
+    if what & dirty::INBOUND != 0 {
+        let content = (!session.inbound.is_empty()).then(|| inbound_content(session));
+        changes.push((session_key(kind::INBOUND, id), content));
     }
     if what & dirty::QUEUE != 0 {
         session.queue.changes(|number, content| changes.push((block_key(id, number), content)));
@@ -295,6 +312,12 @@ fn core(session: &Session) -> Vec<u8> {
 fn identifiers_content(session: &Session) -> Vec<u8> {
     let mut out = BytesMut::new();
     session.identifiers.encode(&mut out);
+    out.into()
+}
+
+fn inbound_content(session: &Session) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    session.inbound.encode(&mut out);
     out.into()
 }
 

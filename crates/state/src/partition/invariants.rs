@@ -32,6 +32,7 @@ impl Partition {
                 session.queue.iter().map(|queued| u64::from(queued.message.bytes)).sum::<u64>();
             totals.inflight += session.inflight.len() as u64;
             let inflight = session.inflight.iter().map(|message| &message.queued);
+            let inflight = inflight.filter(|queued| !queued.is_received());
             session.queue.iter().chain(inflight).for_each(|queued| live.add(queued.message.index, 1));
             let window = usize::from(session.receive_max.min(self.config.inflight_max).max(1));
             assert!(
@@ -53,6 +54,7 @@ impl Partition {
                 }
             }
         }
+        self.state.outboxes.messages().for_each(|message| live.add(message.index, 1));
         self.retained.iter().for_each(|(_, message)| live.add(message.message.index, 1));
         assert_eq!(totals, self.totals, "the counters agree with the sessions");
         self.check_live(&live);

@@ -13,8 +13,7 @@ use crate::effect::{DropReason, Effect, Reply};
 use crate::encode::MessageView;
 use crate::expiry::Expires;
 use crate::group_state::Place;
-use crate::ids::{Epoch, MessageRef, SessionId};
-use crate::limits::DELIVERY_QOS_MAX;
+use crate::ids::{Epoch, MessageRef, SessionId, StreamId};
 use crate::partition::Partition;
 use crate::queue::Queued;
 use crate::retained::{RetainedMessage, topic_name};
@@ -56,8 +55,11 @@ impl Partition {
             || !self.have_room(message, reference, &matched, effects)
         {
             self.state.reply(place, Reply::Rejected(QUOTA_REFUSAL), effects);
+            // Of those two, no publisher hears: the drop is counted.
             if message.qos == QoS::AtMostOnce {
                 dropped(effects, DropReason::RetainedTopics, 1);
+            } else if matches!(place.stream, StreamId::Group(_)) {
+                dropped(effects, DropReason::RefusedLate, 1);
             }
         } else {
             if store_retained {
@@ -167,7 +169,7 @@ impl Partition {
         let now = self.state.now;
         self.with_session(session, effects, |delivery, session, marks| {
             for (granted, identifier, message) in messages {
-                let qos = message.qos.min(*granted).min(DELIVERY_QOS_MAX);
+                let qos = message.qos.min(*granted);
                 let reference = Self::message_ref(place.index, message.offset, message.bytes);
                 let Some(reference) = reference.filter(|_| qos != QoS::AtMostOnce) else {
                     // QoS 0 is served by the connection's node; it has no packet identifier.
@@ -199,6 +201,6 @@ fn merge(message: &MessageView<'_>, session: &Session, copies: &[Matched]) -> Op
     let granted = heard().map(|copy| copy.interest.qos).max()?;
     // [MQTT-3.3.1-12, MQTT-3.3.1-13]: only Retain As Published keeps the flag.
     let retain = message.retain && heard().any(|copy| copy.interest.retain_as_published);
-    let qos = granted.min(message.qos).min(DELIVERY_QOS_MAX);
+    let qos = granted.min(message.qos);
     (qos != QoS::AtMostOnce).then_some(Copy { qos, retain })
 }

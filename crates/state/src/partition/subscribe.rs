@@ -11,7 +11,6 @@ use crate::command::{Command, RouteTarget, SubscribeFilter};
 use crate::effect::{Effect, Reply, SubscribeResult};
 use crate::group_state::Place;
 use crate::ids::{CONTROL, Epoch, SessionId, StreamSeq};
-use crate::limits::DELIVERY_QOS_MAX;
 use crate::partition::{NO_ROUTE, Partition};
 use crate::session::Subscription;
 use crate::subscription::Subscribers;
@@ -50,8 +49,7 @@ impl Partition {
         if before.is_none() && session.subscriptions.len() >= self.config.subscriptions_per_session_max {
             return failed(ReasonCode::QUOTA_EXCEEDED);
         }
-        let mut options = wanted.options;
-        options.qos = options.qos.min(DELIVERY_QOS_MAX);
+        let options = wanted.options;
         let subscription = Subscription { options, identifier: wanted.identifier };
         let filter = own_filter(&wanted.filter);
         // [MQTT-3.8.4-3]: an existing subscription is replaced.

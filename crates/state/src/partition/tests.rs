@@ -9,6 +9,7 @@ use crate::entry::BatchBuilder;
 use crate::ids::{CONTROL, StreamId};
 use crate::testing::*;
 
+mod exactly_once;
 mod random;
 
 fn new() -> Driven<Partition> {
@@ -537,7 +538,7 @@ fn subscribe_again_replaces_options_and_reports_it() {
         other => panic!("{other:?}"),
     };
     let first = results(&group.subscribe(held, &[filter.clone()]))[0];
-    assert_eq!((first.reason, first.existed), (ReasonCode::GRANTED_QOS_1, false));
+    assert_eq!((first.reason, first.existed), (ReasonCode::GRANTED_QOS_2, false));
     filter.options.qos = QoS::AtMostOnce;
     let second = results(&group.subscribe(held, &[filter]))[0];
     assert_eq!((second.reason, second.existed, second.route), (ReasonCode::GRANTED_QOS_0, true, None));

@@ -110,8 +110,8 @@ fn refused_publish_is_reported_and_not_handed_over() {
     durable_route(&mut harness, "a", 2);
     transient_route(&mut harness, "a");
     harness.send(publish_1("a", 1));
-    let rejected = Some(ReasonCode::QUOTA_EXCEEDED);
-    harness.event(ClientEvent::PublishApplied { number: Durable::committed(1), rejected });
+    let outcome = PublishOutcome::Rejected(ReasonCode::QUOTA_EXCEEDED);
+    harness.event(ClientEvent::PublishApplied { number: Durable::committed(1), outcome });
     assert_eq!(harness.pubacks(), []);
     harness.applied(1);
     assert_eq!(harness.pubacks(), [(1, ReasonCode::QUOTA_EXCEEDED)]);
@@ -125,10 +125,10 @@ fn refused_publish_of_an_older_client_closes_its_connection() {
     durable_route(&mut harness, "a", 1);
     harness.send_all(&[publish_1("a", 1), publish_1("a", 2)]);
     harness.requests();
-    let rejected = Some(ReasonCode::QUOTA_EXCEEDED);
+    let outcome = PublishOutcome::Rejected(ReasonCode::QUOTA_EXCEEDED);
     harness.applied(2);
     assert_eq!(harness.pubacks(), []);
-    harness.event(ClientEvent::PublishApplied { number: Durable::committed(1), rejected });
+    harness.event(ClientEvent::PublishApplied { number: Durable::committed(1), outcome });
     assert_eq!(harness.received(), [], "the second is not acknowledged either");
     assert!(harness.client.is_closed());
     assert!(matches!(harness.requests()[..], [ClientRequest::Closed { expiry: None }]));

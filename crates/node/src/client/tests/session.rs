@@ -290,7 +290,7 @@ fn random_lives_of_a_connection_end_once_and_promise_nothing_while_fenced() {
                 match request {
                     ClientRequest::Publish { number, .. } => {
                         let number = Durable::committed(number);
-                        owed.push(ClientEvent::PublishApplied { number, rejected: None });
+                        owed.push(ClientEvent::PublishApplied { number, outcome: PublishOutcome::Applied });
                     }
                     ClientRequest::Subscribe { packet_id, filters } => {
                         let reasons = vec![ReasonCode::GRANTED_QOS_1; filters.len()];

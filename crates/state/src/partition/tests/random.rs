@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::*;
+use crate::command::PublishTarget;
 use crate::ids::{ConnId, GroupId};
 use crate::record::RestoreError;
 
@@ -39,7 +40,11 @@ impl World {
         let length = if self.random.chance(20) { 0 } else { self.random.below(40) as usize };
         Message {
             topic: topic(name),
-            qos: if self.random.chance(10) { QoS::AtMostOnce } else { QoS::AtLeastOnce },
+            qos: match self.random.below(10) {
+                0 => QoS::AtMostOnce,
+                1..4 => QoS::ExactlyOnce,
+                _ => QoS::AtLeastOnce,
+            },
             retain: self.random.chance(30),
             expiry_s: self.random.chance(30).then_some(self.random.below(20) as u32),
             publisher: publisher(CLIENTS[self.random.below(6) as usize]),
@@ -108,6 +113,27 @@ impl World {
                 let messages = vec![(QoS::AtLeastOnce, Some(8), self.message())];
                 Command::Enqueue { session, epoch, messages }
             }
+            64..68 => {
+                let packet_id = id(1 + self.random.below(6) as u16);
+                if self.random.chance(40) {
+                    return Command::Release { session, epoch, packet_id };
+                }
+                let message = Message { qos: QoS::ExactlyOnce, ..self.message() };
+                let groups = 5..=5 + self.random.below(2) as u32;
+                let target = |group| PublishTarget {
+                    group: GroupId(group),
+                    store_retained: group == 6,
+                    fan_out: group == 5,
+                };
+                let targets = groups.map(target).collect();
+                Command::PublishOnce { session, epoch, packet_id, targets, message }
+            }
+            68..74 => {
+                let mine = self.delivered.iter().filter(|deliver| deliver.session == session);
+                let mut packet_ids: Vec<_> = mine.take(2).map(|deliver| deliver.packet_id).collect();
+                packet_ids.push(id(1 + self.random.below(100) as u16));
+                Command::Receive { session, epoch, packet_ids }
+            }
             63 => Command::Purge { client_id: text(CLIENTS[self.random.below(6) as usize]) },
             _ => {
                 let message = self.message();
@@ -126,8 +152,8 @@ impl World {
         }
         if self.random.chance(5) {
             let mut builder = BatchBuilder::new(self.group.stamp);
-            builder
-                .leader(LeaderCommand::OutboxApplied { to: CONTROL, seq: StreamSeq(self.random.below(30)) });
+            let to = [CONTROL, GroupId(5), GroupId(6)][self.random.below(3) as usize];
+            builder.leader(LeaderCommand::OutboxApplied { to, seq: StreamSeq(self.random.below(30)) });
             return builder.finish();
         }
         let commands: Vec<Command> = (0..=self.random.below(20)).map(|_| self.command()).collect();
