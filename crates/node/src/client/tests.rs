@@ -13,6 +13,7 @@ use crate::edge::{DirectMessage, PublishNumber, PublishOutcome, SessionDelivery}
 use crate::routing::retained_partition;
 
 mod direct;
+mod exactly_once;
 mod publish;
 mod session;
 mod subscribe;
@@ -257,13 +258,13 @@ fn publish_1(name: &str, packet_id: u16) -> Packet {
     Packet::Publish(publish(name, PublishQoS::AtLeastOnce(id(packet_id)), &packet_id.to_string()))
 }
 
+fn ack(packet_id: u16) -> Ack {
+    let reason = ReasonCode::SUCCESS;
+    Ack { packet_id: id(packet_id), reason, reason_string: None, user_properties: vec![] }
+}
+
 fn puback(packet_id: u16) -> Packet {
-    Packet::PubAck(Ack {
-        packet_id: id(packet_id),
-        reason: ReasonCode::SUCCESS,
-        reason_string: None,
-        user_properties: vec![],
-    })
+    Packet::PubAck(ack(packet_id))
 }
 
 fn subscribe(packet_id: u16, filters: &[(&str, QoS)]) -> Packet {
