@@ -103,6 +103,10 @@ fn add(plan: Plan, features: &Features, history: &mut History, random: &mut Rand
     ModelClient::new(number, plan, random.fork(), features.nodes)
 }
 
+fn acknowledged(random: &mut Random) -> QoS {
+    if random.permille(500) { QoS::AtLeastOnce } else { QoS::ExactlyOnce }
+}
+
 fn publisher(number: usize, features: &Features, random: &mut Random) -> Plan {
     let mut plan = idle(format!("publisher-{number}"), random);
     plan.durable = random.permille(600);
@@ -110,7 +114,7 @@ fn publisher(number: usize, features: &Features, random: &mut Random) -> Plan {
     plan.takeover = features.takeovers.then(|| random.millis(400, 4000));
     plan.publish = Some(PublishPlan {
         topics: ordinary_topics(),
-        qos: QoS::AtLeastOnce,
+        qos: acknowledged(random),
         retain: false,
         delete_permille: 0,
         every: features.publish_every,
@@ -122,6 +126,7 @@ fn publisher(number: usize, features: &Features, random: &mut Random) -> Plan {
 fn subscriber(number: usize, features: &Features, random: &mut Random) -> Plan {
     let mut plan = idle(format!("subscriber-{number}"), random);
     plan.durable = true;
+    plan.qos = acknowledged(random);
     plan.filters = vec![Filter(random.below(7) as u16)];
     if random.permille(400) {
         plan.filters.push(Filter(random.below(7) as u16));
@@ -138,7 +143,7 @@ fn subscriber(number: usize, features: &Features, random: &mut Random) -> Plan {
         plan.resends = true;
         plan.publish = Some(PublishPlan {
             topics: vec![Topic(1), Topic(3)],
-            qos: QoS::AtLeastOnce,
+            qos: acknowledged(random),
             retain: false,
             delete_permille: 0,
             every: features.publish_every * 3,
@@ -151,7 +156,7 @@ fn subscriber(number: usize, features: &Features, random: &mut Random) -> Plan {
 fn transient(number: usize, features: &Features, random: &mut Random) -> Plan {
     let mut plan = idle(format!("transient-{number}"), random);
     plan.filters = vec![Filter(random.below(7) as u16)];
-    plan.qos = if random.permille(500) { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+    plan.qos = *random.pick(&[QoS::AtMostOnce, QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]);
     if features.churn {
         plan.churn =
             [3, 5, 8].into_iter().map(Filter).filter(|filter| !plan.filters.contains(filter)).collect();
