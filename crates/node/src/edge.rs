@@ -39,6 +39,18 @@ pub enum ClientRequest {
         /// Group and encoded `Command::Publish`.
         targets: Vec<(GroupId, Bytes)>,
     },
+    /// A QoS 2 publish of a durable session, for its home partition. Answer: `PublishApplied`. The node hands it to direct
+    /// receivers itself when it was not applied before, even if the connection has ended by then.
+    PublishOnce {
+        /// Number on this connection.
+        number: PublishNumber,
+        /// Home partition.
+        group: GroupId,
+        /// Encoded `Command::PublishOnce`.
+        command: Bytes,
+        /// The message, when there are direct receivers.
+        direct: Option<Arc<DirectMessage>>,
+    },
     /// SUBSCRIBE. Answer: `Subscribed`, after the cluster barrier, then `Retained` messages.
     Subscribe {
         /// Packet identifier.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use quorate_node::client::{ClientConfig, Context};
-use quorate_node::edge::{ClientOutput, DirectDelivery};
+use quorate_node::edge::{ClientOutput, DirectDelivery, DirectMessage};
 use quorate_node::peer::PeerMessage;
 use quorate_node::routing::Routing;
 use quorate_state::{ConnId, Incarnation, NodeId, Owner};
@@ -114,6 +114,16 @@ impl Edge {
             self.metrics.dropped_mailbox.add(pushed.dropped);
         }
         pushed.pressed
+    }
+
+    /// Hands a message to the connections that take it directly, here and on other nodes.
+    pub fn hand_over(&self, message: &Arc<DirectMessage>) {
+        let found = self.routing.read().matches(message.message.topic.as_str());
+        let mut out = ClientOutput::default();
+        found.deliver(message, &mut out.direct);
+        out.forwards.extend(found.nodes.iter().map(|node| (*node, Arc::clone(message))));
+        self.deliver_direct(&mut out.direct);
+        self.forward(&mut out);
     }
 
     fn forward(&self, out: &mut ClientOutput) {

@@ -101,7 +101,9 @@ impl Worker {
         }
         for (conn, request) in batch.clients.drain(..) {
             match &request {
-                ClientRequest::Publish { .. } => self.edge.metrics.publishes_durable.add(1),
+                ClientRequest::Publish { .. } | ClientRequest::PublishOnce { .. } => {
+                    self.edge.metrics.publishes_durable.add(1)
+                }
                 ClientRequest::Acknowledged { packet_ids } => {
                     self.edge.metrics.acknowledgements.add_len(packet_ids.len());
                 }
@@ -148,6 +150,10 @@ impl Worker {
                 send(&self.log, LogJob::Append { ticket, records, sync });
             }
             Action::Client(conn, event) => self.events.push((conn, event)),
+            Action::HandOver(message) => {
+                self.apply_routes();
+                self.edge.hand_over(&message);
+            }
             Action::Route { filter, target, added } => self.routes.push((filter, target, added)),
             Action::RoutesReplaced(routes) => {
                 self.routes.clear();

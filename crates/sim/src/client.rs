@@ -133,9 +133,12 @@ enum Operation {
 /// What a client owes for a delivery.
 #[derive(Clone, Copy, Debug)]
 enum Answer {
-    PubAck(PacketId),
-    PubRec(PacketId),
-    PubComp(PacketId),
+    /// PUBACK.
+    Acknowledged(PacketId),
+    /// PUBREC.
+    Received(PacketId),
+    /// PUBCOMP.
+    Completed(PacketId),
 }
 
 #[derive(Debug)]
@@ -555,13 +558,13 @@ impl ModelClient {
         let Some(link) = &mut self.link else { return };
         let Some(answer) = link.acks.pop_front() else { return };
         let conn = link.conn;
-        if let Answer::PubAck(packet_id) | Answer::PubComp(packet_id) = answer {
+        if let Answer::Acknowledged(packet_id) | Answer::Completed(packet_id) = answer {
             tools.record(Event::DeliveryAcked { client: self.number, conn, packet_id: packet_id.get() });
         }
         let packet = match answer {
-            Answer::PubAck(packet_id) => Packet::PubAck(ack(packet_id)),
-            Answer::PubRec(packet_id) => Packet::PubRec(ack(packet_id)),
-            Answer::PubComp(packet_id) => Packet::PubComp(ack(packet_id)),
+            Answer::Acknowledged(packet_id) => Packet::PubAck(ack(packet_id)),
+            Answer::Received(packet_id) => Packet::PubRec(ack(packet_id)),
+            Answer::Completed(packet_id) => Packet::PubComp(ack(packet_id)),
         };
         tools.wishes.push(Wish::Send { conn, packet });
     }
@@ -626,7 +629,7 @@ impl ModelClient {
             Packet::PubComp(ack) => self.pubcomp(&ack, tools),
             Packet::PubRel(release) => {
                 self.inbound.remove(&release.packet_id.get());
-                self.owe(conn, Answer::PubComp(release.packet_id), tools);
+                self.owe(conn, Answer::Completed(release.packet_id), tools);
             }
             Packet::SubAck(ack) => {
                 let reasons = ack.reasons;
@@ -712,8 +715,8 @@ impl ModelClient {
         let packet_id = publish.qos.packet_id();
         let answer = match publish.qos {
             PublishQoS::AtMostOnce => None,
-            PublishQoS::AtLeastOnce(packet_id) => Some(Answer::PubAck(packet_id)),
-            PublishQoS::ExactlyOnce(packet_id) => Some(Answer::PubRec(packet_id)),
+            PublishQoS::AtLeastOnce(packet_id) => Some(Answer::Acknowledged(packet_id)),
+            PublishQoS::ExactlyOnce(packet_id) => Some(Answer::Received(packet_id)),
         };
         let exactly_once = packet_id.filter(|_| publish.qos.level() == QoS::ExactlyOnce);
         let repeated =

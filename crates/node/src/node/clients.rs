@@ -6,6 +6,7 @@
 //! Spec: contract D1, D4, D10, D11. See: docs/decisions/0008-takeover-waits-for-a-lease.md.
 
 use core::time::Duration;
+use std::sync::Arc;
 
 use quorate_codec::{PacketId, ReasonCode, Text, TopicFilter};
 use quorate_state::command::{Command, RouteTarget, SessionExpiry, SubscribeFilter};
@@ -16,8 +17,9 @@ use quorate_state::{
 
 use super::Node;
 use super::connection::{Connection, Held, LocalRoute, Pending, Waiting};
+use crate::action::Action;
 use crate::durable::Durable;
-use crate::edge::{ClientEvent, ClientRequest, PublishNumber, PublishOutcome};
+use crate::edge::{ClientEvent, ClientRequest, DirectMessage, PublishNumber, PublishOutcome};
 use crate::peer::PeerMessage;
 
 /// What a command in this node's streams was for.
@@ -25,6 +27,7 @@ use crate::peer::PeerMessage;
 pub(super) enum Op {
     Connect(ConnId),
     Publish(ConnId, PublishNumber),
+    PublishOnce(ConnId, PublishNumber, Option<Arc<DirectMessage>>),
     Subscribe(ConnId, PacketId, Vec<SubscribeFilter>, Vec<(StreamId, StreamSeq)>),
     Unsubscribe(ConnId, PacketId),
     Acknowledge(ConnId),
@@ -45,6 +48,9 @@ impl Node {
                 for (group, command) in targets {
                     self.push_encoded(group, command, Op::Publish(conn, number));
                 }
+            }
+            ClientRequest::PublishOnce { number, group, command, direct } => {
+                self.push_encoded(group, command, Op::PublishOnce(conn, number, direct));
             }
             ClientRequest::Subscribe { packet_id, filters } => self.subscribe(conn, packet_id, filters, now),
             ClientRequest::Unsubscribe { packet_id, filters } => self.unsubscribe(conn, packet_id, filters),
@@ -158,6 +164,13 @@ impl Node {
         match op {
             Op::Connect(conn) => self.connect_done(group, conn, reply, proof),
             Op::Publish(conn, number) => self.publish_done(conn, number, reply, proof),
+            Op::PublishOnce(conn, number, direct) => {
+                // Whoever repeats it gets no second hand-over, so this one must not depend on the connection.
+                if reply.is_none() {
+                    self.actions.extend(direct.map(Action::HandOver));
+                }
+                self.publish_done(conn, number, reply, proof);
+            }
             Op::Release(conn, packet_id) => self.release_done(conn, packet_id, reply, proof),
             Op::Receive(conn, packet_ids) => match reply {
                 None if self.connections.all.contains_key(&conn) => {

@@ -7,13 +7,14 @@
 
 use core::time::Duration;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use quorate_codec::{Limits, Packet, ProtocolVersion, Role};
-use quorate_node::edge::{ClientEvent, ClientOutput, DirectDelivery};
+use quorate_node::edge::{ClientEvent, ClientOutput, DirectDelivery, DirectMessage};
 use quorate_node::peer::PeerMessage;
 use quorate_node::{Client, Context};
-use quorate_state::{ConnId, Owner};
+use quorate_state::{ConnId, NodeId, Owner};
 
 use super::process::Process;
 use super::{Occurrence, World};
@@ -261,11 +262,26 @@ impl World {
             }
         }
         for (to, message) in out.forwards {
-            let mut frame = BytesMut::new();
-            PeerMessage::Forward(message).encode(&mut frame);
-            self.send_frame(place, process, to, Lane::Routing, frame.freeze(), false);
+            self.forward(place, process, to, message);
         }
         process.requests.extend(out.requests.into_iter().map(|request| (conn, request)));
+    }
+
+    fn forward(&mut self, place: usize, process: &Process, to: NodeId, message: Arc<DirectMessage>) {
+        let mut frame = BytesMut::new();
+        PeerMessage::Forward(message).encode(&mut frame);
+        self.send_frame(place, process, to, Lane::Routing, frame.freeze(), false);
+    }
+
+    /// Hands a message to all that take it directly, as a node says.
+    pub(super) fn hand_over(&mut self, place: usize, process: &mut Process, message: &Arc<DirectMessage>) {
+        let found = process.routing.matches(message.message.topic.as_str());
+        let mut deliveries = Vec::new();
+        found.deliver(message, &mut deliveries);
+        self.deliver_direct(place, process, deliveries);
+        for node in &found.nodes {
+            self.forward(place, process, *node, Arc::clone(message));
+        }
     }
 
     /// Sends what the connection says.

@@ -147,6 +147,7 @@ impl World {
                 process.log_jobs.push_back(LogJob::Append { ticket, records, sync });
             }
             Action::Client(conn, event) => events.push((conn, event)),
+            Action::HandOver(message) => self.hand_over(place, process, &message),
             Action::Route { filter, target, added } => process.routing.route_changed(&filter, target, added),
             Action::RoutesReplaced(routes) => process.routing.replace_routes(routes),
             Action::LeaseUntil(until) => {
