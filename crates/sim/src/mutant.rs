@@ -29,10 +29,14 @@ pub enum Mutant {
     UnsubscribeReverted,
     /// A checkpoint forgets which commands of the streams were applied.
     DedupeForgotten,
+    /// A checkpoint forgets which QoS 2 publishes were handed on.
+    InboundForgotten,
+    /// A checkpoint forgets what was applied of other partitions' outboxes.
+    OutboxRepeated,
 }
 
 /// All of them, with the name on the command line and what they do.
-pub const ALL: [(Mutant, &str, &str); 11] = [
+pub const ALL: [(Mutant, &str, &str); 13] = [
     (Mutant::AckBeforeFsync, "ack-before-fsync", "the log is reported durable before its sync"),
     (Mutant::VoteNotPersisted, "vote-not-persisted", "votes and terms are not written to the log"),
     (
@@ -60,6 +64,12 @@ pub const ALL: [(Mutant, &str, &str); 11] = [
         "a checkpoint keeps subscriptions that were given up",
     ),
     (Mutant::DedupeForgotten, "dedupe-forgotten", "a checkpoint forgets the positions of streams"),
+    (
+        Mutant::InboundForgotten,
+        "inbound-forgotten",
+        "a checkpoint forgets the packet identifiers of QoS 2 publishes",
+    ),
+    (Mutant::OutboxRepeated, "outbox-repeated", "a checkpoint forgets the positions of outboxes"),
 ];
 
 impl Mutant {

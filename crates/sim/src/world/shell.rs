@@ -27,9 +27,11 @@ use crate::oracle::Event;
 
 /// Kinds of checkpoint records that mutants touch: the first byte of their keys. See docs/formats/checkpoint.md.
 const NODE_STREAM: u8 = 1;
+const GROUP_STREAM: u8 = 2;
 const SUBSCRIPTION: u8 = 18;
 const DELIVERY: u8 = 20;
 const RETAINED: u8 = 22;
+const INBOUND: u8 = 24;
 
 /// How long a group that is behind may hold compaction up.
 const CHECKPOINT_WAIT: Duration = Duration::from_secs(2);
@@ -238,6 +240,8 @@ impl World {
             Some(Mutant::UnsubscribeReverted) => {
                 changes.retain(|(key, value)| !is(key, SUBSCRIPTION) || value.is_some());
             }
+            Some(Mutant::InboundForgotten) => changes.retain(|(key, _)| !is(key, INBOUND)),
+            Some(Mutant::OutboxRepeated) => changes.retain(|(key, _)| !is(key, GROUP_STREAM)),
             Some(Mutant::DedupeForgotten) => changes.retain(|(key, _)| !is(key, NODE_STREAM)),
             _ => {}
         }
