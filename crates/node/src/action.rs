@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quorate_codec::TopicFilter;
 use quorate_state::command::RouteTarget;
 use quorate_state::effect::DropReason;
-use quorate_state::{ConnId, GroupId, Incarnation, LogIndex, NodeId};
+use quorate_state::{ConnId, GroupId, Incarnation, LogIndex, NodeId, WillId};
 
 use crate::edge::{ClientEvent, DirectMessage};
 use crate::peer::PeerMessage;
@@ -30,6 +30,15 @@ pub enum Action {
     Client(ConnId, ClientEvent),
     /// Hand a message to the connections that take it directly, of this node and of others, by the routes of now.
     HandOver(Arc<DirectMessage>),
+    /// A will is due. Find its targets by the routes of now, and answer with `Event::WillRouted`.
+    RouteWill {
+        /// Partition of the session that had it.
+        group: GroupId,
+        /// The will.
+        will: WillId,
+        /// Its message.
+        message: Arc<DirectMessage>,
+    },
     /// The route table changed.
     Route {
         /// Filter.

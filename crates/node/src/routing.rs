@@ -42,8 +42,7 @@ pub fn retained_partition(topic: &str, partitions: u32) -> GroupId {
 
 /// The partitions that a message goes to, when durable subscriptions of `fan_out` match it: of `partitions` in all, one
 /// holds the retained message of the topic.
-#[must_use]
-pub fn publish_targets(message: &Message, fan_out: &[GroupId], partitions: u32) -> Vec<PublishTarget> {
+fn publish_targets(message: &Message, fan_out: &[GroupId], partitions: u32) -> Vec<PublishTarget> {
     let target = |group: &GroupId| PublishTarget { group: *group, store_retained: false, fan_out: true };
     let mut targets: Vec<PublishTarget> = fan_out.iter().map(target).collect();
     if message.retain {
@@ -270,6 +269,14 @@ pub struct RouteMatch {
 }
 
 impl RouteMatch {
+    /// The partitions that this message goes to.
+    #[must_use]
+    pub fn targets(&self, message: &Message, partitions: u32) -> Vec<PublishTarget> {
+        // Durable subscriptions take messages of QoS 0 directly.
+        let fan_out = if message.qos == QoS::AtMostOnce { &[] } else { &self.partitions[..] };
+        publish_targets(message, fan_out, partitions)
+    }
+
     /// Whether anyone is to receive a message directly.
     #[must_use]
     pub fn has_direct(&self) -> bool {

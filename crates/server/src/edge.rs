@@ -13,7 +13,7 @@ use quorate_node::client::{ClientConfig, Context};
 use quorate_node::edge::{ClientOutput, DirectDelivery, DirectMessage};
 use quorate_node::peer::PeerMessage;
 use quorate_node::routing::Routing;
-use quorate_state::{ConnId, Incarnation, NodeId, Owner};
+use quorate_state::{ConnId, Incarnation, NodeId, Owner, PublishTarget};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
@@ -114,6 +114,12 @@ impl Edge {
             self.metrics.dropped_mailbox.add(pushed.dropped);
         }
         pushed.pressed
+    }
+
+    /// The partitions that a message goes to by the routes of now.
+    pub fn targets(&self, message: &DirectMessage) -> Vec<PublishTarget> {
+        let found = self.routing.read().matches(message.message.topic.as_str());
+        found.targets(&message.message, self.client_config.partitions)
     }
 
     /// Hands a message to the connections that take it directly, here and on other nodes.

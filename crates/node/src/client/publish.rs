@@ -22,7 +22,7 @@ use quorate_state::{Command, GroupId, Message, PublishTarget};
 use super::{Client, Context, DurableSession, Phase};
 use crate::durable::Durable;
 use crate::edge::{ClientOutput, ClientRequest, DirectMessage, PublishNumber, PublishOutcome};
-use crate::routing::{RouteCache, RouteMatch, publish_targets, retained_partition};
+use crate::routing::{RouteCache, RouteMatch, retained_partition};
 
 /// The publishes of one connection.
 #[derive(Debug, Default)]
@@ -255,7 +255,7 @@ impl Client {
         token: &PublishToken,
     ) -> ClientRequest {
         let DurableSession { group, session, epoch } = session;
-        let targets = publish_targets(&message, &route.partitions, self.config.partitions);
+        let targets = route.targets(&message, self.config.partitions);
         let packet_id = token.packet_id();
         let direct = route.has_direct().then(|| Arc::new(DirectMessage { message: message.clone() }));
         let command = encode(&Command::PublishOnce { session, epoch, packet_id, targets, message });
@@ -265,7 +265,7 @@ impl Client {
     /// The groups that must apply a message before it is acknowledged, each with its command. Encoded here, where many
     /// connections work at once, and once per kind of command.
     fn commands(&self, message: &Message, route: &RouteMatch) -> Vec<(GroupId, Bytes)> {
-        let targets = publish_targets(message, &route.partitions, self.config.partitions);
+        let targets = route.targets(message, self.config.partitions);
         let mut plain = None;
         let commands = targets.into_iter().map(|PublishTarget { group, store_retained, fan_out }| {
             if store_retained {
@@ -332,7 +332,7 @@ fn encode(command: &Command) -> Bytes {
 }
 
 /// The properties that go on to the receivers unchanged; empty for most messages.
-fn encode_properties(properties: &PublishProperties) -> Bytes {
+pub(super) fn encode_properties(properties: &PublishProperties) -> Bytes {
     let mut encoded = BytesMut::new();
     properties.encode_forwarded(&mut encoded).expect("properties that were decoded can be encoded");
     encoded.freeze()

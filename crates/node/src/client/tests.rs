@@ -90,7 +90,7 @@ impl Harness {
         filters: Vec<SubscribeFilter>,
     ) {
         self.send(Packet::Connect(Box::new(connect)));
-        assert!(matches!(self.requests()[..], [ClientRequest::Connect { .. }]));
+        assert!(matches!(self.requests()[..], [ClientRequest::Connect(_)]));
         self.event(connected(present, expiry, filters));
         assert!(matches!(self.received()[..], [Packet::ConnAck(_)]));
     }

@@ -8,18 +8,19 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use quorate_codec::{PacketId, ReasonCode, Text, TopicFilter};
+use quorate_codec::{PacketId, ReasonCode, TopicFilter};
 use quorate_state::command::{Command, RouteTarget, SessionExpiry, SubscribeFilter};
 use quorate_state::hash::partition_of_client;
 use quorate_state::{
     CONTROL, ConnId, DeliverySeq, GroupId, Incarnation, LogIndex, NodeId, Owner, Reply, StreamId, StreamSeq,
+    WillId,
 };
 
 use super::Node;
 use super::connection::{Connection, Held, LocalRoute, Pending, Waiting};
 use crate::action::Action;
 use crate::durable::Durable;
-use crate::edge::{ClientEvent, ClientRequest, DirectMessage, PublishNumber, PublishOutcome};
+use crate::edge::{ClientEvent, ClientRequest, ConnectRequest, DirectMessage, PublishNumber, PublishOutcome};
 use crate::peer::PeerMessage;
 
 /// What a command in this node's streams was for.
@@ -33,6 +34,7 @@ pub(super) enum Op {
     Acknowledge(ConnId),
     Release(ConnId, PacketId),
     Receive(ConnId, Vec<PacketId>),
+    Will(WillId),
     Join([u8; 16]),
     /// The answer changes nothing here.
     Quiet,
@@ -41,9 +43,7 @@ pub(super) enum Op {
 impl Node {
     pub(super) fn client_request(&mut self, conn: ConnId, request: ClientRequest, now: Duration) {
         match request {
-            ClientRequest::Connect { client_id, clean_start, expiry, receive_max, principal } => {
-                self.connect(conn, client_id, clean_start, expiry, receive_max, principal);
-            }
+            ClientRequest::Connect(request) => self.connect(conn, *request),
             ClientRequest::Publish { number, targets } => {
                 for (group, command) in targets {
                     self.push_encoded(group, command, Op::Publish(conn, number));
@@ -70,7 +70,7 @@ impl Node {
                 }
             }
             ClientRequest::RetainedTaken => self.retained_taken(conn, now),
-            ClientRequest::Closed { expiry } => self.closed(conn, expiry),
+            ClientRequest::Closed { expiry, normal } => self.closed(conn, expiry, normal),
         }
     }
 
@@ -127,19 +127,12 @@ impl Node {
         Some((connection.group, connection.held.clone()?))
     }
 
-    fn connect(
-        &mut self,
-        conn: ConnId,
-        client_id: Text,
-        clean_start: bool,
-        expiry: SessionExpiry,
-        receive_max: u16,
-        principal: Text,
-    ) {
+    fn connect(&mut self, conn: ConnId, request: ConnectRequest) {
         if self.renewing {
             self.client(conn, ClientEvent::Refused(ReasonCode::SERVER_UNAVAILABLE));
             return;
         }
+        let ConnectRequest { client_id, clean_start, expiry, receive_max, principal, will } = request;
         let group = partition_of_client(client_id.as_str(), self.config.cluster.partitions);
         let connection = Connection {
             group,
@@ -154,7 +147,8 @@ impl Node {
         };
         self.connections.all.insert(conn, connection);
         let owner = Owner { node: self.id, incarnation: self.incarnation, conn };
-        let command = Command::Connect { client_id, owner, clean_start, expiry, receive_max, principal };
+        let command =
+            Command::Connect { client_id, owner, clean_start, expiry, receive_max, principal, will };
         self.push(group, &command, Op::Connect(conn));
     }
 
@@ -194,6 +188,7 @@ impl Node {
                     self.lost_session(conn);
                 }
             }
+            Op::Will(will) => self.will_done(group, will, reply, now),
             Op::Join(disk) => self.join_done(disk, reply),
             Op::Quiet => {}
         }
@@ -229,7 +224,7 @@ impl Node {
                 let held = Held { session, epoch, durable };
                 let Some(connection) = self.connections.all.get_mut(&conn) else {
                     // Closed before it was answered: give the session up again.
-                    let command = Command::Disconnect { session, epoch, expiry: None };
+                    let command = Command::Disconnect { session, epoch, expiry: None, normal: false };
                     self.push(group, &command, Op::Quiet);
                     return;
                 };
@@ -357,10 +352,11 @@ impl Node {
         }
     }
 
-    fn closed(&mut self, conn: ConnId, expiry: Option<SessionExpiry>) {
+    fn closed(&mut self, conn: ConnId, expiry: Option<SessionExpiry>, normal: bool) {
         let Some(connection) = self.connections.all.remove(&conn) else { return };
         if let Some(held) = &connection.held {
-            let command = Command::Disconnect { session: held.session, epoch: held.epoch, expiry };
+            let Held { session, epoch, .. } = *held;
+            let command = Command::Disconnect { session, epoch, expiry, normal };
             self.push(connection.group, &command, Op::Quiet);
         }
         for filter in &connection.filters {

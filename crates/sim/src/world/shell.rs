@@ -104,7 +104,7 @@ impl World {
         for (conn, event) in events {
             let fenced_not = self.mutant == Some(Mutant::TakeoverWithoutFencing);
             if fenced_not && matches!(event, ClientEvent::Close(ReasonCode::SESSION_TAKEN_OVER)) {
-                process.requests.push_back((conn, ClientRequest::Closed { expiry: None }));
+                process.requests.push_back((conn, ClientRequest::Closed { expiry: None, normal: false }));
                 self.schedule_taken(place, process);
                 continue;
             }
@@ -149,6 +149,12 @@ impl World {
                 process.log_jobs.push_back(LogJob::Append { ticket, records, sync });
             }
             Action::Client(conn, event) => events.push((conn, event)),
+            Action::RouteWill { group, will, message } => {
+                let found = process.routing.matches(message.message.topic.as_str());
+                let targets = found.targets(&message.message, self.features.partitions);
+                process.from_peers.push(NodeEvent::WillRouted { group, will, targets });
+                self.schedule_work(place);
+            }
             Action::HandOver(message) => self.hand_over(place, process, &message),
             Action::Route { filter, target, added } => process.routing.route_changed(&filter, target, added),
             Action::RoutesReplaced(routes) => process.routing.replace_routes(routes),

@@ -10,7 +10,7 @@ use crate::config::PartitionConfig;
 use crate::group_state::put_meta_head;
 use crate::hash::StableHash;
 use crate::identifiers::IdentifierSets;
-use crate::ids::{Epoch, GroupId, LogIndex, SessionId, StreamSeq, Timestamp};
+use crate::ids::{Epoch, GroupId, LogIndex, SessionId, StreamSeq, Timestamp, WillId};
 use crate::inbound::Inbound;
 use crate::inflight::Inflight;
 use crate::partition::{NO_ROUTE, Partition};
@@ -47,6 +47,7 @@ impl Partition {
         changes.extend(
             retained.map(|(topic, content)| (Key::new(kind::RETAINED).text(&topic).finish(), content)),
         );
+        changes.extend(self.due_wills.changes().map(|(will, content)| (will_key(will), content)));
         changes.extend(self.displaced.changes().map(|(epoch, content)| (displaced_key(epoch), content)));
         changes
     }
@@ -92,6 +93,7 @@ impl Partition {
             .chain(retained)
             .chain(displaced)
             .chain(inbound)
+            .chain(self.due_wills.records().map(|(will, content)| (will_key(will), content)))
     }
 
     /// A number that is equal for equal states, whatever checkpoints they went through. Reads the whole state.
@@ -133,6 +135,7 @@ impl Partition {
         out.put_u32_le(self.config.group.0);
         out.put_u64_le(self.last_session.0);
         out.put_u64_le(self.last_epoch.0);
+        out.put_u64_le(self.last_will.0);
         out.into()
     }
 
@@ -150,6 +153,7 @@ impl Partition {
         }
         self.last_session = SessionId(reader.u64().map_err(bad)?);
         self.last_epoch = Epoch(reader.u64().map_err(bad)?);
+        self.last_will = WillId(reader.u64().map_err(bad)?);
         reader.done().map_err(bad)
     }
 
@@ -200,6 +204,7 @@ impl Partition {
                 let index = self.retained.restore(key.text()?, content).map_err(bad)?;
                 self.live.add(index, 1);
             }
+            kind::DUE_WILL => self.due_wills.restore(WillId(key.u64()?), content).map_err(bad)?,
             kind::DISPLACED => self.displaced.restore(Epoch(key.u64()?), content).map_err(bad)?,
             _ => return self.state.restore_record(&mut key, content),
         }
@@ -229,6 +234,7 @@ impl Partition {
     /// Counts again what is not in the records.
     fn recount(&mut self) -> Result<(), RestoreError> {
         self.state.outboxes.messages().for_each(|message| self.live.add(message.index, 1));
+        self.due_wills.iter().for_each(|(_, message)| self.live.add(message.index, 1));
         let ids: Vec<SessionId> = self.sessions.iter_by_id().map(|session| session.id).collect();
         for id in ids {
             let Some((session, _)) = self.sessions.get_mut(id) else { continue };
@@ -241,6 +247,9 @@ impl Partition {
             totals.queued_messages += session.queue.len();
             totals.queued_bytes += session.queue.bytes();
             totals.inflight += session.inflight.len() as u64;
+            if let Some(will) = session.will {
+                self.live.add(will.message.index, 1);
+            }
             let inflight = session.inflight.iter().map(|message| &message.queued);
             let inflight = inflight.filter(|queued| !queued.is_received());
             for queued in session.queue.iter().chain(inflight) {
@@ -361,6 +370,10 @@ fn subscription_key(session: SessionId, filter: &str) -> Vec<u8> {
 
 fn displaced_key(epoch: Epoch) -> Vec<u8> {
     Key::new(kind::DISPLACED).u64(epoch.0).finish()
+}
+
+fn will_key(will: WillId) -> Vec<u8> {
+    Key::new(kind::DUE_WILL).u64(will.0).finish()
 }
 
 fn block_key(session: SessionId, number: u64) -> Vec<u8> {

@@ -131,7 +131,7 @@ fn refused_publish_of_an_older_client_closes_its_connection() {
     harness.event(ClientEvent::PublishApplied { number: Durable::committed(1), outcome });
     assert_eq!(harness.received(), [], "the second is not acknowledged either");
     assert!(harness.client.is_closed());
-    assert!(matches!(harness.requests()[..], [ClientRequest::Closed { expiry: None }]));
+    assert!(matches!(harness.requests()[..], [ClientRequest::Closed { expiry: None, .. }]));
 }
 
 #[test]
