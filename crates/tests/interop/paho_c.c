@@ -72,7 +72,7 @@ static void put_field(const char *key, const char *bytes, size_t length)
     put(bytes, length);
 }
 
-/* Writes a whole line: `format` is the line but for its last field's value. */
+/* Writes a whole line whose values need no encoding. */
 static void answer(const char *format, ...)
 {
     va_list arguments;
@@ -223,7 +223,7 @@ static void do_connect(const struct request *request)
     char uri[200];
     char *uris[] = {uri};
     int clean = number(request, "clean");
-    int code, present;
+    int code;
 
     snprintf(uri, sizeof uri, "%s://%s:%s%s", scheme, get(request, "host"), get(request, "port"),
              scheme[0] == 'w' ? "/mqtt" : "");
@@ -255,17 +255,18 @@ static void do_connect(const struct request *request)
             MQTTClient_connect5(client, options, &connect_properties, options->will ? &will_properties : NULL);
         code = response.reasonCode;
         MQTTResponse_free(response);
-        present = options->returned.sessionPresent;
     } else {
         code = MQTTClient_connect(client, options);
-        present = options->returned.sessionPresent;
     }
     MQTTProperties_free(&connect_properties);
     MQTTProperties_free(&will_properties);
     if (code != MQTTCLIENT_SUCCESS)
         answer_error("connect", code);
+    else if (mqtt5)
+        /* Version 1.3 returns 0 here with MQTT 5, whatever CONNACK says. */
+        answer("connected present=unknown");
     else
-        answer("connected present=%d", present);
+        answer("connected present=%d", options->returned.sessionPresent);
 }
 
 static void do_subscribe(const struct request *request)

@@ -1,4 +1,4 @@
-//! Repository tasks: `cargo xtask ci`, `fix`, `tidy`, `sim` and `fuzz`.
+//! Repository tasks: `cargo xtask ci`, `fix`, `tidy`, `sim`, `fuzz` and `interop`.
 //!
 //! Owns: what "checked" means for a change, and the rules of the repository as executable checks.
 //! Does not: depend on any other crate of the workspace; write to the tree, except in `fix`.
@@ -10,6 +10,7 @@
 
 mod ci;
 mod fuzz;
+mod interop;
 mod tidy;
 
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ Usage: cargo xtask <task>
   sim [ARGS]     run the simulator (release build) with ARGS: --seeds N, --start S, --seed S, --seconds T
   fuzz [TARGET…] [--seconds N] [--merge]
                  run fuzz targets, all by default, N seconds each (60); --merge takes what was found new into fuzz/corpus
+  interop [CLIENT...]
+                 run clients that others wrote, or those named, on a cluster of three nodes (docs/interop.md)
   help           this text";
 
 fn main() -> ExitCode {
@@ -43,7 +46,7 @@ fn run(arguments: &[String]) -> Result<()> {
     let Some((task, rest)) = arguments.split_first() else {
         bail!("no task named\n{USAGE}");
     };
-    if !matches!(task.as_str(), "sim" | "fuzz") && !rest.is_empty() {
+    if !["sim", "fuzz", "interop"].contains(&task.as_str()) && !rest.is_empty() {
         bail!("{task} takes no arguments\n{USAGE}");
     }
     let root = repository_root()?;
@@ -53,6 +56,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "tidy" => tidy::run(&root),
         "sim" => ci::sim(&root, rest),
         "fuzz" => fuzz::run(&root, rest),
+        "interop" => interop::run(&root, rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(())
