@@ -312,7 +312,8 @@ fn resume(run: &mut Run, qos: u8) -> Result<()> {
             None
         }
     });
-    let connected = connected.with_context(|| format!("last refusal: {last:?}"))?;
+    let connected = connected
+        .with_context(|| last.map_or_else(String::new, |error| format!("the last refusal was: {error:#}")))?;
     let present = connected.require("present")?;
     ensure!(present == "1" || present == "unknown", "Session Present is {present}");
     let all: BTreeSet<&str> = sent.iter().map(String::as_str).collect();

@@ -78,13 +78,13 @@ fn run(arguments: Vec<String>) -> Result<bool> {
     }
     cluster.check_log()?;
     print!("{}", table(&rows));
-    for row in &rows {
-        for (feature, _) in row.verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::WorksAlready) {
-            println!("{feature} works with {}: take `not_yet` from it in features.rs", row.client);
-        }
+    let all = || rows.iter().flat_map(|row| &row.verdicts);
+    let already = all().filter(|(_, verdict)| *verdict == Verdict::WorksAlready).map(|(feature, _)| feature);
+    for feature in already.collect::<BTreeSet<_>>() {
+        println!("{feature} is served now: take `not_yet` from it in crates/tests/interop/features.rs");
     }
     let bad = |verdict: &Verdict| matches!(verdict, Verdict::Failed(_) | Verdict::WorksAlready);
-    Ok(!rows.iter().flat_map(|row| &row.verdicts).any(|(_, verdict)| bad(verdict)))
+    Ok(!all().any(|(_, verdict)| bad(verdict)))
 }
 
 fn read_programs(file: &str) -> Result<Vec<Program>> {

@@ -52,6 +52,8 @@ class Driver:
         if request.get("will_topic"):
             command += ["--will-topic", request.get("will_topic"), "--will-payload", request.get("will_payload")]
             command += ["--will-qos", request.get("will_qos")]
+            # One that has a will ends by its first message: see disconnect.
+            command += ["-C", "1"]
         if request.get("will_delay"):
             command += ["-D", "will", "will-delay-interval", request.get("will_delay")]
         # One QoS for all filters of a mosquitto_sub: the runner asks for one per client.
@@ -131,7 +133,7 @@ class Driver:
         lines.write("published")
 
     def stop(self):
-        """Ends the mosquitto_sub with DISCONNECT, which it sends at SIGTERM."""
+        """Ends the mosquitto_sub with DISCONNECT, which it sends at SIGTERM; with MQTT 5 it asks for its will then."""
         if self.subscriber is not None:
             self.subscriber.terminate()
             self.subscriber.wait(lines.WAIT_SECONDS_MAX)
@@ -139,6 +141,12 @@ class Driver:
             self.subscriber = None
 
     def disconnect(self, _request):
+        """Ends the client so that its will is not published: only its last message makes mosquitto_sub do that."""
+        if self.request.get("will_topic"):
+            client = self.connection(self.request, self.request.get("id") + "-pub")
+            bye = ["-q", "1", "-t", next(iter(self.filters)), "-m", "bye"]
+            subprocess.run(["mosquitto_pub"] + client + bye, check=True, timeout=lines.WAIT_SECONDS_MAX)
+            self.subscriber.wait(lines.WAIT_SECONDS_MAX)
         self.stop()
         lines.write("disconnected")
 

@@ -80,16 +80,16 @@ pub fn run(root: &Path, names: &[String]) -> Result<()> {
     start(&place, &prepared, &[])
 }
 
-/// What `ci` runs: mosquitto's clients, which need no registry, with what the broker serves.
+/// What `ci` runs: mosquitto's clients, which need no registry, with what the broker serves. Everything is built
+/// already: building these packages alone would choose other features and compile them once more.
 pub fn run_cheap(root: &Path) -> Result<()> {
     let place = Place::find(root)?;
     match mosquitto(&place) {
         Ok(command) => {
-            build(root)?;
             start(&place, &[json!({ "name": "mosquitto", "command": command })], &["--served-only"])
         }
         Err(error) => {
-            println!("interop: skipped, {error:#}");
+            println!("interop of mosquitto: skipped, {error:#}");
             Ok(())
         }
     }

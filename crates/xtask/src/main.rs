@@ -21,7 +21,7 @@ use anyhow::{Context, Result, bail};
 const USAGE: &str = "\
 Usage: cargo xtask <task>
 
-  ci             format, tidy, clippy, tests and a minute of simulation; writes nothing to the tree
+  ci             format, tidy, clippy, tests, mosquitto clients and a minute of simulation; writes nothing to the tree
   fix            format the code and apply what clippy can mend
   tidy           the rules of the repository: dependency direction, banned calls, links in documents
   sim [ARGS]     run the simulator (release build) with ARGS: --seeds N, --start S, --seed S, --seconds T

@@ -70,7 +70,7 @@ fn library_version() -> &'static str {
 
 fn obey(request: &Line, connected: &mut Option<Connected>) -> Result<Line> {
     if request.word == "connect" {
-        // The last connection has ended, or does so with its client.
+        // The last connection has ended: the runner connects again only after its node was killed.
         *connected = None;
         let next = match request.require("version")? {
             "5" => version_5::connect(request)?,
