@@ -49,6 +49,8 @@ impl Driver {
         let mut process = Command::new(name)
             .args(arguments)
             .process_group(0)
+            // The tree is not written to.
+            .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
