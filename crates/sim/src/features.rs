@@ -81,6 +81,8 @@ pub struct Features {
     pub subscribers: usize,
     /// Transient subscribers.
     pub transients: usize,
+    /// Clients with wills.
+    pub dying: usize,
     /// Writers and readers of retained messages.
     pub retained: bool,
     /// Pause between a publisher's messages.
@@ -117,6 +119,7 @@ impl Features {
             publishers: 1 + random.below(3),
             subscribers: 1 + random.below(3),
             transients: random.below(3),
+            dying: random.below(3),
             retained: random.permille(600),
             publish_every: random.millis(8, 60),
             fault_time: random.millis(6000, 14_000),

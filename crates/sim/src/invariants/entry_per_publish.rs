@@ -14,6 +14,7 @@ pub fn check(history: &History) -> Result<(), Broken> {
     for entry in &history.entries {
         match &entry.event {
             Event::PublishSent { id, .. } => *sent.entry(*id).or_default() += 1,
+            Event::ConnectSent { will: Some(will), .. } => *sent.entry(will.id).or_default() += 1,
             Event::Delivered(delivery) if delivery.packet_id != 0 && !delivery.dup && !delivery.retain => {
                 let durable =
                     history.clients.get(delivery.client as usize).is_some_and(|facts| facts.durable);
