@@ -1,0 +1,222 @@
+//! The conformance table: every normative statement of MQTT 5.0 and 3.1.1 that binds a server, tested on bytes.
+//!
+//! Owns: running the cases on one node and on three, and the report. Does not: look into the broker.
+//! Invariants: one module for each chapter; each case names its statements; a statement without a case has a reason.
+//! Limits: CASES_AT_ONCE, CASE_DEADLINE. See: docs/conformance.md, which this writes.
+//!
+//! Run it by `cargo xtask conformance [SECTION]`, or `cargo test -p quorate-tests --test conformance -- [NAME]`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout
+)]
+
+mod case;
+mod connection;
+mod decode;
+mod packet;
+mod property;
+mod report;
+mod statements;
+
+mod section1_strings;
+mod section2_packets;
+mod section3_01_connect;
+mod section3_01_will;
+mod section3_02_connack;
+mod section3_03_publish;
+mod section3_03_retain;
+
+use std::cell::{Cell, RefCell};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use quorate_tests::Cluster;
+
+use crate::case::{CASE_DEADLINE, Case, Cx};
+use crate::packet::Version;
+use crate::report::{Failed, Table, VERSIONS};
+
+/// Cases that run side by side on one cluster: most of them wait for something.
+const CASES_AT_ONCE: usize = 16;
+
+/// `quorate dev` listens for WebSocket this far above a port of MQTT.
+const WEBSOCKET_ABOVE_MQTT: u16 = 1000;
+
+/// Chapters with their cases.
+const CHAPTERS: &[(&str, &[Case])] = &[
+    ("1.5", section1_strings::CASES),
+    ("2", section2_packets::CASES),
+    ("3.1", section3_01_connect::CASES),
+    ("3.1", section3_01_will::CASES),
+    ("3.2", section3_02_connack::CASES),
+    ("3.3", section3_03_publish::CASES),
+    ("3.3", section3_03_retain::CASES),
+];
+
+fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Options {
+    section: Option<String>,
+    name: Option<String>,
+    nodes: Vec<usize>,
+    write: bool,
+    check: bool,
+}
+
+impl Options {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
+        let mut options =
+            Options { section: None, name: None, nodes: vec![1, 3], write: false, check: false };
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--nodes" => {
+                    let count = arguments.next().context("--nodes takes 1 or 3")?;
+                    ensure!(["1", "3"].contains(&count.as_str()), "--nodes takes 1 or 3, not {count}");
+                    options.nodes = vec![count.parse()?];
+                }
+                "--section" => options.section = Some(arguments.next().context("--section takes a section")?),
+                "--write" => options.write = true,
+                "--check" => options.check = true,
+                // What people pass to all tests at once.
+                "--nocapture" | "--include-ignored" => {}
+                flag if flag.starts_with("--test-threads") => {}
+                flag if flag.starts_with('-') => bail!("no option is called {flag}"),
+                name => options.name = Some(name.to_owned()),
+            }
+        }
+        let part = options.section.is_some() || options.name.is_some() || options.nodes.len() == 1;
+        ensure!(!(options.write && part), "--write needs the whole table on one node and on three");
+        Ok(options)
+    }
+
+    fn wants(&self, chapter: &str, case: &Case) -> bool {
+        let below = |id: &str, section: &str| {
+            id.strip_prefix(section).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-']))
+        };
+        self.name.as_ref().is_none_or(|name| case.name.contains(name.as_str()))
+            && self.section.as_ref().is_none_or(|section| {
+                below(chapter, section) || case.v5.iter().chain(case.v4).any(|id| below(id, section))
+            })
+    }
+}
+
+/// One case in one version.
+struct Job {
+    number: usize,
+    case: &'static Case,
+    version: Version,
+}
+
+fn run(options: &Options) -> Result<()> {
+    let all: Vec<&Case> = CHAPTERS.iter().flat_map(|(_, cases)| *cases).collect();
+    let table = Table::new(&all)?;
+    let faults = table.faults();
+    for fault in &faults {
+        println!("table: {fault}");
+    }
+    if options.check {
+        ensure!(faults.is_empty(), "{} faults of the table", faults.len());
+        return report::check_committed(&table.document(&Failed::new()), &report::committed()?);
+    }
+    let mut jobs = Vec::new();
+    for (chapter, cases) in CHAPTERS {
+        for case in cases.iter().filter(|case| options.wants(chapter, case)) {
+            for version in case.versions {
+                jobs.push(Job { number: jobs.len(), case, version: *version });
+            }
+        }
+    }
+    ensure!(!jobs.is_empty() || options.section.is_none(), "no case belongs to this section");
+    let mut failed = Failed::new();
+    if !jobs.is_empty() {
+        for nodes in &options.nodes {
+            failed.extend(run_on(*nodes, &jobs)?);
+        }
+    }
+    println!();
+    for version in VERSIONS {
+        println!("{}", table.counts(version, &failed));
+    }
+    if options.write {
+        report::write(&table.document(&failed))?;
+    }
+    ensure!(failed.is_empty(), "{} cases failed", failed.len());
+    ensure!(faults.is_empty(), "{} faults of the table", faults.len());
+    report::check_committed(&table.document(&failed), &report::committed()?)
+}
+
+/// Runs the jobs on a cluster of its own.
+fn run_on(nodes: usize, jobs: &[Job]) -> Result<Failed> {
+    let cluster = Cluster::start(&format!("conformance-{nodes}"), nodes)?;
+    let ports = cluster.ports_from(0);
+    let started = Instant::now();
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Failed::new());
+    std::thread::scope(|scope| {
+        for _ in 0..CASES_AT_ONCE {
+            scope.spawn(|| {
+                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Err(report) = run_job(job, &ports) {
+                        println!("FAILED on {nodes} nodes: {report}");
+                        let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                        failed.insert((job.version, job.case.name));
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    println!(
+        "{nodes} {}: {} of {} runs passed in {:.1} s",
+        if nodes == 1 { "node" } else { "nodes" },
+        jobs.len() - failed.len(),
+        jobs.len(),
+        started.elapsed().as_secs_f64()
+    );
+    cluster.check_log()?;
+    Ok(failed)
+}
+
+/// Runs one case; an error is all that a person needs to know.
+fn run_job(job: &Job, ports: &[u16]) -> Result<(), String> {
+    let trace = Rc::new(RefCell::new(Vec::new()));
+    let cx = Cx {
+        ports: ports.to_vec(),
+        websocket_ports: ports.iter().map(|port| port + WEBSOCKET_ABOVE_MQTT).collect(),
+        version: job.version,
+        number: job.number,
+        deadline: Instant::now() + CASE_DEADLINE,
+        trace: Rc::clone(&trace),
+        turn: Cell::new(job.number),
+    };
+    let started = Instant::now();
+    (job.case.run)(&cx).map_err(|error| {
+        let lines = trace.borrow().join("\n    ");
+        format!("{} with {}: {error:#}\n    {lines}", job.case.name, job.version.name())
+    })?;
+    if std::env::var_os("QUORATE_CONFORMANCE_TIMES").is_some() && started.elapsed() > Duration::from_secs(1) {
+        println!("{} with {}: {:.1} s", job.case.name, job.version.name(), started.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
