@@ -27,6 +27,9 @@ mod section3_01_will;
 mod section3_02_connack;
 mod section3_03_publish;
 mod section3_03_retain;
+mod section3_04_acks;
+mod section3_08_subscribe;
+mod section3_10_unsubscribe;
 
 use std::cell::{Cell, RefCell};
 use std::process::ExitCode;
@@ -57,6 +60,9 @@ const CHAPTERS: &[(&str, &[Case])] = &[
     ("3.2", section3_02_connack::CASES),
     ("3.3", section3_03_publish::CASES),
     ("3.3", section3_03_retain::CASES),
+    ("3.4", section3_04_acks::CASES),
+    ("3.8", section3_08_subscribe::CASES),
+    ("3.10", section3_10_unsubscribe::CASES),
 ];
 
 fn main() -> ExitCode {
