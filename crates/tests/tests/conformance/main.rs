@@ -30,6 +30,11 @@ mod section3_03_retain;
 mod section3_04_acks;
 mod section3_08_subscribe;
 mod section3_10_unsubscribe;
+mod section3_12_ping;
+mod section3_14_disconnect;
+mod section4_01_state;
+mod section4_03_qos;
+mod section4_03_qos2;
 
 use std::cell::{Cell, RefCell};
 use std::process::ExitCode;
@@ -63,6 +68,11 @@ const CHAPTERS: &[(&str, &[Case])] = &[
     ("3.4", section3_04_acks::CASES),
     ("3.8", section3_08_subscribe::CASES),
     ("3.10", section3_10_unsubscribe::CASES),
+    ("3.12", section3_12_ping::CASES),
+    ("3.14", section3_14_disconnect::CASES),
+    ("4.1", section4_01_state::CASES),
+    ("4.3", section4_03_qos::CASES),
+    ("4.3", section4_03_qos2::CASES),
 ];
 
 fn main() -> ExitCode {

@@ -49,9 +49,9 @@ fn gets(cx: &Cx, filter: &str, options: u8, wanted: &[Found]) -> Result<()> {
 /// As [`gets`], of a client that is there. That no other comes is shown by the retained message of a further
 /// subscription. RETAIN is 1, whatever the options say.
 fn gets_to(cx: &Cx, subscriber: &mut Connection, filter: &str, options: u8, wanted: &[Found]) -> Result<()> {
-    let marker = cx.topic("the/retained/marker");
-    cx.connect("marker")?.retain(&marker, "marker", 1)?;
     let ids = [subscriber.fresh_id(), subscriber.fresh_id()];
+    let marker = cx.topic(&format!("the/retained/marker/{}", ids[1]));
+    cx.connect("marker")?.retain(&marker, "marker", 1)?;
     let first = subscribe(cx.version, ids[0], &[], &[(&cx.topic(filter), options)]);
     let second = subscribe(cx.version, ids[1], &[], &[(&marker, 1)]);
     subscriber.send(&[first, second].concat())?;
