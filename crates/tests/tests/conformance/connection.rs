@@ -5,7 +5,7 @@
 //! no alias above its Topic Alias Maximum is let through [MQTT-3.1.2-24] [MQTT-3.1.2-26].
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::rc::Rc;
@@ -28,6 +28,8 @@ pub struct Connection {
     deadline: Instant,
     trace: Trace,
     received: Vec<u8>,
+    /// Messages that came while something else was waited for.
+    pending: VecDeque<Packet>,
     aliases: BTreeMap<u32, String>,
     next_id: u16,
     /// Topic Alias Maximum of this client.
@@ -54,6 +56,7 @@ impl Connection {
             deadline,
             trace,
             received: Vec::new(),
+            pending: VecDeque::new(),
             aliases: BTreeMap::new(),
             next_id: 0,
             alias_max: 0,
@@ -78,6 +81,9 @@ impl Connection {
 
     /// The next packet; `None` when the connection has ended.
     pub fn read(&mut self) -> Result<Option<Packet>> {
+        if let Some(packet) = self.pending.pop_front() {
+            return Ok(Some(packet));
+        }
         loop {
             if let Some((start, length)) = packet_length(&self.received)?
                 && self.received.len() >= start + length
@@ -125,6 +131,22 @@ impl Connection {
         Ok(Packet::Publish(message))
     }
 
+    /// A packet that is there within a moment, for those who watch several connections; `None` without one. The end of
+    /// the connection is an error.
+    pub fn poll(&mut self) -> Result<Option<Packet>> {
+        if self.pending.is_empty() && self.received.is_empty() {
+            ensure!(Instant::now() < self.deadline, "{} waits for a packet until the deadline", self.name);
+            self.stream.set_read_timeout(Some(Duration::from_millis(10)))?;
+            match self.stream.peek(&mut [0]) {
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    return Ok(None);
+                }
+                _ => {}
+            }
+        }
+        self.packet().map(Some)
+    }
+
     /// The next packet; the end of the connection is an error.
     pub fn packet(&mut self) -> Result<Packet> {
         self.read()?.with_context(|| format!("{} was closed", self.name))
@@ -168,7 +190,16 @@ impl Connection {
             1 => self.send(&packet::ack(PUBACK, message.id)),
             _ => {
                 self.send(&packet::ack(PUBREC, message.id))?;
-                self.expect_ack(PUBREL, message.id)?;
+                // Further messages may come first; they are read later.
+                let mut later = Vec::new();
+                loop {
+                    match self.packet()? {
+                        Packet::Publish(message) => later.push(Packet::Publish(message)),
+                        Packet::Ack(PUBREL, id, ..) if id == message.id => break,
+                        other => bail!("{} expected PUBREL for {}, got {other:?}", self.name, message.id),
+                    }
+                }
+                self.pending.extend(later);
                 self.send(&packet::ack(PUBCOMP, message.id))
             }
         }

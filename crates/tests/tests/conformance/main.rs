@@ -35,6 +35,11 @@ mod section3_14_disconnect;
 mod section4_01_state;
 mod section4_03_qos;
 mod section4_03_qos2;
+mod section4_07_topics;
+mod section4_08_shared;
+mod section4_12_auth;
+mod section4_13_errors;
+mod section6_websocket;
 
 use std::cell::{Cell, RefCell};
 use std::process::ExitCode;
@@ -73,6 +78,11 @@ const CHAPTERS: &[(&str, &[Case])] = &[
     ("4.1", section4_01_state::CASES),
     ("4.3", section4_03_qos::CASES),
     ("4.3", section4_03_qos2::CASES),
+    ("4.7", section4_07_topics::CASES),
+    ("4.8", section4_08_shared::CASES),
+    ("4.12", section4_12_auth::CASES),
+    ("4.13", section4_13_errors::CASES),
+    ("6", section6_websocket::CASES),
 ];
 
 fn main() -> ExitCode {
