@@ -56,10 +56,13 @@ impl Properties {
 
     /// Names and values of the User Properties.
     pub fn users(&self) -> Vec<(&str, &str)> {
-        let pair = |value| {
-            if let &Value::Pair(ref n, ref v) = value { Some((n.as_str(), v.as_str())) } else { None }
-        };
-        self.all(p::USER_PROPERTY).filter_map(pair).collect()
+        let mut pairs = Vec::new();
+        for value in self.all(p::USER_PROPERTY) {
+            if let Value::Pair(name, value) = value {
+                pairs.push((name.as_str(), value.as_str()));
+            }
+        }
+        pairs
     }
 
     /// Whether there is one of this identifier.

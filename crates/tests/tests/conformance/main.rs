@@ -18,6 +18,7 @@ mod decode;
 mod packet;
 mod property;
 mod report;
+mod selftest;
 mod statements;
 
 mod section1_strings;
@@ -106,6 +107,8 @@ struct Options {
     section: Option<String>,
     name: Option<String>,
     nodes: Vec<usize>,
+    /// Ports of a broker that runs already, instead of nodes of our own.
+    at: Option<u16>,
     write: bool,
     check: bool,
 }
@@ -113,7 +116,7 @@ struct Options {
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
         let mut options =
-            Options { section: None, name: None, nodes: vec![1, 3], write: false, check: false };
+            Options { section: None, name: None, nodes: vec![1, 3], at: None, write: false, check: false };
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--nodes" => {
@@ -122,6 +125,7 @@ impl Options {
                     options.nodes = vec![count.parse()?];
                 }
                 "--section" => options.section = Some(arguments.next().context("--section takes a section")?),
+                "--at" => options.at = Some(arguments.next().context("--at takes a port")?.parse()?),
                 "--write" => options.write = true,
                 "--check" => options.check = true,
                 // What people pass to all tests at once.
@@ -131,9 +135,13 @@ impl Options {
                 name => options.name = Some(name.to_owned()),
             }
         }
-        let part = options.section.is_some() || options.name.is_some() || options.nodes.len() == 1;
+        let part = options.is_part() || options.at.is_some() || options.nodes.len() == 1;
         ensure!(!(options.write && part), "--write needs the whole table on one node and on three");
         Ok(options)
+    }
+
+    fn is_part(&self) -> bool {
+        self.section.is_some() || self.name.is_some()
     }
 
     fn wants(&self, chapter: &str, case: &Case) -> bool {
@@ -156,6 +164,7 @@ struct Job {
 
 fn run(options: &Options) -> Result<()> {
     let all: Vec<&Case> = CHAPTERS.iter().flat_map(|(_, cases)| *cases).collect();
+    selftest::run(&all).context("the checkers of the table")?;
     let table = Table::new(&all)?;
     let faults = table.faults();
     for fault in &faults {
@@ -175,14 +184,22 @@ fn run(options: &Options) -> Result<()> {
     }
     ensure!(!jobs.is_empty() || options.section.is_none(), "no case belongs to this section");
     let mut failed = Failed::new();
-    if !jobs.is_empty() {
+    if let Some(port) = options.at {
+        failed.extend(run_jobs("the broker that runs", &[port], &jobs));
+    } else if !jobs.is_empty() {
         for nodes in &options.nodes {
             failed.extend(run_on(*nodes, &jobs)?);
         }
     }
     println!();
-    for version in VERSIONS {
-        println!("{}", table.counts(version, &failed));
+    if options.is_part() {
+        println!(
+            "A part of the table: {} runs, {} failed. The counts of all are those of a whole run.",
+            jobs.len(),
+            failed.len()
+        );
+    } else {
+        VERSIONS.iter().for_each(|version| println!("{}", table.counts(*version, &failed)));
     }
     if options.write {
         report::write(&table.document(&failed))?;
@@ -195,7 +212,14 @@ fn run(options: &Options) -> Result<()> {
 /// Runs the jobs on a cluster of its own.
 fn run_on(nodes: usize, jobs: &[Job]) -> Result<Failed> {
     let cluster = Cluster::start(&format!("conformance-{nodes}"), nodes)?;
-    let ports = cluster.ports_from(0);
+    let what = if nodes == 1 { "1 node".to_owned() } else { format!("{nodes} nodes") };
+    let failed = run_jobs(&what, &cluster.ports_from(0), jobs);
+    cluster.check_log()?;
+    Ok(failed)
+}
+
+/// Runs the jobs side by side on nodes with these ports.
+fn run_jobs(what: &str, ports: &[u16], jobs: &[Job]) -> Failed {
     let started = Instant::now();
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(Failed::new());
@@ -203,8 +227,8 @@ fn run_on(nodes: usize, jobs: &[Job]) -> Result<Failed> {
         for _ in 0..CASES_AT_ONCE {
             scope.spawn(|| {
                 while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(report) = run_job(job, &ports) {
-                        println!("FAILED on {nodes} nodes: {report}");
+                    if let Err(report) = run_job(job, ports) {
+                        println!("FAILED on {what}: {report}");
                         let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
                         failed.insert((job.version, job.case.name));
                     }
@@ -213,15 +237,9 @@ fn run_on(nodes: usize, jobs: &[Job]) -> Result<Failed> {
         }
     });
     let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-    println!(
-        "{nodes} {}: {} of {} runs passed in {:.1} s",
-        if nodes == 1 { "node" } else { "nodes" },
-        jobs.len() - failed.len(),
-        jobs.len(),
-        started.elapsed().as_secs_f64()
-    );
-    cluster.check_log()?;
-    Ok(failed)
+    let passed = jobs.len() - failed.len();
+    println!("{what}: {passed} of {} runs passed in {:.1} s", jobs.len(), started.elapsed().as_secs_f64());
+    failed
 }
 
 /// Runs one case; an error is all that a person needs to know.

@@ -103,10 +103,13 @@ fn will_of_a_broken_connection(cx: &Cx) -> Result<()> {
 
 fn will_after_a_protocol_error(cx: &Cx) -> Result<()> {
     let mut watcher = watcher(cx)?;
-    let (mut client, _) = cx.connect_with(&with_will(cx, 1))?;
-    client.send(&cx.hello("client").encode())?;
-    client.fails(&[0x82])?;
-    watcher.take_this(&cx.topic("will"), "gone")?;
+    // A second CONNECT; a PUBLISH with QoS 3.
+    for bad in [cx.hello("client").encode(), Publish::new("t", "x").qos(3, 1).encode(cx.version)] {
+        let (mut client, _) = cx.connect_with(&with_will(cx, 1))?;
+        client.send(&bad)?;
+        client.fails(&[0x81, 0x82])?;
+        watcher.take_this(&cx.topic("will"), "gone")?;
+    }
     Ok(())
 }
 
