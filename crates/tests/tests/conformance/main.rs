@@ -206,6 +206,9 @@ fn run(options: &Options) -> Result<()> {
     }
     ensure!(failed.is_empty(), "{} cases failed", failed.len());
     ensure!(faults.is_empty(), "{} faults of the table", faults.len());
+    if options.is_part() {
+        return Ok(());
+    }
     report::check_committed(&table.document(&failed), &report::committed()?)
 }
 

@@ -111,11 +111,13 @@ pub const CASES: &[Case] = &[
         &["3.1.3-7", "3.1.3-8", "3.1.3-9", "3.2.2-4", "3.2.2-5"],
         empty_without_clean,
     ),
-    only5(
+    both(
         "refused_client_identifier_closes",
         &["3.1.3-8", "3.1.4-2", "3.2.2-6", "3.2.2-7", "4.13.2-1"],
+        &["3.1.3-9", "3.2.2-4", "3.2.2-5"],
         refused_client_identifier,
     ),
+    only5("connection_without_connect_is_closed", &[], without_connect),
     both("user_name_is_a_string", &["3.1.3-12"], &["3.1.3-11"], user_name_is_a_string),
     both(
         "connect_of_another_format_closes",
@@ -603,6 +605,15 @@ fn empty_without_clean(cx: &Cx) -> Result<()> {
 fn refused_client_identifier(cx: &Cx) -> Result<()> {
     // Above the broker's own bound. Session Present 0 is checked by `decode`.
     cx.refused(&Connect { client_id: vec![b'x'; 2000], ..cx.hello("") }, Some(2), &[0x85])
+}
+
+fn without_connect(cx: &Cx) -> Result<()> {
+    // Nothing, and a CONNECT that never ends.
+    let mut silent = cx.open("silent")?;
+    let mut slow = cx.open("slow")?;
+    slow.send(&cx.hello("slow").encode()[..10])?;
+    silent.closed()?;
+    slow.closed()
 }
 
 fn user_name_is_a_string(cx: &Cx) -> Result<()> {

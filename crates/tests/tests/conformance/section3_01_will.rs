@@ -58,6 +58,7 @@ pub const CASES: &[Case] = &[
     both("will_topic_is_a_topic_name", &["3.1.3-11"], &["3.1.3-10"], will_topic_is_a_topic_name),
     only5("will_waits_for_its_delay", &["3.1.2-8"], will_delay),
     only5("will_with_delay_is_stopped_by_a_new_connection", &["3.1.3-9"], will_delay_is_stopped),
+    only5("will_with_delay_is_stopped_by_a_takeover", &["3.1.3-9"], will_delay_is_stopped_by_takeover),
     only5("will_with_delay_comes_when_the_session_ends", &["3.1.2-8"], will_delay_ends_with_the_session),
     only5(
         "will_with_delay_comes_when_the_session_is_discarded",
@@ -268,6 +269,16 @@ fn will_delay_is_stopped(cx: &Cx) -> Result<()> {
     let mut watcher = watcher(cx)?;
     cx.connect_with(&delayed(cx, 1, 60))?.0.abort()?;
     let client = cx.resume("client")?;
+    cx.lapse(Duration::from_millis(2500));
+    only_the_marker(cx, &mut watcher)?;
+    client.disconnect()
+}
+
+fn will_delay_is_stopped_by_takeover(cx: &Cx) -> Result<()> {
+    let mut watcher = watcher(cx)?;
+    let (mut older, _) = cx.connect_with(&delayed(cx, 1, 60))?;
+    let client = cx.resume("client")?;
+    older.fails(&[0x8e])?;
     cx.lapse(Duration::from_millis(2500));
     only_the_marker(cx, &mut watcher)?;
     client.disconnect()

@@ -28,6 +28,7 @@ pub const CASES: &[Case] = &[
     only5("receive_maximum_is_announced", &[], receive_maximum_is_announced),
     only5("alias_above_the_servers_maximum_closes", &["3.2.2-17", "3.3.2-9"], alias_above_maximum),
     only5("explanations_do_not_make_connack_too_large", &["3.2.2-19", "3.2.2-20"], connack_is_small_enough),
+    only5("connack_above_the_clients_maximum_is_not_sent", &["3.1.2-24"], connack_above_maximum),
     only5("session_expiry_is_announced_when_changed_only", &[], session_expiry_is_announced),
 ];
 
@@ -181,6 +182,19 @@ fn connack_is_small_enough(cx: &Cx) -> Result<()> {
     // One that is accepted, with the same check.
     let (_, connack) = cx.connect_with(&cx.hello("client").property(size(100)))?;
     ensure!(connack.code == 0, "{connack:?}");
+    Ok(())
+}
+
+fn connack_above_maximum(cx: &Cx) -> Result<()> {
+    // What a client must know of the broker may not fit; then there is no connection. `Connection` checks the size.
+    for max in [1, 4, 8, 12, 16] {
+        let mut client = cx.open("client")?;
+        client.packet_max = max as usize;
+        client.send(&cx.hello("client").property(p::four(p::MAX_PACKET_SIZE, max)).encode())?;
+        if let Some(packet) = client.read()? {
+            ensure!(matches!(packet, Packet::Connack(_)), "{packet:?}");
+        }
+    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crate::case::{Case, Cx, both, only4, only5};
 use crate::connection::Connection;
 use crate::decode::{Packet, Value};
-use crate::packet::{PUBACK, Publish, ack, binary, packet};
+use crate::packet::{PUBACK, PUBCOMP, PUBREC, PUBREL, Publish, ack, ack_with, binary, packet};
 use crate::property as p;
 
 /// The cases.
@@ -73,6 +73,8 @@ pub const CASES: &[Case] = &[
     only5("identifiers_of_qos_0_messages", &["3.3.4-3", "3.3.4-4"], identifiers_of_qos_0),
     only5("subscription_identifier_of_a_client_closes", &["3.3.4-6"], subscription_identifier_of_a_client),
     only5("receive_maximum_of_the_client_holds", &["3.3.4-9", "4.9.0-1", "4.9.0-2"], receive_maximum_holds),
+    only5("qos_2_is_in_the_window_until_pubcomp", &["3.3.4-9", "4.9.0-2"], window_of_qos_2),
+    only5("more_than_the_servers_receive_maximum_closes", &["3.3.4-7"], more_than_receive_maximum),
     only5("other_packets_do_not_wait_for_the_window", &["3.3.4-10", "4.9.0-3"], other_packets_do_not_wait),
     both("empty_payload_is_forwarded", &[], &[], empty_payload),
     only4("publish_of_3_1_1_reaches_5_0_and_back", &[], versions_meet),
@@ -536,6 +538,43 @@ fn receive_maximum_holds(cx: &Cx) -> Result<()> {
         subscriber.disconnect()?;
     }
     Ok(())
+}
+
+fn window_of_qos_2(cx: &Cx) -> Result<()> {
+    let connect = cx.hello("sub").durable().property(p::two(p::RECEIVE_MAX, 1));
+    let (mut subscriber, _) = cx.connect_with(&connect)?;
+    subscriber.subscribe(&cx.topic("t"), 2)?;
+    let mut publisher = cx.connect("pub")?;
+    publisher.publish_new(&cx.topic("t"), "1", 2)?;
+    publisher.publish_new(&cx.topic("t"), "2", 1)?;
+    let first = subscriber.message()?;
+    subscriber.ping()?;
+    subscriber.send(&ack(PUBREC, first.id))?;
+    subscriber.expect_ack(PUBREL, first.id)?;
+    // PUBREC has not made room.
+    subscriber.ping()?;
+    subscriber.send(&ack(PUBCOMP, first.id))?;
+    subscriber.take_this(&cx.topic("t"), "2")?;
+    // A failure in PUBREC does.
+    publisher.publish_new(&cx.topic("t"), "3", 2)?;
+    publisher.publish_new(&cx.topic("t"), "4", 1)?;
+    let third = subscriber.message()?;
+    subscriber.send(&ack_with(PUBREC, third.id, 0x80))?;
+    subscriber.take_this(&cx.topic("t"), "4")?;
+    Ok(())
+}
+
+fn more_than_receive_maximum(cx: &Cx) -> Result<()> {
+    let (mut client, connack) = cx.connect_with(&cx.hello("client"))?;
+    let max = connack.properties.number(p::RECEIVE_MAX).unwrap_or(65_535) as u16;
+    ensure!(max < 5000, "more than this case sends");
+    // Each waits for its PUBREL.
+    let publish = |id| Publish::new(&cx.topic("t"), "").qos(2, id).encode(cx.version);
+    client.send(&(1..=max).flat_map(publish).collect::<Vec<u8>>())?;
+    (1..=max).try_for_each(|id| client.expect_ack(PUBREC, id).map(drop))?;
+    client.ping()?;
+    client.send_publish(&Publish::new(&cx.topic("t"), "").qos(2, max + 1))?;
+    client.fails(&[0x93])
 }
 
 fn other_packets_do_not_wait(cx: &Cx) -> Result<()> {
