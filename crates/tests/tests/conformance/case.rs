@@ -28,9 +28,17 @@ pub struct Case {
     pub v4: &'static [&'static str],
     /// What it does.
     pub run: fn(&Cx) -> Result<()>,
+    /// Whether it runs by itself, see [`Case::alone`].
+    pub alone: bool,
 }
 
 impl Case {
+    /// Runs when no other case does: what is to happen by the clock must happen where nothing else moves it.
+    pub const fn alone(mut self) -> Case {
+        self.alone = true;
+        self
+    }
+
     /// Statements of a version.
     pub fn statements(&self, version: Version) -> &'static [&'static str] {
         match version {
@@ -48,22 +56,22 @@ pub const fn both(
     v4: &'static [&'static str],
     run: fn(&Cx) -> Result<()>,
 ) -> Case {
-    Case { name, versions: &[Version::V4, Version::V5], v5, v4, run }
+    Case { name, versions: &[Version::V4, Version::V5], v5, v4, run, alone: false }
 }
 
 /// A case of 5.0.
 pub const fn only5(name: &'static str, v5: &'static [&'static str], run: fn(&Cx) -> Result<()>) -> Case {
-    Case { name, versions: &[Version::V5], v5, v4: &[], run }
+    Case { name, versions: &[Version::V5], v5, v4: &[], run, alone: false }
 }
 
 /// A case of 3.1.1.
 pub const fn only4(name: &'static str, v4: &'static [&'static str], run: fn(&Cx) -> Result<()>) -> Case {
-    Case { name, versions: &[Version::V4], v5: &[], v4, run }
+    Case { name, versions: &[Version::V4], v5: &[], v4, run, alone: false }
 }
 
 /// A case of 3.1, which has no statements.
 pub const fn only31(name: &'static str, run: fn(&Cx) -> Result<()>) -> Case {
-    Case { name, versions: &[Version::V31], v5: &[], v4: &[], run }
+    Case { name, versions: &[Version::V31], v5: &[], v4: &[], run, alone: false }
 }
 
 /// What a run of a case works with.

@@ -221,24 +221,27 @@ fn run_on(nodes: usize, jobs: &[Job]) -> Result<Failed> {
     Ok(failed)
 }
 
-/// Runs the jobs side by side on nodes with these ports.
+/// Runs the jobs on nodes with these ports: side by side, then those that want to be alone.
 fn run_jobs(what: &str, ports: &[u16], jobs: &[Job]) -> Failed {
     let started = Instant::now();
-    let next = AtomicUsize::new(0);
+    let (alone, others): (Vec<&Job>, Vec<&Job>) = jobs.iter().partition(|job| job.case.alone);
     let failed = Mutex::new(Failed::new());
-    std::thread::scope(|scope| {
-        for _ in 0..CASES_AT_ONCE {
-            scope.spawn(|| {
-                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(report) = run_job(job, ports) {
-                        println!("FAILED on {what}: {report}");
-                        let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
-                        failed.insert((job.version, job.case.name));
+    for (jobs, at_once) in [(others, CASES_AT_ONCE), (alone, 1)] {
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..at_once {
+                scope.spawn(|| {
+                    while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if let Err(report) = run_job(job, ports) {
+                            println!("FAILED on {what}: {report}");
+                            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                            failed.insert((job.version, job.case.name));
+                        }
                     }
-                }
-            });
-        }
-    });
+                });
+            }
+        });
+    }
     let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     let passed = jobs.len() - failed.len();
     println!("{what}: {passed} of {} runs passed in {:.1} s", jobs.len(), started.elapsed().as_secs_f64());

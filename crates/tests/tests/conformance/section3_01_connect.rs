@@ -43,7 +43,7 @@ pub const CASES: &[Case] = &[
     ),
     only4("clean_session_ends_with_its_connection", &["3.1.2-6"], clean_session_ends),
     only5("session_without_expiry_ends_with_its_connection", &["4.1.0-2"], session_without_expiry_ends),
-    only5("session_ends_when_its_expiry_has_passed", &["4.1.0-2"], session_expires),
+    only5("session_ends_when_its_expiry_has_passed", &["4.1.0-2"], session_expires).alone(),
     only5("expiry_of_the_last_connect_counts", &["4.1.0-2"], expiry_of_the_last_connect),
     only5("session_without_end_is_kept_or_bounded_openly", &[], session_without_end),
     both("retained_message_outlives_its_session", &[], &["3.1.2.7"], retained_outlives),

@@ -56,10 +56,11 @@ pub const CASES: &[Case] = &[
     both("will_without_retain_is_not_retained", &["3.1.2-14"], &["3.1.2-16"], will_without_retain),
     both("will_with_retain_is_retained", &["3.1.2-15"], &["3.1.2-17"], will_with_retain),
     both("will_topic_is_a_topic_name", &["3.1.3-11"], &["3.1.3-10"], will_topic_is_a_topic_name),
-    only5("will_waits_for_its_delay", &["3.1.2-8"], will_delay),
+    only5("will_waits_for_its_delay", &["3.1.2-8"], will_delay).alone(),
     only5("will_with_delay_is_stopped_by_a_new_connection", &["3.1.3-9"], will_delay_is_stopped),
     only5("will_with_delay_is_stopped_by_a_takeover", &["3.1.3-9"], will_delay_is_stopped_by_takeover),
-    only5("will_with_delay_comes_when_the_session_ends", &["3.1.2-8"], will_delay_ends_with_the_session),
+    only5("will_with_delay_comes_when_the_session_ends", &["3.1.2-8"], will_delay_ends_with_the_session)
+        .alone(),
     only5(
         "will_with_delay_comes_when_the_session_is_discarded",
         &["3.1.2-8"],

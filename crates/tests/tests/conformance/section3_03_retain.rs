@@ -33,6 +33,7 @@ pub const CASES: &[Case] = &[
     only5("retain_handling_2", &["3.3.1-11"], retain_handling_2),
     only5("retain_handling_3_is_a_protocol_error", &[], retain_handling_3),
     both("established_subscription_gets_retain_0", &["3.3.1-12"], &["3.3.1-9"], established_subscription),
+    both("message_retained_after_suback_comes_once", &["3.3.1-12"], &["3.3.1-9"], retained_after_suback),
     only5("retain_as_published", &["3.3.1-13"], retain_as_published),
     only5("retained_message_has_retain_1_whatever_as_published_says", &[], retained_has_retain_1),
     both("resumed_session_gets_no_retained_messages", &[], &[], resumed_session),
@@ -216,6 +217,25 @@ fn established_subscription(cx: &Cx) -> Result<()> {
             ensure!(!message.retain, "{message:?}");
         }
         publisher.retain(&cx.topic("t"), "", 1)?;
+    }
+    Ok(())
+}
+
+fn retained_after_suback(cx: &Cx) -> Result<()> {
+    let mut publisher = cx.connect("pub")?;
+    for mut subscriber in [cx.connect("transient")?, cx.durable("durable")?] {
+        for n in 0..5 {
+            let topic = cx.topic(&n.to_string());
+            subscriber.subscribe(&topic, 1)?;
+            // The subscription is established: it is an ordinary message to it, and no retained one.
+            publisher.retain(&topic, "x", 1)?;
+            publisher.publish_new(&topic, "marker", 1)?;
+            ensure!(!subscriber.take_this(&topic, "x")?.retain, "RETAIN to an established subscription");
+            subscriber.take_this(&topic, "marker")?;
+            publisher.retain(&topic, "", 1)?;
+            subscriber.take_this(&topic, "")?;
+            subscriber.unsubscribe(&[&topic])?;
+        }
     }
     Ok(())
 }
