@@ -130,7 +130,8 @@ impl Options {
                 "--check" => options.check = true,
                 // What people pass to all tests at once.
                 "--nocapture" | "--include-ignored" => {}
-                flag if flag.starts_with("--test-threads") => {}
+                "--test-threads" => drop(arguments.next()),
+                flag if flag.starts_with("--test-threads=") => {}
                 flag if flag.starts_with('-') => bail!("no option is called {flag}"),
                 name => options.name = Some(name.to_owned()),
             }
