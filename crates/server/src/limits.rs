@@ -130,6 +130,10 @@ pub const HEARD_NODES_MAX: usize = 256;
 /// Shortest interval at which `$SYS` is published: each costs a question to the worker and a frame to each peer.
 pub const SYS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
+/// Pause after `$SYS` was published first; doubles up to its interval. What a starting node says of itself is soon
+/// outdated, and it does not know the others yet.
+pub const SYS_FIRST_PAUSE: Duration = Duration::from_secs(1);
+
 /// Intervals of silence after which the figures of a peer count no more.
 pub const SYS_SILENT_INTERVALS: u32 = 3;
 

@@ -17,29 +17,32 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::edge::Edge;
-use crate::limits::{ADMIN_ANSWER_TIMEOUT, SYS_SILENT_INTERVALS};
+use crate::limits::{ADMIN_ANSWER_TIMEOUT, SYS_FIRST_PAUSE, SYS_SILENT_INTERVALS};
 use crate::question::Question;
 use figures::{OwnFigures, members, topics};
 
 pub mod figures;
 mod load;
 
-/// Publishes figures every `interval` until the node stops; never when it is zero.
+/// Publishes figures every `interval` until the node stops; never when it is zero. More often in the beginning, while
+/// nodes get to know each other and become ready.
 pub async fn run(edge: Arc<Edge>, interval: Duration) {
     if interval.is_zero() {
         return;
     }
     let mut stopping = edge.stopping.subscribe();
     let mut own = OwnFigures::default();
+    let mut pause = SYS_FIRST_PAUSE.min(interval);
     loop {
         // Without an answer of the worker the last values stay; `/livez` is there to say what is wrong.
         if let Some(status) = status(&edge).await {
             publish(&edge, &mut own, &status, interval).await;
         }
         tokio::select! {
-            () = tokio::time::sleep(interval) => (),
+            () = tokio::time::sleep(pause) => (),
             _ = stopping.wait_for(|stopping| *stopping) => return,
         }
+        pause = (pause * 2).min(interval);
     }
 }
 

@@ -48,7 +48,9 @@ fn every_node_tells_of_itself_and_of_the_whole_cluster() {
                     let name = &cluster.node(node).name;
                     last(messages, &format!("$SYS/nodes/{name}/clients/connected"))
                 };
-                (0..3).all(|node| of_node(node) == Some(EXTRA[node] + 1))
+                let ready =
+                    |node: usize| last(messages, &format!("$SYS/nodes/{}/ready", cluster.node(node).name));
+                (0..3).all(|node| of_node(node) == Some(EXTRA[node] + 1) && ready(node) == Some(1))
                     && last(messages, "$SYS/broker/clients/connected") == Some(total)
                     && last(messages, "$SYS/broker/clients/maximum") == Some(total)
                     && last(messages, "$SYS/broker/clients/total") == Some(total)
