@@ -24,7 +24,7 @@ use quorate_state::{Epoch, GroupId, Incarnation, Message, Owner, SessionId, Will
 use crate::durable::Durable;
 use crate::edge::{ClientEvent, ClientOutput, ClientRequest, ConnectRequest, DirectDelivery, LocalChange};
 use crate::routing::Routing;
-use crate::system_topics::SystemTopics;
+use crate::system_topics::{SystemTopics, is_read_only};
 use direct::Outgoing;
 use publish::{Publishing, encode_properties};
 use subscribe::Subscribing;
@@ -462,6 +462,9 @@ impl Client {
         let missing = client_id.is_empty() && must_have_id;
         if missing || client_id.len() > CLIENT_ID_BYTES_MAX || client_id.chars().any(char::is_control) {
             return Some(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID);
+        }
+        if connect.will.as_ref().is_some_and(|will| is_read_only(will.topic.as_str())) {
+            return Some(ReasonCode::NOT_AUTHORIZED);
         }
         let anonymous = connect.username.is_none();
         (anonymous && !self.config.anonymous_allowed).then_some(ReasonCode::NOT_AUTHORIZED)

@@ -147,3 +147,35 @@ fn what_went_through_is_counted_once() {
     assert_eq!((traffic.packets_out, traffic.publishes_out, traffic.publish_bytes_out), (2, 1, 9));
     assert_eq!(harness.client.take_traffic(), Traffic::default());
 }
+
+#[test]
+fn will_on_a_read_only_topic_refuses_the_connect() {
+    for (version, name, refused) in [
+        (ProtocolVersion::V5, UPTIME, true),
+        (ProtocolVersion::V311, UPTIME, true),
+        (ProtocolVersion::V5, "$SYSTEM/x", false),
+    ] {
+        let mut harness = Harness::new(version);
+        let will = quorate_codec::Will {
+            topic: topic(name),
+            payload: Bytes::new(),
+            qos: ZERO,
+            retain: false,
+            delay_s: None,
+            properties: PublishProperties::default(),
+        };
+        let connect = Connect { will: Some(will), ..connect(version, "me") };
+        harness.send(Packet::Connect(Box::new(connect)));
+        let reasons: Vec<ReasonCode> = harness
+            .received()
+            .into_iter()
+            .map(|packet| match packet {
+                Packet::ConnAck(ack) => ack.reason,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(reasons, if refused { vec![ReasonCode::NOT_AUTHORIZED] } else { vec![] }, "{name}");
+        assert_eq!(harness.client.is_closed(), refused);
+        assert_eq!(harness.requests().is_empty(), refused);
+    }
+}
