@@ -460,6 +460,8 @@ impl Node {
             }
             // Direct messages never pass through the node: the shell hands them to `Routing`.
             PeerMessage::Forward(_) => {}
+            // Nor do the counters of a node.
+            PeerMessage::Counters { .. } => {}
         }
     }
 

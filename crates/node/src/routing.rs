@@ -67,6 +67,8 @@ pub struct Routing {
     local: TopicTrie<Vec<LocalSubscription>>,
     /// Filters of each connection, so that its end takes them all out.
     filters: BTreeMap<ConnId, BTreeSet<TopicFilter>>,
+    /// Local subscriptions of transient sessions.
+    transient: usize,
 }
 
 /// One subscription of one connection of this node.
@@ -93,6 +95,7 @@ impl Routing {
             routes: TopicTrie::new(),
             local: TopicTrie::new(),
             filters: BTreeMap::new(),
+            transient: 0,
         }
     }
 
@@ -144,6 +147,12 @@ impl Routing {
     #[must_use]
     pub fn local_subscriptions(&self) -> usize {
         self.filters.values().map(BTreeSet::len).sum()
+    }
+
+    /// Local subscriptions of sessions that end with their connection: no partition knows them.
+    #[must_use]
+    pub fn transient_subscriptions(&self) -> usize {
+        self.transient
     }
 
     /// Who receives a message published to `topic`.
@@ -219,6 +228,7 @@ impl Routing {
             }
             Err(at) => {
                 subscribers.insert(at, new);
+                self.transient += usize::from(!durable);
                 self.filters.entry(conn).or_default().insert(subscription.filter.clone());
             }
         }
@@ -248,7 +258,8 @@ impl Routing {
         let subscribers =
             self.local.get_mut(filter.as_str()).expect("a filter of a connection has subscribers");
         let at = subscribers.binary_search_by_key(&conn, |old| old.conn);
-        subscribers.remove(at.expect("the connection is one of them"));
+        let removed = subscribers.remove(at.expect("the connection is one of them"));
+        self.transient -= usize::from(!removed.durable);
         if subscribers.is_empty() {
             self.local.remove(filter.as_str());
         }

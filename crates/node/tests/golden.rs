@@ -114,6 +114,9 @@ fn frames() -> Vec<PeerMessage> {
         PeerMessage::RetainedPage { query, messages: vec![(body, Some(3))], next: Some(topic()) },
         PeerMessage::RetainedPage { query, messages: vec![], next: None },
         PeerMessage::Forward(Arc::new(DirectMessage { message: message() })),
+        PeerMessage::Counters {
+            values: vec![("uptime".to_owned(), 7), ("bytes/received".to_owned(), u64::MAX)],
+        },
     ];
     raft.chain(others).collect()
 }
@@ -145,7 +148,7 @@ fn frames_of_version_1_are_written_and_read_alike() {
 fn every_kind_of_frame_is_in_the_golden_file() {
     let kinds: std::collections::BTreeSet<String> =
         frames().iter().map(|frame| encoded(frame)[2..4].to_owned()).collect();
-    let expected: Vec<String> = (1..=15).map(|kind| format!("{kind:02x}")).collect();
+    let expected: Vec<String> = (1..=15).chain([17]).map(|kind| format!("{kind:02x}")).collect();
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), expected);
 }
 
