@@ -235,6 +235,7 @@ impl Partition {
     fn recount(&mut self) -> Result<(), RestoreError> {
         self.state.outboxes.messages().for_each(|message| self.live.add(message.index, 1));
         self.due_wills.iter().for_each(|(_, message)| self.live.add(message.index, 1));
+        self.displaced.wills().for_each(|message| self.live.add(message.index, 1));
         let ids: Vec<SessionId> = self.sessions.iter_by_id().map(|session| session.id).collect();
         for id in ids {
             let Some((session, _)) = self.sessions.get_mut(id) else { continue };
