@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use tokio::runtime::Runtime;
 
+mod listeners;
+
 use super::*;
 use crate::config::{BootstrapNode, ListenerSettings, PeerSettings};
 use crate::testing::{Authority, TestClient, TestFolder, http_get};

@@ -145,3 +145,118 @@ fn shown_certificate(stream: &TlsStream<Metered>) -> Result<Option<CertificateId
     let (_, session) = stream.get_ref();
     session.peer_certificates().and_then(<[_]>::first).map(CertificateIdentity::of).transpose()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::config::{ClientCertificate, ListenerLimits, TlsSettings, TlsVersion};
+    use crate::net::gate::Gate;
+    use crate::net::listener_tls::ListenerTls;
+    use crate::testing::{Authority, Stream, TestFolder, TlsClient, tls_over};
+
+    /// What is known of a client that says `before`, shakes hands if it has TLS, and sends a byte of MQTT.
+    async fn arrived(
+        handshake: Handshake,
+        before: Vec<u8>,
+        tls: Option<TlsClient>,
+    ) -> Result<Origin, ArrivalError> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = std::thread::spawn(move || {
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            // Whoever is refused may find the connection closed.
+            let _sent = stream.write_all(&before);
+            let mut stream: Box<dyn Stream> = match tls {
+                Some(tls) => Box::new(tls_over(stream, &tls)),
+                None => Box::new(stream),
+            };
+            let _sent = stream.write_all(b"\x10");
+            stream
+        });
+        let (stream, address): (TcpStream, SocketAddr) = listener.accept().await.unwrap();
+        let gate = Arc::new(Gate::new(ListenerLimits::default(), Arc::new(Semaphore::new(1))));
+        let clock = Clock::start();
+        let (_place, mut pass) = gate.enter(clock.now()).ok().unwrap();
+        let mut origin = Origin { address: Some(address), certificate: None };
+        let arriving = arrive(handshake, Socket::Tcp(stream), &mut origin, &mut pass, clock).await;
+        // Kept open: closing with something unread would take back what was sent.
+        let _client = client.join().unwrap();
+        let mut transport = arriving?;
+        let (mut input, mut output) = (Default::default(), Default::default());
+        while transport.turn(true, &mut input, &mut output).await.unwrap().read == 0 {}
+        assert_eq!(&input[..], b"\x10", "what follows the handshake is read, and only that");
+        Ok(origin)
+    }
+
+    fn handshake() -> Handshake {
+        Handshake { proxy: false, tls: None, websocket: false, packet_bytes_max: 1000 }
+    }
+
+    /// Settings of a listener that asks for certificates of this authority.
+    fn mutual(authority: &Authority) -> Handshake {
+        let folder = TestFolder::new();
+        authority.write(folder.path(), "localhost");
+        let tls = ListenerTls::load(&TlsSettings {
+            cert_file: folder.path().join("cert.pem"),
+            key_file: folder.path().join("key.pem"),
+            client_ca_file: Some(folder.path().join("ca.pem")),
+            client_certificate: ClientCertificate::Optional,
+            version_min: TlsVersion::Tls13,
+        });
+        Handshake { tls: Some(tls.unwrap().config()), ..handshake() }
+    }
+
+    /// A header of version 2 from 192.0.2.7 with the common name of a verified certificate.
+    fn header(name: &str) -> Vec<u8> {
+        let length = |bytes: usize| u16::try_from(bytes).unwrap().to_be_bytes();
+        let mut wire = b"\r\n\r\n\0\r\nQUIT\n\x21\x11".to_vec();
+        wire.extend(length(12 + 3 + 5 + 3 + name.len()));
+        wire.extend(b"\xc0\0\x02\x07\x0a\0\0\x01\x12\x34\x07\x5b\x20");
+        wire.extend(length(5 + 3 + name.len()));
+        wire.extend(b"\x07\0\0\0\0\x22");
+        wire.extend(length(name.len()));
+        wire.extend(name.as_bytes());
+        wire
+    }
+
+    #[tokio::test]
+    async fn certificate_of_the_client_is_its_identity() {
+        let authority = Authority::new();
+        let shown = Some(authority.client(Some(authority.issue("pump-7"))));
+        let origin = arrived(mutual(&authority), Vec::new(), shown).await.unwrap();
+        assert_eq!(origin.certificate.unwrap().to_string(), "CN=pump-7,DNS:pump-7");
+        assert!(origin.address.unwrap().ip().is_loopback());
+        let origin = arrived(mutual(&authority), Vec::new(), Some(authority.client(None))).await.unwrap();
+        assert_eq!(origin.certificate, None);
+    }
+
+    #[tokio::test]
+    async fn proxy_tells_address_and_identity_and_a_certificate_shown_here_counts_more() {
+        let proxied = |handshake: Handshake| Handshake { proxy: true, ..handshake };
+        let origin = arrived(proxied(handshake()), header("pump-8"), None).await.unwrap();
+        assert_eq!(origin.address, Some("192.0.2.7:4660".parse().unwrap()));
+        assert_eq!(origin.certificate.unwrap().to_string(), "CN=pump-8");
+        let authority = Authority::new();
+        let shown = Some(authority.client(Some(authority.issue("pump-7"))));
+        let origin = arrived(proxied(mutual(&authority)), header("pump-8"), shown).await.unwrap();
+        assert_eq!(origin.certificate.unwrap().to_string(), "CN=pump-7,DNS:pump-7");
+        let refused = arrived(proxied(handshake()), header("a\nb"), None).await;
+        assert!(matches!(refused, Err(ArrivalError::Identity(IdentityError::Name))));
+    }
+
+    #[tokio::test]
+    async fn client_that_floods_the_handshake_is_cut_off() {
+        // One record of TLS after the other, each a piece of a ClientHello of 64 KiB.
+        let mut flood = b"\x16\x03\x01\0\x05\x01\0\xff\xff\x03".to_vec();
+        for _ in 0..10_000 {
+            flood.extend(b"\x16\x03\x01\0\x01\x03");
+        }
+        let refused = arrived(mutual(&Authority::new()), flood, None).await;
+        assert!(matches!(refused, Err(ArrivalError::Tls(_))));
+    }
+}
