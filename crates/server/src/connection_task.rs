@@ -23,7 +23,7 @@ use crate::edge::Edge;
 use crate::limits::{CLIENT_CLOSE_TIMEOUT, CLIENT_OUTPUT_BYTES_MAX, CLIENT_TURN_BYTES};
 use crate::mailbox::Mailbox;
 use crate::net::arrival::Origin;
-use crate::net::gate::Pass;
+use crate::net::gate::{Pass, Place};
 use crate::net::transport::{Progress, Transport};
 
 /// A timer that is never due by itself.
@@ -42,8 +42,14 @@ pub struct Arrival {
     pub accepted_at: Duration,
 }
 
-/// Serves one connection until it ends.
-pub async fn serve(edge: Arc<Edge>, config: Arc<ClientConfig>, transport: Transport, arrival: Box<Arrival>) {
+/// Serves one connection until it ends, and keeps its place among those of its listener as long.
+pub async fn serve(
+    edge: Arc<Edge>,
+    config: Arc<ClientConfig>,
+    transport: Transport,
+    arrival: Box<Arrival>,
+    _place: Place,
+) {
     let (owner, mailbox) = edge.open();
     let client = Client::new(owner, config, arrival.accepted_at);
     edge.metrics.connections_accepted.add(1);

@@ -6,6 +6,7 @@
 //! Limits: `ListenerLimits`, kept by the gate; `TLS_LOOK_EVERY`.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::arrival::{ArrivalError, Handshake, Origin, arrive};
-use super::gate::Gate;
+use super::gate::{Gate, Place};
 use super::listener_tls::{ListenerTls, ListenerTlsError, Look};
 use super::socket::Socket;
 use super::transport::Transport;
@@ -168,18 +169,29 @@ impl Listener {
         });
         match entered {
             Ok((place, pass)) => {
+                if let Socket::Tcp(stream) = &socket
+                    && let Err(error) = stream.set_nodelay(true)
+                {
+                    tracing::debug!(%error, "connection broke before it began");
+                    return;
+                }
+                let arrival = Box::new(Arrival { origin, pass: Some(pass), accepted_at: now });
                 let handshake = Handshake {
                     proxy: self.settings.proxy.is_some(),
                     tls: self.tls.as_ref().map(ListenerTls::config),
                     websocket: self.settings.kind.is_websocket(),
                     packet_bytes_max: service.packet_bytes_max,
                 };
-                let arrival = Box::new(Arrival { origin, pass: Some(pass), accepted_at: now });
-                let task = serve(service.clone(), handshake, socket, arrival);
-                connections.spawn(async move {
-                    task.await;
-                    drop(place);
-                });
+                // Whatever is around the task of a connection, or comes before it, costs memory as long as it lasts:
+                // most connections get it as it is.
+                if handshake.is_empty() {
+                    let (edge, config) = (service.edge.clone(), service.client_config.clone());
+                    let transport = Transport::Plain(socket);
+                    connections.spawn(connection_task::serve(edge, config, transport, arrival, place));
+                } else {
+                    let shaking = Box::pin(shake_hands(service.clone(), handshake, socket, arrival));
+                    connections.spawn(serve_after(shaking, service.clone(), place));
+                }
             }
             Err(refusal) => service.refused(refusal, &origin),
         }
@@ -228,25 +240,14 @@ impl Service {
     }
 }
 
-async fn serve(service: Arc<Service>, handshake: Handshake, socket: Socket, arrival: Box<Arrival>) {
-    if let Socket::Tcp(stream) = &socket
-        && let Err(error) = stream.set_nodelay(true)
-    {
-        tracing::debug!(%error, "connection broke before it began");
-        return;
-    }
-    let (transport, arrival) = if handshake.is_empty() {
-        (Transport::Plain(socket), arrival)
-    } else {
-        // Boxed, so that the handshake's state is not part of every connection's task.
-        match Box::pin(shake_hands(service.clone(), handshake, socket, arrival)).await {
-            Some(arrived) => arrived,
-            None => return,
-        }
-    };
-    let (edge, client_config) = (service.edge.clone(), service.client_config.clone());
+/// A handshake. In a box, so that its state goes when it is done.
+type Shaking = Pin<Box<dyn Future<Output = Option<(Transport, Box<Arrival>)>> + Send>>;
+
+async fn serve_after(shaking: Shaking, service: Arc<Service>, place: Place) {
+    let Some((transport, arrival)) = shaking.await else { return };
+    let (edge, config) = (service.edge.clone(), service.client_config.clone());
     drop(service);
-    connection_task::serve(edge, client_config, transport, arrival).await;
+    connection_task::serve(edge, config, transport, arrival, place).await;
 }
 
 /// Speaks what comes before MQTT within its time; says why when that fails.
