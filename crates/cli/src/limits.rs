@@ -36,5 +36,14 @@ pub const SUB_RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Most examples of a broken promise that a report names.
 pub const REPORT_EXAMPLES_MAX: usize = 10;
 
+/// Bytes of a file with a certificate or key that is read.
+pub const CERTIFICATE_FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Longest that a certificate may be made to last, in days: a hundred years.
+pub const CERTIFICATE_DAYS_MAX: u32 = 36_500;
+
+/// Host names and addresses of one certificate. Above what a node has; far below what TLS peers refuse.
+pub const CERTIFICATE_ADDRESSES_MAX: usize = 30;
+
 const _: () = assert!(RECONNECT_PAUSE_MIN.as_millis() < RECONNECT_PAUSE_MAX.as_millis());
 const _: () = assert!(OUTGOING_BYTES_HIGH <= 1024 * 1024, "send times in the payload would be stale");

@@ -310,8 +310,8 @@ mod tests {
                 };
                 assert_eq!(config.node.name, plan.name);
                 assert_eq!(config.node.data_dir, plan.dir(dir.path()).join("./data"));
-                let binds: Vec<_> = config.listeners.iter().map(|listener| listener.bind).collect();
-                assert_eq!(binds, [plan.mqtt, plan.websocket]);
+                let binds: Vec<_> = config.listeners.iter().map(|listener| listener.bind.address()).collect();
+                assert_eq!(binds, [Some(plan.mqtt), Some(plan.websocket)]);
                 assert_eq!(config.admin.bind, plan.admin);
                 assert_eq!(config.peer.map(|peer| peer.bind), plan.peer);
                 assert_eq!(config.cluster.bootstrap.len(), if nodes == 1 { 0 } else { 3 });

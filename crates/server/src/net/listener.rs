@@ -21,6 +21,7 @@ use super::listener_tls::{ListenerTls, ListenerTlsError, Look};
 use super::socket::Socket;
 use super::transport::Transport;
 use super::unix_socket::{self, SocketFile};
+use super::websocket::UpgradeError;
 use crate::config::{Bind, ListenerKind, ListenerSettings};
 use crate::connection_task::{self, Arrival};
 use crate::edge::Edge;
@@ -271,10 +272,12 @@ async fn shake_hands(
         Ok(Err(error)) => {
             tracing::debug!(bind = %service.bind, address = ?arrival.origin.address, %error, "handshake failed");
             match error {
-                ArrivalError::Io(_) | ArrivalError::Refused(_) => HandshakeFailure::Broken,
+                ArrivalError::Io(_)
+                | ArrivalError::WebSocket(UpgradeError::Io(_))
+                | ArrivalError::Refused(_) => HandshakeFailure::Broken,
                 ArrivalError::Proxy(_) => HandshakeFailure::Proxy,
                 ArrivalError::Tls(_) | ArrivalError::Identity(_) => HandshakeFailure::Tls,
-                ArrivalError::WebSocket(_) => HandshakeFailure::WebSocket,
+                ArrivalError::WebSocket(UpgradeError::Refused { .. }) => HandshakeFailure::WebSocket,
             }
         }
         Err(_) => {
