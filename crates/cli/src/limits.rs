@@ -8,7 +8,7 @@ pub const HTTP_RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Longest wait for an admin answer; the admin listener never does slow work for a read.
 pub const HTTP_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Longest wait for TCP connect and CONNACK, each. A takeover may have to wait for a lease to end.
+/// Longest wait for TCP connect, TLS handshake and CONNACK, each. A takeover may have to wait for a lease to end.
 pub const CONNECT_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Outgoing bytes of a connection above which producers pause. Two socket buffers' worth: enough to keep

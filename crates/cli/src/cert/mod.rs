@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 
+use crate::client::unique;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::limits::{CERTIFICATE_ADDRESSES_MAX, CERTIFICATE_DAYS_MAX};
 use crate::output;
@@ -31,9 +32,9 @@ pub struct CertArgs {
 enum CertCommand {
     /// Make an authority: ca.pem, which everybody may have, and ca.key, which nobody may
     Ca {
-        /// Its common name
-        #[arg(long, default_value = "Quorate CA")]
-        name: String,
+        /// Its common name [default: Quorate CA with a number of its own]
+        #[arg(long)]
+        name: Option<String>,
         /// Days until it expires
         #[arg(long, default_value_t = 3650, value_parser = days())]
         days: u32,
@@ -83,6 +84,8 @@ fn days() -> clap::builder::RangedI64ValueParser<u32> {
 pub fn run(args: CertArgs) -> Outcome {
     match args.command {
         CertCommand::Ca { name, days, place } => {
+            // Two authorities of one name are taken for each other, and then a signature seems to be wrong.
+            let name = name.unwrap_or_else(|| format!("Quorate CA {:08x}", unique() & 0xffff_ffff));
             check_common_name(&name)?;
             check_free(&place.dir, AUTHORITY)?;
             let (_, issued) = Authority::generate(&name, Validity::Days(days))?;

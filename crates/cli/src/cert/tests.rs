@@ -12,9 +12,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, Server
 use super::*;
 
 fn ca(dir: &Path) -> Outcome {
-    run(CertArgs {
-        command: CertCommand::Ca { name: "Test CA".into(), days: 10, place: Place { dir: dir.into() } },
-    })
+    run(CertArgs { command: CertCommand::Ca { name: None, days: 10, place: Place { dir: dir.into() } } })
 }
 
 fn node(dir: &Path, name: &str, addresses: &[&str]) -> Outcome {
