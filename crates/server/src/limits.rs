@@ -67,8 +67,8 @@ pub const MAILBOX_DIRECT_MESSAGES_MAX: usize = 100_000;
 pub const MAILBOX_DIRECT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Connections of the whole node that have not sent their whole CONNECT. When full, a new one is closed: whoever has not
-/// said who it is may not take more than 64 MiB together.
-pub const HANDSHAKES_MAX: usize = 4096;
+/// said who it is may not take more than 64 MiB together, with as much again in TLS as the client has sent.
+pub const HANDSHAKES_MAX: usize = 2048;
 
 /// The same for one address on one listener, unless it is configured.
 pub const ADDRESS_HANDSHAKES_MAX: usize = 256;
@@ -171,7 +171,7 @@ pub const BOOTSTRAP_NODES_MAX: usize = 9;
 /// Partitions of a cluster. Each costs a Raft group on its replicas.
 pub const PARTITIONS_MAX: u64 = 1024;
 
-const _: () = assert!(HANDSHAKES_MAX * UNAUTHENTICATED_BYTES_MAX <= 64 * 1024 * 1024);
+const _: () = assert!(HANDSHAKES_MAX * UNAUTHENTICATED_BYTES_MAX * 2 <= 64 * 1024 * 1024);
 const _: () = assert!(ADDRESS_HANDSHAKES_MAX <= HANDSHAKES_MAX);
 const _: () = assert!(WEBSOCKET_HEAD_BYTES_MAX <= UNAUTHENTICATED_BYTES_MAX);
 const _: () = assert!(PROXY_HEADER_BYTES_MAX <= UNAUTHENTICATED_BYTES_MAX);

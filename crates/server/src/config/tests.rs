@@ -197,7 +197,7 @@ fn listener_keys_that_do_not_fit_together_are_refused() {
         &[(4, 18, "beyond the prefix"), (4, 32, "an array of strings")],
     );
     check_errors(&tcp("packet_bytes_max = \"2MiB\"\n"), &[(3, 20, "outside 1024 to 1048576")]);
-    check_errors(&tcp("handshakes_max = 5000\n"), &[(3, 18, "outside 1 to 4096")]);
+    check_errors(&tcp("handshakes_max = 5000\n"), &[(3, 18, "outside 1 to 2048")]);
 }
 
 #[test]
