@@ -289,6 +289,25 @@ mod tests {
     }
 
     #[test]
+    fn files_that_could_not_be_used_are_read_again_although_they_look_the_same() {
+        let folder = TestFolder::new();
+        Authority::new().write(folder.path(), "n1");
+        let mut tls = ListenerTls::load(&settings(&folder)).unwrap();
+        let key = folder.path().join("key.pem");
+        let good = std::fs::read(&key).unwrap();
+        let write = |text: &[u8]| {
+            std::fs::write(&key, text).unwrap();
+            let file = std::fs::File::options().append(true).open(&key).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        };
+        write(&vec![b'x'; good.len()]);
+        assert!(matches!(tls.look(), Look::Kept(_)));
+        // As a change of permissions, or one within a tick of the clock.
+        write(&good);
+        assert_eq!(tls.look(), Look::Replaced);
+    }
+
+    #[test]
     fn first_start_with_broken_files_says_what_is_wrong() {
         let folder = TestFolder::new();
         let message = || ListenerTls::load(&settings(&folder)).err().unwrap().to_string();
