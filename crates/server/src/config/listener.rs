@@ -163,7 +163,7 @@ impl Default for ListenerLimits {
             connections_max: 100_000,
             handshakes_max: HANDSHAKES_MAX,
             handshakes_per_address_max: None,
-            connect_rate: 10_000,
+            connect_rate: 20_000,
             connect_rate_per_address: None,
             handshake_timeout: Duration::from_secs(5),
             packet_bytes_max: None,

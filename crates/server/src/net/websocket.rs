@@ -204,13 +204,19 @@ async fn read_request(stream: &mut Carrier) -> Result<(Response, Vec<u8>), Upgra
     let refused = |status, problem| UpgradeError::Refused { status, problem };
     let mut head = Vec::new();
     loop {
-        let room = WEBSOCKET_HEAD_BYTES_MAX.saturating_sub(head.len());
+        let begun = head.len();
+        let room = WEBSOCKET_HEAD_BYTES_MAX.saturating_sub(begun);
         let mut part = (&mut *stream).take(u64::try_from(room).unwrap_or(0));
         if part.read_buf(&mut head).await? == 0 {
             return Err(match room {
                 0 => refused(StatusCode::BAD_REQUEST, "the head of the request is above 8 KiB"),
                 _ => io::Error::from(io::ErrorKind::UnexpectedEof).into(),
             });
+        }
+        // The first piece shows what is no HTTP; from then on only a whole head is looked at: one that comes byte by byte
+        // costs no more than another.
+        if begun > 0 && !ends_within(&head, begun) {
+            continue;
         }
         match Request::try_parse(&head) {
             Ok(None) => (),
@@ -223,6 +229,12 @@ async fn read_request(stream: &mut Carrier) -> Result<(Response, Vec<u8>), Upgra
             Err(_) => return Err(refused(StatusCode::BAD_REQUEST, "this is no request for a WebSocket")),
         }
     }
+}
+
+/// Whether an empty line ends in what came after the first `begun` bytes.
+fn ends_within(head: &[u8], begun: usize) -> bool {
+    let new = head.get(begun.saturating_sub(2)..).unwrap_or_default();
+    new.windows(2).any(|end| end == b"\n\n") || new.windows(3).any(|end| end == b"\n\r\n")
 }
 
 /// [MQTT-6.0.0-3] the client offers `mqtt`; [MQTT-6.0.0-4] the server answers with it.

@@ -143,6 +143,22 @@ async fn handshake_answers_every_request_with_its_status() {
 }
 
 #[tokio::test]
+async fn request_may_come_byte_by_byte() {
+    for good in [GOOD.to_owned(), GOOD.replace("\r\n", "\n")] {
+        let (mut client, server) = sockets().await;
+        client.set_nodelay(true).unwrap();
+        let sending = async {
+            for byte in good.bytes() {
+                client.write_all(&[byte]).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        };
+        let (accepted, ()) = tokio::join!(WebSocket::accept(carrier(server), 1000), sending);
+        assert!(accepted.is_ok());
+    }
+}
+
+#[tokio::test]
 async fn frames_sent_right_behind_the_request_are_not_lost() {
     let (mut client, server) = sockets().await;
     let wire = [GOOD.as_bytes(), &[0x82, 0x82, 0, 0, 0, 0, b'o', b'k']].concat();
