@@ -20,9 +20,13 @@ use authority::{AUTHORITY, Authority, Issued, Subject, Validity, files};
 /// Flags of `quorate cert`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Paths of the files made go to standard output, one a line: certificate, then key. Keys are readable by their owner only
+Paths of the files made go to standard output, one a line: certificate, then key. Keys are readable by their owner only \
 (mode 0600). Nothing is overwritten.
-Exit codes: 0 done; 1 a file cannot be read or written; 2 a name or address is wrong, or a file exists already.")]
+
+Exit codes:
+  0  done
+  1  a file cannot be read or written
+  2  a name or address is wrong, a file exists already, or there is no authority")]
 pub struct CertArgs {
     #[command(subcommand)]
     command: CertCommand,
@@ -43,8 +47,8 @@ enum CertCommand {
     },
     /// Make a certificate for a node, for its links to other nodes and for its listeners
     #[command(after_help = "\
-The certificate is valid for NAME and for each --address, as server and as client. NAME is node.name of the configuration.
-Clients check the name or address that they dial: give all of them.")]
+The certificate is valid for NAME and for each --address, as server and as client. NAME is node.name of the \
+configuration. Clients check the name or address that they dial: give all of them.")]
     Node {
         /// Name of the node: 1 to 63 of a-z, 0-9 and -
         name: String,
