@@ -451,7 +451,7 @@ impl Node {
                 self.retained_page(query, messages, next, now);
             }
             // Direct messages never pass through the node: the shell hands them to `Routing`.
-            PeerMessage::Forward(_) => {}
+            PeerMessage::Forward(_) | PeerMessage::ForwardShared { .. } => {}
         }
     }
 

@@ -11,7 +11,6 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use quorate_node::client::{ClientConfig, Context};
 use quorate_node::edge::{ClientOutput, DirectDelivery};
-use quorate_node::peer::PeerMessage;
 use quorate_node::routing::Routing;
 use quorate_state::{ConnId, Incarnation, NodeId, Owner};
 use tokio::sync::watch;
@@ -122,7 +121,6 @@ impl Edge {
             return;
         };
         for (node, message) in out.forwards.drain(..) {
-            let message = PeerMessage::Forward(message);
             if links.forward(node, |out| message.encode(out)) {
                 self.metrics.forwards_out.add(1);
             } else {

@@ -49,6 +49,9 @@ impl PeerReceiver {
             for frame in frames {
                 match PeerMessage::decode(frame.payload) {
                     Ok(PeerMessage::Forward(message)) => routing.local_deliveries(&message, &mut deliveries),
+                    Ok(PeerMessage::ForwardShared { draw, shares, message }) => {
+                        routing.local_share_deliveries(&message, &shares, draw, &mut deliveries);
+                    }
                     _ => return false,
                 }
             }
@@ -76,7 +79,7 @@ impl LinkReceiver for PeerReceiver {
         let mut events = Vec::with_capacity(frames.len());
         for frame in frames {
             match PeerMessage::decode(frame.payload) {
-                Ok(PeerMessage::Forward(_)) => return false,
+                Ok(PeerMessage::Forward(_) | PeerMessage::ForwardShared { .. }) => return false,
                 Ok(message) => events.push(Event::Peer(peer, message)),
                 Err(error) => {
                     tracing::warn!(peer = peer.0, %error, "peer sent a malformed message");

@@ -10,11 +10,13 @@ use quorate_state::{Command, ConnId, DeliverySeq, Epoch, GroupId, Message, NodeI
 
 use super::*;
 use crate::edge::{DirectMessage, PublishNumber, PublishOutcome, SessionDelivery};
+use crate::peer::PeerMessage;
 use crate::routing::retained_partition;
 
 mod direct;
 mod publish;
 mod session;
+mod shares;
 mod subscribe;
 
 const PARTITIONS: u32 = 4;

@@ -262,7 +262,7 @@ impl World {
         }
         for (to, message) in out.forwards {
             let mut frame = BytesMut::new();
-            PeerMessage::Forward(message).encode(&mut frame);
+            message.encode(&mut frame);
             self.send_frame(place, process, to, Lane::Routing, frame.freeze(), false);
         }
         process.requests.extend(out.requests.into_iter().map(|request| (conn, request)));
