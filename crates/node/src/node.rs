@@ -221,7 +221,7 @@ impl Node {
             let records: Vec<(Bytes, Bytes)> = if group == CONTROL {
                 control.records().map(|(key, value)| (key.into(), value.into())).collect()
             } else {
-                let config = PartitionConfig { group, ..partition.clone() };
+                let config = PartitionConfig { group, partitions: cluster.partitions, ..partition.clone() };
                 Partition::new(config).records().map(|(key, value)| (key.into(), value.into())).collect()
             };
             let members = raft::eraftpb::ConfState {

@@ -35,13 +35,14 @@ mod record;
 mod reply;
 mod retained;
 mod session;
+mod share;
 mod stream;
 mod subscription;
 #[cfg(test)]
 mod testing;
 mod wire;
 
-pub use command::{Batch, Command, LeaderCommand, Message, PublishTarget, Segment};
+pub use command::{Batch, Command, LeaderCommand, Message, PublishTarget, Segment, ShareMember};
 pub use config::{Overflow, PartitionConfig};
 pub use control::{ClusterConfig, Control, NodeStatus};
 pub use effect::{Effect, Reply};

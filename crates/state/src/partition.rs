@@ -20,9 +20,11 @@ use crate::group_state::{Apply, GroupState, Place};
 use crate::ids::{
     DeliverySeq, Epoch, Incarnation, LogIndex, MessageRef, NodeId, Owner, SessionId, StreamSeq, Timestamp,
 };
+use crate::limits::SHARE_WINDOW_MAX;
 use crate::live::Live;
 use crate::retained::{Retained, RetainedItem};
 use crate::session::{DirtySessions, Presence, Session, Sessions};
+use crate::share::Terms;
 use crate::subscription::Subscribers;
 use crate::topic_trie::TopicTrie;
 use crate::wire::Reader;
@@ -31,6 +33,8 @@ mod checkpoint;
 mod invariants;
 mod publish;
 mod publish_once;
+mod share;
+mod share_member;
 mod subscribe;
 mod takeover;
 
@@ -391,11 +395,32 @@ impl Partition {
             Command::Release { session, epoch, packet_id } => {
                 self.release_packet_id(place, (session, epoch, packet_id), effects);
             }
+            Command::ShareJoin { filter, member, version, qos, identifier, retain_as_published, window } => {
+                let window = window.clamp(1, SHARE_WINDOW_MAX);
+                let terms = Terms { qos, identifier, retain_as_published, window };
+                self.share_join(place, &filter, (member, version), terms, effects);
+            }
+            Command::ShareOffline { filter, member, version } => {
+                self.share_offline(&filter, (member, version));
+            }
+            Command::ShareLeave { filter, member, version } => {
+                self.share_leave(&filter, (member, version), effects);
+            }
+            Command::ShareConfirm { session, filter, share, .. } => {
+                self.share_confirm(place, session, &filter, share);
+            }
+            Command::ShareSettled { share, dispatches } => {
+                self.share_settled(place, share, &dispatches, effects);
+            }
+            Command::ShareReturn { share, dispatches } => {
+                self.share_return(place, share, &dispatches, effects);
+            }
             Command::Publish { .. }
             | Command::PublishOnce { .. }
             | Command::Acknowledge { .. }
             | Command::Receive { .. }
-            | Command::Enqueue { .. } => {
+            | Command::Enqueue { .. }
+            | Command::ShareDeliver { .. } => {
                 unreachable!("read as a view of its own")
             }
             Command::RouteAdd { .. }
@@ -446,6 +471,9 @@ impl Apply for Partition {
             }
             Ok(CommandView::Enqueue { session, epoch, messages }) => {
                 self.enqueue(place, (session, epoch), &messages, effects);
+            }
+            Ok(CommandView::ShareDeliver { deliver, message }) => {
+                self.share_deliver(place, deliver, &message, effects);
             }
             Ok(CommandView::Other(command)) => self.other(place, command, effects),
             Err(_) => self.state.reply(place, Reply::refused("the command cannot be read"), effects),

@@ -91,6 +91,8 @@ fn commands() -> Vec<Command> {
         receive_max: 20,
         principal,
     };
+    let (share, version) = (ShareId(4), ShareVersion(6));
+    let member = ShareMember { group: GroupId(2), session };
     let ids = |numbers: &[u16]| numbers.iter().map(|number| PacketId::new(*number).unwrap()).collect();
     vec![
         Command::Publish { message: plain_message(), store_retained: false, fan_out: true },
@@ -132,6 +134,30 @@ fn commands() -> Vec<Command> {
         Command::NodeLost { node: NodeId(2), incarnation: Incarnation(5) },
         Command::Place { group: GroupId(3), voters: vec![NodeId(1), NodeId(2), NodeId(4)] },
         Command::NodeForget { node: NodeId(2) },
+        Command::ShareJoin {
+            filter: filter("$share/g/a/#"),
+            member,
+            version,
+            qos: QoS::ExactlyOnce,
+            identifier: Some(7),
+            retain_as_published: true,
+            window: 256,
+        },
+        Command::ShareOffline { filter: filter("$share/g/a/#"), member, version },
+        Command::ShareLeave { filter: filter("$share/g/a/#"), member, version },
+        Command::ShareConfirm { session, filter: filter("$share/g/a/#"), share, version },
+        Command::ShareDeliver {
+            share,
+            dispatch: 70,
+            session,
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            identifier: None,
+            expiry_s: Some(12),
+            message: full_message(),
+        },
+        Command::ShareSettled { share, dispatches: vec![70, 72] },
+        Command::ShareReturn { share, dispatches: vec![71] },
     ]
 }
 
@@ -165,8 +191,12 @@ fn replies() -> Vec<Reply> {
         subscriptions: subscribe_filters(),
         next_delivery: DeliverySeq(1),
         expiry: SessionExpiry::After(3600),
+        version: ShareVersion(3),
     };
-    let result = |reason, existed, route| SubscribeResult { reason, existed, route };
+    let result = |reason, existed, route| {
+        let version = ShareVersion(if existed { 2 } else { 0 });
+        SubscribeResult { reason, existed, route, version }
+    };
     use quorate_codec::ReasonCode as Reason;
     vec![
         Reply::Rejected(Reason::QUOTA_EXCEEDED),
@@ -184,6 +214,7 @@ fn replies() -> Vec<Reply> {
         Reply::Unsettled,
         Reply::Joined { node: NodeId(4) },
         Reply::Refused(text("the node was removed")),
+        Reply::ShareJoined { route: StreamSeq(8) },
     ]
 }
 

@@ -210,6 +210,7 @@ impl Node {
                 subscriptions,
                 next_delivery,
                 expiry,
+                version: _,
             }) => {
                 // A durable session that is resumed to end with this connection stays the partition's until then.
                 let durable = session_present || expiry != SessionExpiry::AtClose;

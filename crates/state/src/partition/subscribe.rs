@@ -10,7 +10,7 @@ use quorate_codec::{QoS, ReasonCode, TopicFilter};
 use crate::command::{Command, RouteTarget, SubscribeFilter};
 use crate::effect::{Effect, Reply, SubscribeResult};
 use crate::group_state::Place;
-use crate::ids::{CONTROL, Epoch, SessionId, StreamSeq};
+use crate::ids::{CONTROL, Epoch, SessionId, ShareVersion, StreamSeq};
 use crate::partition::{NO_ROUTE, Partition};
 use crate::session::Subscription;
 use crate::subscription::Subscribers;
@@ -38,7 +38,7 @@ impl Partition {
     }
 
     fn subscribe_one(&mut self, id: SessionId, wanted: &SubscribeFilter) -> SubscribeResult {
-        let failed = |reason| SubscribeResult { reason, existed: false, route: None };
+        let failed = |reason| SubscribeResult { reason, existed: false, route: None, version: NO_VERSION };
         if wanted.filter.as_str().starts_with("$share/") {
             return failed(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
         }
@@ -64,7 +64,12 @@ impl Partition {
             Some(self.link(id, &filter, subscription))
         };
         self.dirty_subscriptions.insert((id, filter));
-        SubscribeResult { reason: granted(options.qos), existed: before.is_some(), route }
+        SubscribeResult {
+            reason: granted(options.qos),
+            existed: before.is_some(),
+            route,
+            version: NO_VERSION,
+        }
     }
 
     pub(super) fn unsubscribe(
@@ -119,6 +124,9 @@ impl Partition {
         }
     }
 }
+
+/// Of a subscription that is not shared.
+const NO_VERSION: ShareVersion = ShareVersion(0);
 
 fn granted(qos: QoS) -> ReasonCode {
     match qos {

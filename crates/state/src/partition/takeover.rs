@@ -11,7 +11,7 @@ use crate::command::SessionExpiry;
 use crate::effect::{DropReason, Effect, Reply};
 use crate::expiry::capped;
 use crate::group_state::Place;
-use crate::ids::{Epoch, Owner, SessionId};
+use crate::ids::{Epoch, Owner, SessionId, ShareVersion};
 use crate::partition::Partition;
 use crate::session::{Presence, Session, dirty};
 use crate::wire::own_text;
@@ -127,6 +127,7 @@ impl Partition {
             subscriptions: session.subscribe_filters(),
             next_delivery: session.inflight.next_seq(),
             expiry: session.expiry,
+            version: ShareVersion(0),
         };
         self.state.reply(place, reply, effects);
     }
