@@ -14,6 +14,7 @@ mod deliver;
 mod lease;
 mod placement;
 mod retained;
+mod shares;
 mod status;
 mod streams;
 

@@ -113,3 +113,95 @@ fn refused_shared_subscription_is_no_member() {
     });
     assert_eq!(harness.routing.local_subscriptions(), 0);
 }
+
+/// A message of a share group from the session's partition, which knows it by `packet_id`.
+fn dispatched(packet_id: u16, qos: QoS) -> ClientEvent {
+    ClientEvent::Deliver(SessionDelivery { qos, ..session_delivery(packet_id, &packet_id.to_string()) })
+}
+
+fn ack(packet_id: PacketId) -> Ack {
+    Ack { packet_id, reason: ReasonCode::SUCCESS, reason_string: None, user_properties: vec![] }
+}
+
+fn packet_id_of(publish: &Publish) -> PacketId {
+    publish.qos.packet_id().unwrap()
+}
+
+#[test]
+fn transient_session_acknowledges_to_its_partition_what_came_from_there() {
+    let mut harness = Harness::transient();
+    harness.direct(delivery(ONE, "direct"));
+    harness.event(dispatched(1, ONE));
+    harness.event(dispatched(900, ONE));
+    let publishes = harness.publishes();
+    assert_eq!(payloads(&publishes), ["direct", "1", "900"]);
+    let ids: Vec<PacketId> = publishes.iter().map(packet_id_of).collect();
+    assert_eq!(ids.iter().map(|id| id.get()).collect::<Vec<_>>(), [1, 2, 3], "none twice");
+    harness.send_all(&[puback(1), puback(3), puback(2)]);
+    let requests = harness.requests();
+    let [ClientRequest::Acknowledged { packet_ids }] = &requests[..] else { panic!("{requests:?}") };
+    assert_eq!(packet_ids, &[id(900), id(1)]);
+}
+
+#[test]
+fn transient_session_receives_qos_2_of_its_partition_once_and_for_ever() {
+    // [MQTT-4.3.3-5]: PUBREL only when the partition will never give the message to anybody else.
+    let mut harness = Harness::transient();
+    harness.direct(delivery(QoS::ExactlyOnce, "direct"));
+    harness.event(dispatched(40, QoS::ExactlyOnce));
+    let ids: Vec<PacketId> = harness.publishes().iter().map(packet_id_of).collect();
+    harness.send(Packet::PubRec(ack(ids[1])));
+    assert!(harness.received().is_empty());
+    let requests = harness.requests();
+    let [ClientRequest::Received { packet_ids }] = &requests[..] else { panic!("{requests:?}") };
+    assert_eq!(packet_ids, &[id(40)]);
+    harness.event(ClientEvent::Received { packet_ids: Durable::committed(vec![id(40)]) });
+    assert_eq!(harness.received(), [Packet::PubRel(ack(ids[1]))]);
+    harness.send(Packet::PubComp(ack(ids[1])));
+    let requests = harness.requests();
+    let [ClientRequest::Acknowledged { packet_ids }] = &requests[..] else { panic!("{requests:?}") };
+    assert_eq!(packet_ids, &[id(40)]);
+    harness.send(Packet::PubRec(ack(ids[0])));
+    assert_eq!(harness.received(), [Packet::PubRel(ack(ids[0]))]);
+    harness.send(Packet::PubComp(ack(ids[0])));
+    assert!(harness.requests().is_empty(), "nobody else knows of a direct message");
+}
+
+#[test]
+fn window_of_a_transient_session_is_shared_by_turns() {
+    let mut harness = Harness::new(ProtocolVersion::V5);
+    let connect = Connect { receive_max: std::num::NonZeroU16::new(2), ..connect(ProtocolVersion::V5, "me") };
+    harness.open(connect, false, SessionExpiry::AtClose, vec![]);
+    for n in 1..=3 {
+        harness.event(dispatched(n, ONE));
+        harness.direct(delivery(ONE, &format!("direct {n}")));
+    }
+    let mut publishes = harness.publishes();
+    let mut order: Vec<String> = Vec::new();
+    while !publishes.is_empty() {
+        assert!(publishes.len() <= 2);
+        order.extend(payloads(&publishes).iter().map(|payload| (*payload).to_owned()));
+        let acks: Vec<Packet> = publishes.iter().map(|one| Packet::PubAck(ack(packet_id_of(one)))).collect();
+        harness.send_all(&acks);
+        publishes = harness.publishes();
+    }
+    assert_eq!(order, ["1", "direct 1", "2", "direct 2", "3", "direct 3"]);
+    assert_eq!(harness.dropped(), []);
+}
+
+#[test]
+fn message_too_large_for_a_transient_member_counts_as_received() {
+    // [MQTT-3.1.2-25]
+    let mut harness = Harness::new(ProtocolVersion::V5);
+    let connect = Connect { packet_bytes_max: Some(30), ..connect(ProtocolVersion::V5, "me") };
+    harness.open(connect, false, SessionExpiry::AtClose, vec![]);
+    let large =
+        SessionDelivery { message: Some(message("t", ONE, &"x".repeat(40))), ..session_delivery(7, "") };
+    harness.event(ClientEvent::Deliver(large));
+    assert_eq!(harness.dropped(), [(DropReason::PacketTooLarge, 1)]);
+    let requests = harness.requests();
+    let [ClientRequest::Acknowledged { packet_ids }] = &requests[..] else { panic!("{requests:?}") };
+    assert_eq!(packet_ids, &[id(7)]);
+    harness.event(dispatched(8, ONE));
+    assert_eq!(payloads(&harness.publishes()), ["8"]);
+}
