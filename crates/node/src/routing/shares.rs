@@ -4,7 +4,9 @@
 //! Owns: routes and local members per share group, [`ShareMatch`], [`Draw`]. Does not: replicate; a group with a member
 //! of QoS 1 or 2 has a partition that spreads what is published with QoS 1 or 2.
 //! Invariants: a group is known by its whole text, `$share/{name}/{filter}`, and matched by the filter in it; from
-//! memory each matching group gives a message to one member, on one node; groups come in the order of their texts.
+//! memory each matching group gives a message to one member, on one node; a member of QoS 1 or 2 has messages of QoS 1
+//! and 2 from the partition alone, or it could have them twice while the group's route is new; groups come in the order
+//! of their texts.
 //! Limits: as for other routes and subscriptions. Spec: MQTT 5, 4.8.2. See: docs/decisions/0017-share-groups.md.
 
 use std::sync::Arc;
@@ -109,8 +111,10 @@ pub struct ShareMatch {
     pub partition: Option<GroupId>,
     /// Other nodes with members, ordered.
     nodes: Vec<NodeId>,
-    /// Members that are connections of this node, ordered.
+    /// Members that are connections of this node: first those of QoS 0.
     members: Vec<LocalMatch>,
+    /// How many those are.
+    of_qos_0: usize,
 }
 
 /// Who receives a message from memory.
@@ -124,13 +128,22 @@ impl ShareMatch {
     /// Whether a message of this QoS goes to a member from memory, past any partition.
     #[must_use]
     pub fn is_direct(&self, qos: QoS) -> bool {
-        let anybody = !self.nodes.is_empty() || !self.members.is_empty();
+        let anybody = !self.nodes.is_empty() || !self.candidates(qos).is_empty();
         anybody && (qos == QoS::AtMostOnce || self.partition.is_none())
     }
 
+    /// Members here that may have a message of this QoS from memory.
+    fn candidates(&self, qos: QoS) -> &[LocalMatch] {
+        match qos {
+            QoS::AtMostOnce => &self.members,
+            QoS::AtLeastOnce | QoS::ExactlyOnce => self.members.get(..self.of_qos_0).unwrap_or_default(),
+        }
+    }
+
     /// All nodes with members have the same chance: how many members another one has is not known here.
-    fn receiver(&self, draw: Draw) -> Option<Receiver<'_>> {
-        let here = usize::from(!self.members.is_empty());
+    fn receiver(&self, qos: QoS, draw: Draw) -> Option<Receiver<'_>> {
+        let candidates = self.candidates(qos);
+        let here = usize::from(!candidates.is_empty());
         let count = self.nodes.len() + here;
         if count == 0 {
             return None;
@@ -138,7 +151,7 @@ impl ShareMatch {
         let (chosen, rest) = draw.pick(count);
         match self.nodes.get(chosen) {
             Some(node) => Some(Receiver::Node(*node, rest)),
-            None => rest.choose(&self.members).map(Receiver::Member),
+            None => rest.choose(candidates).map(Receiver::Member),
         }
     }
 }
@@ -162,30 +175,34 @@ pub(super) fn matches(
                 RouteTarget::Node(_) | RouteTarget::Partition(_) => None,
             });
             let nodes = nodes.collect();
-            found.push(ShareMatch { share: share.clone(), partition, nodes, members: Vec::new() });
+            let (share, members) = (share.clone(), Vec::new());
+            found.push(ShareMatch { share, partition, nodes, members, of_qos_0: 0 });
         }
     });
     found.sort_unstable_by(|left, right| left.share.as_str().cmp(right.share.as_str()));
     members.groups.match_topic(topic, |groups| {
         for (share, subscriptions) in groups {
-            let members = local(subscriptions);
-            match found.binary_search_by(|known| known.share.as_str().cmp(share.as_str())) {
-                Ok(at) => found.get_mut(at).expect("found at this place").members = members,
-                Err(at) => {
-                    let alone =
-                        ShareMatch { share: share.clone(), partition: None, nodes: Vec::new(), members };
-                    found.insert(at, alone);
-                }
-            }
+            let at = found.binary_search_by(|known| known.share.as_str().cmp(share.as_str())).unwrap_or_else(
+                |at| {
+                    let (share, nodes, members) = (share.clone(), Vec::new(), Vec::new());
+                    found.insert(at, ShareMatch { share, partition: None, nodes, members, of_qos_0: 0 });
+                    at
+                },
+            );
+            let known = found.get_mut(at).expect("found or inserted at this place");
+            (known.members, known.of_qos_0) = local(subscriptions);
         }
     });
     found
 }
 
-/// Each member by itself: a member's other subscriptions have nothing to do with its share.
-fn local(subscriptions: &[LocalSubscription]) -> Vec<LocalMatch> {
-    let each = subscriptions.chunks(1);
-    each.filter_map(LocalMatch::combine).collect()
+/// Each member by itself, for a member's other subscriptions have nothing to do with its share; and how many have QoS 0.
+fn local(subscriptions: &[LocalSubscription]) -> (Vec<LocalMatch>, usize) {
+    let is_lowest = |one: &LocalMatch| one.others.qos == QoS::AtMostOnce;
+    let mut members: Vec<LocalMatch> = subscriptions.chunks(1).filter_map(LocalMatch::combine).collect();
+    members.sort_by_key(|one| !is_lowest(one));
+    let of_qos_0 = members.partition_point(is_lowest);
+    (members, of_qos_0)
 }
 
 /// Gives a message to one member of each of these groups that has it from memory.
@@ -197,8 +214,9 @@ pub(super) fn dispatch(
     forwards: &mut Vec<(NodeId, PeerMessage)>,
 ) {
     let mut elsewhere: Vec<(NodeId, Draw, TopicFilter)> = Vec::new();
-    for share in shares.iter().filter(|share| share.is_direct(message.message.qos)) {
-        match share.receiver(draw) {
+    let qos = message.message.qos;
+    for share in shares.iter().filter(|share| share.is_direct(qos)) {
+        match share.receiver(qos, draw) {
             Some(Receiver::Member(member)) => direct.push((member.conn, member.others.delivery(message))),
             Some(Receiver::Node(node, draw)) => elsewhere.push((node, draw, share.share.clone())),
             None => {}
@@ -223,10 +241,14 @@ pub(super) fn deliver(
     draw: Draw,
     out: &mut Vec<(ConnId, DirectDelivery)>,
 ) {
+    let qos = message.message.qos;
     for share in shares.iter().filter(|share| share.is_shared()) {
         let subscriptions = members.get(share).map_or(&[][..], Vec::as_slice);
-        // The last member may have left while the message was underway: with QoS 0 it is lost then.
-        let Some(member) = draw.choose(subscriptions) else { continue };
+        let fits = |one: &&LocalSubscription| qos == QoS::AtMostOnce || one.qos == QoS::AtMostOnce;
+        let count = subscriptions.iter().filter(fits).count();
+        // The last member may have left while the message was underway: it is lost then, as any of QoS 0 may be.
+        let chosen = (count > 0).then(|| draw.pick(count).0);
+        let Some(member) = chosen.and_then(|at| subscriptions.iter().filter(fits).nth(at)) else { continue };
         if let Some(member) = LocalMatch::combine(&[*member]) {
             out.push((member.conn, member.others.delivery(message)));
         }

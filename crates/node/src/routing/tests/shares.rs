@@ -77,6 +77,33 @@ fn forwarded_message_reaches_one_member_of_each_named_group() {
 }
 
 #[test]
+fn qos_1_message_from_memory_reaches_members_of_qos_0_only() {
+    let mut routing = Routing::new(ME, 4);
+    routing.apply_local(ConnId(1), add("$share/g/t/#", ONE, "", 1));
+    assert!(!routing.matches("t/a").has_direct(ONE), "its partition's route is on its way");
+    routing.apply_local(ConnId(2), add("$share/g/t/#", ZERO, "", 2));
+    routing.apply_local(ConnId(3), add("$share/g/t/#", ONE, "", 3));
+    let found = routing.matches("t/a");
+    let receivers = |qos| {
+        let message = message("t/a", qos, false, NOBODY);
+        let mut seen = [BTreeSet::new(), BTreeSet::new()];
+        for n in 0..12 {
+            let (mut here, mut forwarded) = (Vec::new(), Vec::new());
+            found.hand_over(&message, Draw::nth(5, n), &mut here, &mut Vec::new());
+            let share = [filter("$share/g/t/#")];
+            routing.local_share_deliveries(&message, &share, Draw::nth(5, n), &mut forwarded);
+            for (seen, got) in seen.iter_mut().zip([here, forwarded]) {
+                assert_eq!(got.len(), 1);
+                seen.extend(got.iter().map(|(conn, _)| conn.0));
+            }
+        }
+        seen.map(Vec::from_iter)
+    };
+    assert_eq!(receivers(ONE), [[2], [2]]);
+    assert_eq!(receivers(ZERO), [[1, 2, 3], [1, 2, 3]]);
+}
+
+#[test]
 fn members_and_routes_that_left_are_forgotten() {
     let mut routing = Routing::new(ME, 4);
     let share = filter("$share/g/t/#");
