@@ -16,6 +16,7 @@ mod order;
 mod packet_identifiers;
 mod retained;
 mod session_present;
+mod share_groups;
 mod state_machine_safety;
 mod subscription_barrier;
 mod subscriptions;
@@ -45,7 +46,7 @@ impl Broken {
 pub type Check = fn(&History) -> Result<(), Broken>;
 
 /// All of them, by the name of the promise.
-pub const ALL: [(&str, Check); 14] = [
+pub const ALL: [(&str, Check); 15] = [
     ("raft-election-safety", election_safety::check),
     ("raft-log-matching", log_matching::check),
     ("raft-leader-completeness", committed_before_leading::check),
@@ -59,6 +60,7 @@ pub const ALL: [(&str, Check); 14] = [
     ("D10-subscription-barrier", subscription_barrier::check),
     ("D11-one-owner", one_owner::check),
     ("D11-session-present", session_present::check),
+    ("D14-share-groups", share_groups::check),
     ("D15-order", order::check),
 ];
 

@@ -29,10 +29,14 @@ pub enum Mutant {
     UnsubscribeReverted,
     /// A checkpoint forgets which commands of the streams were applied.
     DedupeForgotten,
+    /// Messages that a lost member of a share group gives back count as consumed.
+    ShareReturnDropped,
+    /// A share group never hears that its members are done with messages.
+    ShareCreditKept,
 }
 
 /// All of them, with the name on the command line and what they do.
-pub const ALL: [(Mutant, &str, &str); 11] = [
+pub const ALL: [(Mutant, &str, &str); 13] = [
     (Mutant::AckBeforeFsync, "ack-before-fsync", "the log is reported durable before its sync"),
     (Mutant::VoteNotPersisted, "vote-not-persisted", "votes and terms are not written to the log"),
     (
@@ -60,6 +64,16 @@ pub const ALL: [(Mutant, &str, &str); 11] = [
         "a checkpoint keeps subscriptions that were given up",
     ),
     (Mutant::DedupeForgotten, "dedupe-forgotten", "a checkpoint forgets the positions of streams"),
+    (
+        Mutant::ShareReturnDropped,
+        "share-return-dropped",
+        "what a lost member of a share group gives back counts as consumed",
+    ),
+    (
+        Mutant::ShareCreditKept,
+        "share-credit-kept",
+        "a share group never hears that members are done with messages",
+    ),
 ];
 
 impl Mutant {

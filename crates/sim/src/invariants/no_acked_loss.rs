@@ -1,7 +1,7 @@
 //! D1: what was acknowledged reaches every durable session that was subscribed.
 //!
 //! Source: contract D1, and the first half of D10 for durable sessions: the publish began after SUBACK.
-//! A message counts when its session was subscribed for certain from before its first PUBLISH until its PUBACK.
+//! Shared subscriptions are D14's. A message counts when its session was subscribed for certain from before its first PUBLISH until its PUBACK.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +32,7 @@ pub fn check(history: &History) -> Result<(), Broken> {
         let span = Span { from: *sent_at, until: acked_at };
         for (client, facts) in (0..).zip(&history.clients) {
             let wanted = facts.durable
-                && subscriptions.certainly(client, |filter| history.matches(filter, *topic), span);
+                && subscriptions.certainly(client, |filter| history.serves_all(filter, *topic), span);
             if wanted && !got.contains(&(client, id)) {
                 let what =
                     format!("client {client} never got {id:?} on {topic:?}, acknowledged at {acked_at:?}");

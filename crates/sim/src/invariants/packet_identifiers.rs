@@ -26,8 +26,12 @@ pub fn check(history: &History) -> Result<(), Broken> {
             Event::DeliveryAcked { client, packet_id, .. } => {
                 held.remove(&(*client, *packet_id));
             }
-            Event::Connected { client, present: false, .. } => {
-                held.retain(|(who, _), _| who != client);
+            Event::Connected { client, present, .. } => {
+                // What a member of a share group had not acknowledged is somebody else's now (MQTT 5, 4.8.2).
+                let member = history.clients.get(*client as usize).is_some_and(|facts| facts.share.is_some());
+                if !present || member {
+                    held.retain(|(who, _), _| who != client);
+                }
             }
             _ => {}
         }

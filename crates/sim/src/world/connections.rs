@@ -11,7 +11,6 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use quorate_codec::{Limits, Packet, ProtocolVersion, Role};
 use quorate_node::edge::{ClientEvent, ClientOutput, DirectDelivery};
-use quorate_node::peer::PeerMessage;
 use quorate_node::{Client, Context};
 use quorate_state::{ConnId, Owner};
 

@@ -75,6 +75,7 @@ impl World {
                 }
                 Ok(mut message) => {
                     self.close_gap(&mut process, &mut message);
+                    self.betray_shares(&mut message);
                     process.from_peers.push(NodeEvent::Peer(from, message));
                 }
                 Err(error) => panic!("a frame from node {from} does not decode: {error}"),
