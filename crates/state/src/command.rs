@@ -255,8 +255,6 @@ pub enum Command {
         filter: TopicFilter,
         /// The group's number.
         share: ShareId,
-        /// Version of the join.
-        version: ShareVersion,
     },
     /// A message of a share group for one member; to the session's partition, which answers with `ShareSettled` when
     /// the message is done with there, or `ShareReturn` when somebody else is to get it. Each is answered once.

@@ -22,9 +22,10 @@ use crate::ids::{
 };
 use crate::limits::SHARE_WINDOW_MAX;
 use crate::live::Live;
+use crate::membership::ShareNews;
 use crate::retained::{Retained, RetainedItem};
 use crate::session::{DirtySessions, Presence, Session, Sessions};
-use crate::share::Terms;
+use crate::share::{Shares, Terms};
 use crate::subscription::Subscribers;
 use crate::topic_trie::TopicTrie;
 use crate::wire::Reader;
@@ -38,6 +39,8 @@ mod share_member;
 mod subscribe;
 mod takeover;
 
+pub use share::{ShareInfo, ShareMemberInfo};
+
 /// The replicated state of a partition.
 #[derive(Clone, Debug)]
 pub struct Partition {
@@ -47,6 +50,7 @@ pub struct Partition {
     filters: TopicTrie<Subscribers>,
     retained: Retained,
     displaced: Displaced,
+    shares: Shares,
     live: Live,
     totals: Totals,
     last_session: SessionId,
@@ -119,6 +123,7 @@ impl Partition {
             filters: TopicTrie::new(),
             retained: Retained::default(),
             displaced: Displaced::default(),
+            shares: Shares::default(),
             live: Live::default(),
             totals: Totals::default(),
             last_session: SessionId(0),
@@ -234,8 +239,12 @@ impl Partition {
     ) -> Option<R> {
         let (session, marks) = self.sessions.get_mut(id)?;
         let (live, totals) = (&mut self.live, &mut self.totals);
-        let mut delivery = Delivery { now: self.state.now, config: &self.config, live, totals, effects };
-        Some(work(&mut delivery, session, marks))
+        let (now, news) = (self.state.now, ShareNews::default());
+        let mut delivery = Delivery { now, config: &self.config, live, totals, effects, news };
+        let result = work(&mut delivery, session, marks);
+        let news = delivery.news;
+        self.post_share_news(news);
+        Some(result)
     }
 
     /// Whether the command comes from the connection that holds the session; otherwise it is answered.
@@ -297,6 +306,7 @@ impl Partition {
         }
         self.totals.online -= 1;
         self.sessions.set_presence(id, Presence::Offline { since: self.state.now }, expiry);
+        self.share_closed(id, effects);
     }
 
     fn disconnect(
@@ -352,10 +362,11 @@ impl Partition {
         if session.stored {
             self.ended.extend(checkpoint::session_keys(&session));
         }
+        self.share_ended(&session);
         self.totals.online -= u64::from(session.owner().is_some());
         for (filter, subscription) in std::mem::take(&mut session.subscriptions) {
             self.totals.subscriptions -= 1;
-            if subscription.options.qos != quorate_codec::QoS::AtMostOnce {
+            if subscription.is_fed_here(&filter) {
                 self.unlink(id, &filter);
             }
             if session.stored {
@@ -365,8 +376,12 @@ impl Partition {
             }
         }
         let (live, totals) = (&mut self.live, &mut self.totals);
-        let mut delivery = Delivery { now: self.state.now, config: &self.config, live, totals, effects };
+        let (now, news) = (self.state.now, ShareNews::default());
+        let mut delivery = Delivery { now, config: &self.config, live, totals, effects, news };
+        delivery.give_back(&mut session);
         delivery.discard(&mut session, reason);
+        let news = delivery.news;
+        self.post_share_news(news);
     }
 
     /// Refers to a message of the entry being applied; `None` beyond what an entry can hold.
@@ -401,12 +416,12 @@ impl Partition {
                 self.share_join(place, &filter, (member, version), terms, effects);
             }
             Command::ShareOffline { filter, member, version } => {
-                self.share_offline(&filter, (member, version));
+                self.share_offline(&filter, (member, version), effects);
             }
             Command::ShareLeave { filter, member, version } => {
                 self.share_leave(&filter, (member, version), effects);
             }
-            Command::ShareConfirm { session, filter, share, .. } => {
+            Command::ShareConfirm { session, filter, share } => {
                 self.share_confirm(place, session, &filter, share);
             }
             Command::ShareSettled { share, dispatches } => {

@@ -145,7 +145,7 @@ fn commands() -> Vec<Command> {
         },
         Command::ShareOffline { filter: filter("$share/g/a/#"), member, version },
         Command::ShareLeave { filter: filter("$share/g/a/#"), member, version },
-        Command::ShareConfirm { session, filter: filter("$share/g/a/#"), share, version },
+        Command::ShareConfirm { session, filter: filter("$share/g/a/#"), share },
         Command::ShareDeliver {
             share,
             dispatch: 70,

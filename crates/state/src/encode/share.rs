@@ -65,12 +65,11 @@ pub(super) fn encode(command: &Command, out: &mut BytesMut) {
         Command::ShareLeave { filter, member, version } => {
             put_membership(out, tag::SHARE_LEAVE, filter, *member, *version);
         }
-        Command::ShareConfirm { session, filter, share, version } => {
+        Command::ShareConfirm { session, filter, share } => {
             out.put_u8(tag::SHARE_CONFIRM);
             out.put_u64_le(session.0);
             put_text(out, filter.as_str());
             out.put_u64_le(share.0);
-            out.put_u64_le(version.0);
         }
         Command::ShareDeliver { share, dispatch, session, qos, retain, identifier, expiry_s, message } => {
             let head = ShareDispatch {
@@ -117,8 +116,7 @@ pub(super) fn read(tag: u8, mut reader: Reader<'_>) -> Result<Command, DecodeErr
         tag::SHARE_CONFIRM => {
             let session = SessionId(reader.u64()?);
             let filter = reader.topic_filter()?;
-            let share = ShareId(reader.u64()?);
-            Command::ShareConfirm { session, filter, share, version: ShareVersion(reader.u64()?) }
+            Command::ShareConfirm { session, filter, share: ShareId(reader.u64()?) }
         }
         tag::SHARE_DELIVER => {
             let ShareDispatch { share, dispatch, session, qos, retain, identifier, expiry_s } =

@@ -81,7 +81,8 @@ impl Partition {
         };
         let session_present = matches!(found, Found::Resumed(_));
         self.occupy(session, &connect, expiry);
-        self.answer(place, session, session_present, previous, effects);
+        let version = self.share_connected(session);
+        self.answer(place, (session, version), session_present, previous, effects);
         self.with_session(session, effects, |delivery, session, marks| delivery.fill_window(session, marks));
     }
 
@@ -113,7 +114,7 @@ impl Partition {
     fn answer(
         &mut self,
         place: Place,
-        id: SessionId,
+        (id, version): (SessionId, ShareVersion),
         session_present: bool,
         previous: Vec<Owner>,
         effects: &mut Vec<Effect>,
@@ -127,7 +128,7 @@ impl Partition {
             subscriptions: session.subscribe_filters(),
             next_delivery: session.inflight.next_seq(),
             expiry: session.expiry,
-            version: ShareVersion(0),
+            version,
         };
         self.state.reply(place, reply, effects);
     }
