@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use quorate_codec::{QoS, ReasonCode, TopicFilter};
 use quorate_state::command::{Command, ShareMember, SubscribeFilter};
 use quorate_state::hash::partition_of_share;
-use quorate_state::{ConnId, GroupId, Reply, ShareVersion, StreamId};
+use quorate_state::{ConnId, GroupId, Reply, ShareInfo, ShareVersion, StreamId};
 
 use super::Node;
 use super::clients::Op;
@@ -138,6 +138,20 @@ impl Node {
         if let Some(waiting) = done {
             self.wait(waiting, now);
         }
+    }
+
+    /// Up to `max` share groups of the partitions with a replica here, in byte order of their filters, after one of them.
+    pub fn shares(&self, after: Option<&TopicFilter>, max: usize) -> Vec<(GroupId, ShareInfo)> {
+        let partitions =
+            self.groups.values().filter_map(|group| Some((group.id(), group.machine().partition()?)));
+        let mut all: Vec<(GroupId, ShareInfo)> = partitions
+            .flat_map(|(id, partition)| {
+                partition.shares(after, max).into_iter().map(move |share| (id, share))
+            })
+            .collect();
+        all.sort_by(|left, right| left.1.filter.as_str().cmp(right.1.filter.as_str()));
+        all.truncate(max);
+        all
     }
 
     /// The group has no room for the session: it does not keep the subscription either.
