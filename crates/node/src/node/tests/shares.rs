@@ -148,15 +148,41 @@ fn member_that_unsubscribes_gets_nothing_more() {
 }
 
 #[test]
-fn suback_of_a_member_comes_when_every_node_knows_the_way_to_its_group() {
+fn suback_of_a_member_waits_until_every_node_knows_the_way_to_its_group() {
     for expiry in [DURABLE, TRANSIENT] {
-        let world = World::with_members(&[(1, 1, expiry)]);
-        let filter = TopicFilter::new(text(TEXT)).unwrap();
-        for target in [RouteTarget::Partition(share_home()), RouteTarget::Node(NodeId(1))] {
-            for (id, member) in &world.members {
-                let known = member.node.control().unwrap().routes().any(|route| route == (&filter, target));
-                assert!(known, "node {id} does not know {target:?}");
-            }
+        let mut world = World::new(3);
+        world.until("ready", World::ready);
+        let leader_of = |world: &World, group| world.members[&NodeId(1)].node.leader_of(group).unwrap();
+        let here = leader_of(&world, CONTROL).0;
+        let deaf = here % 3 + 1;
+        // Neither the session nor the group is to be led by the node that hears nothing for a while.
+        let led_elsewhere = |group| leader_of(&world, group) != NodeId(deaf);
+        let client_id = (0..).map(|n| format!("member-{n}")).find(|id| led_elsewhere(home(id))).unwrap();
+        let filter = (0..)
+            .map(|n| TopicFilter::new(text(&format!("$share/g{n}/a/#"))).unwrap())
+            .find(|filter| led_elsewhere(partition_of_share(filter, cluster_config().partitions)))
+            .unwrap();
+        // The node's own route is known before: what is new is the way to the group.
+        world.connect(here, 1, "qos-0", TRANSIENT);
+        let mut lowest = subscription(filter.as_str());
+        lowest.options.qos = QoS::AtMostOnce;
+        let packet_id = PacketId::new(1).unwrap();
+        world.request(here, 1, ClientRequest::Subscribe { packet_id, filters: vec![lowest] });
+        world.until("SUBACK of QoS 0", |world| world.events(here, 1).len() == 2);
+        world.connect(here, 2, &client_id, expiry);
+        let others: Vec<u64> = (1..=3).filter(|id| *id != deaf).collect();
+        world.cut.extend(others.iter().map(|id| (NodeId(*id), NodeId(deaf))));
+        let filters = vec![subscription(filter.as_str())];
+        world.request(here, 2, ClientRequest::Subscribe { packet_id, filters });
+        let start = world.now;
+        world.until("time passed", |world| world.now > start + limits::LEASE / 2);
+        assert_eq!(world.events(here, 2).len(), 1, "SUBACK while node {deaf} does not know the way");
+        world.cut.clear();
+        world.until("SUBACK of QoS 1", |world| world.events(here, 2).len() == 2);
+        let target = RouteTarget::Partition(partition_of_share(&filter, cluster_config().partitions));
+        for (id, member) in &world.members {
+            let known = member.node.control().unwrap().routes().any(|route| route == (&filter, target));
+            assert!(known, "node {id} does not know {target:?}");
         }
     }
 }
