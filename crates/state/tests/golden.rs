@@ -260,6 +260,75 @@ fn partition() -> Partition {
     partition
 }
 
+fn sharing_config() -> PartitionConfig {
+    PartitionConfig { partitions: 3, ..PartitionConfig::new(GroupId(3)) }
+}
+
+/// A partition with a share group that has a record of every kind, and a session that has a message of it.
+fn sharing_partition() -> Partition {
+    let mut partition = Partition::new(sharing_config());
+    let node = StreamId::Node(NodeId(2), Incarnation(5));
+    let (session, epoch, version) = (SessionId(1), Epoch(1), ShareVersion(1));
+    let (here, elsewhere) = (GroupId(3), GroupId(2));
+    let share = ShareId(1);
+    let mut wanted = subscribe_filters().remove(0);
+    wanted.filter = filter("$share/dock/plant/#");
+    let connect = Command::Connect {
+        client_id: text("sensor-7"),
+        owner: owner(),
+        clean_start: false,
+        expiry: SessionExpiry::After(3600),
+        receive_max: 1,
+        principal: text("plant"),
+    };
+    let join = |group, window| Command::ShareJoin {
+        filter: filter("$share/dock/plant/#"),
+        member: ShareMember { group, session },
+        version,
+        qos: QoS::AtLeastOnce,
+        identifier: Some(268_435_455),
+        retain_as_published: true,
+        window,
+    };
+    let publish = Command::Publish { message: full_message(), store_retained: false, fan_out: true };
+    let deliver = Command::ShareDeliver {
+        share,
+        dispatch: 1,
+        session,
+        qos: QoS::AtLeastOnce,
+        retain: true,
+        identifier: None,
+        expiry_s: Some(90),
+        message: full_message(),
+    };
+    let commands = vec![
+        connect,
+        Command::Subscribe { session, epoch, filters: vec![wanted.clone()] },
+        join(elsewhere, 2),
+        join(here, 1),
+        publish.clone(),
+        publish.clone(),
+        publish.clone(),
+        publish,
+    ];
+    let confirm = Command::ShareConfirm { session, filter: wanted.filter.clone(), share };
+    let member = ShareMember { group: elsewhere, session };
+    let offline = Command::ShareOffline { filter: wanted.filter, member, version: ShareVersion(2) };
+    let segment =
+        |stream, commands| Segment { stream, first: StreamSeq(1), confirmed: StreamSeq(0), commands };
+    let segments = vec![
+        segment(node, commands),
+        segment(StreamId::Group(here), vec![confirm, deliver]),
+        segment(
+            StreamId::Group(elsewhere),
+            vec![offline, Command::ShareReturn { share, dispatches: vec![3] }],
+        ),
+    ];
+    let batch = Batch { stamp: Timestamp(5_000), segments, leader: vec![] };
+    partition.apply(LogIndex(1), &batch.encode(), &mut Vec::new());
+    partition
+}
+
 fn control() -> Control {
     let config = ClusterConfig { cluster_id: [0xc1; 16], name: text("plant"), partitions: 2, replication: 3 };
     let mut control = Control::bootstrap(config, &[node_record()]);
@@ -365,6 +434,25 @@ fn partition_records_of_version_1_are_written_and_restore() {
     restored.check();
     assert_eq!(restored.hash(), partition.hash());
     assert_eq!(restored.counts(), partition.counts());
+}
+
+#[test]
+fn share_records_of_version_1_are_written_and_restore() {
+    let golden = include_str!("golden/shares-1.hex");
+    let partition = sharing_partition();
+    let kinds: std::collections::BTreeSet<u8> = partition.records().map(|(key, _)| key[0]).collect();
+    assert!([27, 28, 29, 30, 31].iter().all(|kind| kinds.contains(kind)), "{kinds:?}");
+    check("shares-1.hex", golden, &records(partition.records()));
+    let restored = Partition::restore(sharing_config(), LogIndex(1), stored(golden)).unwrap();
+    restored.check();
+    assert_eq!(restored.hash(), partition.hash());
+    assert_eq!(restored.shares(None, 9), partition.shares(None, 9));
+    for place in 0..stored(golden).len() {
+        // Without one of its records a share group is refused or another one, but never a panic.
+        let mut fewer = stored(golden);
+        fewer.remove(place);
+        let _ = Partition::restore(sharing_config(), LogIndex(1), fewer);
+    }
 }
 
 #[test]

@@ -64,7 +64,7 @@ impl Pair {
     /// Moves everything until nothing is left to move; the effects in each partition.
     pub(super) fn settle(&mut self) -> [Vec<Effect>; 2] {
         let mut all = [Vec::new(), Vec::new()];
-        loop {
+        for _ in 0..1_000 {
             let mut moved = false;
             for (from, to) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
                 let before = self.moved[from][to];
@@ -76,6 +76,7 @@ impl Pair {
                 return all;
             }
         }
+        panic!("the partitions never come to rest");
     }
 
     /// SUBSCRIBE and the join that follows.
@@ -570,4 +571,22 @@ fn subscription_with_qos_0_takes_no_part() {
         matches!(replies(&effects)[..], [Reply::Connected { version: ShareVersion(0), .. }]),
         "no join is needed"
     );
+}
+
+#[test]
+fn join_that_comes_after_unsubscribe_is_undone() {
+    let mut pair = Pair::new(|_| ());
+    let wanted = wanted(shared(1));
+    let held = pair.groups[0].connect("c", 1);
+    let effects = pair.groups[0].subscribe(held, std::slice::from_ref(&wanted));
+    let [Reply::Subscribed(results)] = &replies(&effects)[..] else { panic!() };
+    let filters = vec![wanted.filter.clone()];
+    pair.groups[0].one(Command::Unsubscribe { session: held.session, epoch: held.epoch, filters });
+    pair.settle();
+    pair.join(0, held, &wanted, results[0].version, 4);
+    pair.groups[1].one(publish("t", "0"));
+    let effects = pair.settle();
+    assert_eq!(deliveries(&effects[0]), []);
+    assert_eq!(pair.groups[1].machine.shares(None, 1), []);
+    assert!(pair.is_empty());
 }

@@ -305,9 +305,9 @@ impl World {
             }
             80..87 => self.apply_join(),
             87..90 => self.close(client),
-            90..94 => self.connect(client),
-            94..97 => self.subscribe(client, share),
-            97 => self.unsubscribe(client, share),
+            90..93 => self.connect(client),
+            93..96 => self.subscribe(client, share),
+            96 | 97 => self.unsubscribe(client, share),
             _ => self.restart(share),
         }
     }
@@ -320,7 +320,7 @@ impl World {
             }
         }
         self.pair.checks = false;
-        for _ in 0..100_000 {
+        for _ in 0..10_000 {
             let before: Vec<_> = self.pair.groups.iter().map(|group| group.machine.applied()).collect();
             (0..CLIENTS).for_each(|client| self.acknowledge(client));
             self.apply_join();
