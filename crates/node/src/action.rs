@@ -1,12 +1,14 @@
 //! The closed set of outputs of a node. The shell carries them out in the order given.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use quorate_codec::TopicFilter;
 use quorate_state::command::RouteTarget;
 use quorate_state::effect::DropReason;
-use quorate_state::{ConnId, GroupId, Incarnation, LogIndex, NodeId};
+use quorate_state::{ConnId, GroupId, Incarnation, LogIndex, NodeId, WillId};
 
-use crate::edge::ClientEvent;
+use crate::edge::{ClientEvent, DirectMessage};
 use crate::peer::PeerMessage;
 
 /// Something the shell must do.
@@ -26,6 +28,17 @@ pub enum Action {
     },
     /// Tell a client connection. Events for one connection stay in order.
     Client(ConnId, ClientEvent),
+    /// Hand a message to the connections that take it directly, of this node and of others, by the routes of now.
+    HandOver(Arc<DirectMessage>),
+    /// A will is due. Find its targets by the routes of now, and answer with `Event::WillRouted`.
+    RouteWill {
+        /// Partition of the session that had it.
+        group: GroupId,
+        /// The will.
+        will: WillId,
+        /// Its message.
+        message: Arc<DirectMessage>,
+    },
     /// The route table changed.
     Route {
         /// Filter.

@@ -15,17 +15,17 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use quorate_codec::{Connect, PacketId, ProtocolVersion, ReasonCode, Text, TopicFilter};
 pub use quorate_connection::Reading;
-use quorate_connection::{Accept, Connection, Event};
+use quorate_connection::{Accept, CloseCause, Connection, Event};
 use quorate_state::command::{SessionExpiry, SubscribeFilter};
 use quorate_state::effect::DropReason;
 use quorate_state::hash::client_hash;
-use quorate_state::{Epoch, GroupId, Incarnation, Owner, SessionId};
+use quorate_state::{Epoch, GroupId, Incarnation, Message, Owner, SessionId, Will};
 
 use crate::durable::Durable;
-use crate::edge::{ClientEvent, ClientOutput, ClientRequest, DirectDelivery, LocalChange};
+use crate::edge::{ClientEvent, ClientOutput, ClientRequest, ConnectRequest, DirectDelivery, LocalChange};
 use crate::routing::Routing;
 use direct::Outgoing;
-use publish::Publishing;
+use publish::{Publishing, encode_properties};
 use subscribe::Subscribing;
 
 mod direct;
@@ -417,13 +417,28 @@ impl Client {
         let client_id = assigned.clone().unwrap_or_else(|| own_text(&connect.client_id));
         self.client_hash = client_hash(client_id.as_str());
         self.phase = Phase::Requested { assigned };
-        out.requests.push(ClientRequest::Connect {
+        out.requests.push(ClientRequest::Connect(Box::new(ConnectRequest {
+            will: connect.will.as_ref().map(|will| self.will(will)),
             client_id,
             clean_start: connect.clean_start,
             expiry: self.capped(requested_expiry(connect)),
             receive_max: connect.receive_max.map_or(u16::MAX, u16::from).min(self.config.inflight_max),
             principal: connect.username.as_ref().map(own_text).unwrap_or_default(),
-        });
+        })));
+    }
+
+    /// The will as a message of this client.
+    fn will(&self, will: &quorate_codec::Will) -> Will {
+        let message = Message {
+            topic: will.topic.clone(),
+            qos: will.qos,
+            retain: will.retain,
+            expiry_s: will.properties.message_expiry_s,
+            publisher: self.client_hash,
+            properties: encode_properties(&will.properties),
+            payload: will.payload.clone(),
+        };
+        Will { delay_s: will.delay_s.unwrap_or(0), message }
     }
 
     /// Why a CONNECT is against the policy; `None` when it is not.
@@ -500,7 +515,9 @@ impl Client {
         match phase {
             Phase::Requested { .. } | Phase::Open { .. } => {
                 self.report_acknowledged(out);
-                out.requests.push(ClientRequest::Closed { expiry });
+                let normal = CloseCause::Disconnect(ReasonCode::NORMAL_DISCONNECTION);
+                let normal = self.connection.close_cause() == Some(normal);
+                out.requests.push(ClientRequest::Closed { expiry, normal });
             }
             Phase::Opening | Phase::Closed => {}
         }

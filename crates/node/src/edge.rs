@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_codec::{PacketId, QoS, ReasonCode, Text, TopicFilter};
 use quorate_state::command::{SessionExpiry, SubscribeFilter};
-use quorate_state::{ConnId, DeliverySeq, Epoch, GroupId, Message, NodeId, SessionId};
+use quorate_state::{ConnId, DeliverySeq, Epoch, GroupId, Message, NodeId, SessionId, Will};
 
 use crate::durable::Durable;
 use crate::peer::PeerMessage;
@@ -21,24 +21,25 @@ pub type PublishNumber = u64;
 #[derive(Debug)]
 pub enum ClientRequest {
     /// CONNECT was read and accepted by policy. Answer: `Connected` or `Refused`.
-    Connect {
-        /// Client identifier (assigned one when the client sent none).
-        client_id: Text,
-        /// Clean Start.
-        clean_start: bool,
-        /// Session expiry.
-        expiry: SessionExpiry,
-        /// Receive Maximum of the client.
-        receive_max: u16,
-        /// Principal; empty when anonymous.
-        principal: Text,
-    },
+    Connect(Box<ConnectRequest>),
     /// A publish for these groups, each with the command already encoded. Answer: one `PublishApplied` per group.
     Publish {
         /// Number on this connection.
         number: PublishNumber,
         /// Group and encoded `Command::Publish`.
         targets: Vec<(GroupId, Bytes)>,
+    },
+    /// A QoS 2 publish of a durable session, for its home partition. Answer: `PublishApplied`. The node hands it to direct
+    /// receivers itself when it was not applied before, even if the connection has ended by then.
+    PublishOnce {
+        /// Number on this connection.
+        number: PublishNumber,
+        /// Home partition.
+        group: GroupId,
+        /// Encoded `Command::PublishOnce`.
+        command: Bytes,
+        /// The message, when there are direct receivers.
+        direct: Option<Arc<DirectMessage>>,
     },
     /// SUBSCRIBE. Answer: `Subscribed`, after the cluster barrier, then `Retained` messages.
     Subscribe {
@@ -75,7 +76,26 @@ pub enum ClientRequest {
     Closed {
         /// Session expiry from DISCONNECT.
         expiry: Option<SessionExpiry>,
+        /// The client sent DISCONNECT with Normal disconnection: its will is deleted.
+        normal: bool,
     },
+}
+
+/// What a CONNECT asks of the node.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ConnectRequest {
+    /// Client identifier (assigned one when the client sent none).
+    pub client_id: Text,
+    /// Clean Start.
+    pub clean_start: bool,
+    /// Session expiry.
+    pub expiry: SessionExpiry,
+    /// Receive Maximum of the client.
+    pub receive_max: u16,
+    /// Principal; empty when anonymous.
+    pub principal: Text,
+    /// The will.
+    pub will: Option<Will>,
 }
 
 /// A node tells a client connection something. The shell delivers these in order; their number is bounded by the

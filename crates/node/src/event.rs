@@ -1,6 +1,6 @@
 //! The closed set of inputs of a node.
 
-use quorate_state::{ConnId, GroupId, Incarnation, LogIndex, NodeId};
+use quorate_state::{ConnId, GroupId, Incarnation, LogIndex, NodeId, PublishTarget, WillId};
 
 use crate::edge::ClientRequest;
 use crate::peer::PeerMessage;
@@ -67,6 +67,15 @@ pub enum Event {
     },
     /// `Action::NewIncarnation` is durable.
     Incarnation(Incarnation),
+    /// Answer to `Action::RouteWill`.
+    WillRouted {
+        /// Partition.
+        group: GroupId,
+        /// The will.
+        will: WillId,
+        /// Where its message goes, beside direct receivers.
+        targets: Vec<PublishTarget>,
+    },
     /// A node without an identity asks to join. Answered by `Action::Joined` once control has decided.
     Join(Box<quorate_state::command::NodeRecord>),
     /// Operator: move leadership of all groups away from this node.

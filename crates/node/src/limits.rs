@@ -64,6 +64,13 @@ pub const RETAINED_READS_QUEUED_MAX: usize = 4096;
 /// 64 KiB this is 1 MiB beside the message.
 pub const SHARES_PER_FORWARD_MAX: usize = 16;
 
+/// Wills of one partition that are being published: when a node with many clients dies, their wills come at the pace at
+/// which the cluster takes them.
+pub const WILLS_IN_PROGRESS_MAX: usize = 64;
+
+/// Bytes of wills of one partition from which on no further one is begun.
+pub const WILL_BYTES_IN_PROGRESS_MAX: usize = 4 * 1024 * 1024;
+
 /// Log bytes of a group after which it is checkpointed.
 pub const CHECKPOINT_LOG_BYTES: u64 = 16 * 1024 * 1024;
 

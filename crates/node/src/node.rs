@@ -17,6 +17,7 @@ mod retained;
 mod shares;
 mod status;
 mod streams;
+mod wills;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -47,6 +48,7 @@ use connection::Connections;
 use deliver::DeliveryBatch;
 use lease::{Lease, LeaseTable};
 use retained::RetainedReads;
+use wills::Wills;
 
 /// What a node must know of itself. Equal over restarts, but for the incarnation.
 #[derive(Clone, Debug)]
@@ -147,6 +149,9 @@ pub struct Node {
     announced: Option<Incarnation>,
     lost_proposed: BTreeSet<(NodeId, Incarnation)>,
     retained: RetainedReads,
+    wills: Wills,
+    /// Wills became due in this pass.
+    wills_due: bool,
     deliveries: BTreeMap<(NodeId, Incarnation, GroupId), DeliveryBatch>,
     leads: BTreeSet<GroupId>,
     placed_at: Duration,
@@ -186,6 +191,8 @@ impl Node {
             announced: None,
             lost_proposed: BTreeSet::new(),
             retained: RetainedReads::default(),
+            wills: Wills::default(),
+            wills_due: false,
             deliveries: BTreeMap::new(),
             leads: BTreeSet::new(),
             placed_at: now,
@@ -328,6 +335,7 @@ impl Node {
                 let disk = record.disk;
                 self.push(CONTROL, &Command::NodeJoin { node: *record }, Op::Join(disk));
             }
+            Event::WillRouted { group, will, targets } => self.will_routed(group, will, targets),
             Event::TransferAway => self.transfer_away(),
         }
     }
@@ -463,6 +471,7 @@ impl Node {
         self.tick_lease(now);
         self.tick_retained(now);
         self.tick_releases();
+        self.route_wills(now);
         self.tick_placement(now);
         let due: Vec<GroupId> =
             self.groups.values().filter(|group| group.checkpoint_due()).map(Group::id).collect();
@@ -518,6 +527,9 @@ impl Node {
             self.effect(group, effect);
         }
         self.flush_deliveries();
+        if std::mem::take(&mut self.wills_due) {
+            self.route_wills(now);
+        }
         for (group, members) in std::mem::take(&mut self.turn.memberships) {
             let note = format!("voters {:?}, learners {:?}", members.voters, members.learners);
             self.actions.push_back(Action::Note(Note::Membership(group, note)));
@@ -548,13 +560,18 @@ impl Node {
                 };
                 self.send(owner.node, close);
             }
+            Effect::WillsDue if leading => self.wills_due = true,
             Effect::Outbox { to } if leading => {
                 self.outboxes.entry((group, to)).or_default();
             }
             Effect::Dropped { reason, count } if leading => {
                 self.actions.push_back(Action::Dropped(reason, count));
             }
-            Effect::Deliver(_) | Effect::Close { .. } | Effect::Outbox { .. } | Effect::Dropped { .. } => {}
+            Effect::Deliver(_)
+            | Effect::Close { .. }
+            | Effect::WillsDue
+            | Effect::Outbox { .. }
+            | Effect::Dropped { .. } => {}
             Effect::RouteChanged { filter, target, added } => {
                 self.actions.push_back(Action::Route { filter, target, added });
             }

@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use quorate_codec::{QoS, TopicFilter};
 use quorate_state::command::{RouteTarget, SubscribeFilter};
@@ -47,8 +48,7 @@ pub fn retained_partition(topic: &str, partitions: u32) -> GroupId {
 
 /// The partitions that a message goes to, when durable subscriptions of `fan_out` match it: of `partitions` in all, one
 /// holds the retained message of the topic.
-#[must_use]
-pub fn publish_targets(message: &Message, fan_out: &[GroupId], partitions: u32) -> Vec<PublishTarget> {
+fn publish_targets(message: &Message, fan_out: &[GroupId], partitions: u32) -> Vec<PublishTarget> {
     let target = |group: &GroupId| PublishTarget { group: *group, store_retained: false, fan_out: true };
     let mut targets: Vec<PublishTarget> = fan_out.iter().map(target).collect();
     if message.retain {
@@ -75,6 +75,8 @@ pub struct Routing {
     share_routes: ByShare<RouteTarget>,
     /// As `local`, of shared subscriptions.
     share_members: ByShare<LocalSubscription>,
+    /// Messages handed over by [`Routing::hand_over`]: each has its own draw.
+    handed_over: AtomicU64,
     /// Filters of each connection, so that its end takes them all out.
     filters: BTreeMap<ConnId, BTreeSet<TopicFilter>>,
 }
@@ -104,6 +106,7 @@ impl Routing {
             local: TopicTrie::new(),
             share_routes: ByShare::default(),
             share_members: ByShare::default(),
+            handed_over: AtomicU64::new(0),
             filters: BTreeMap::new(),
         }
     }
@@ -188,6 +191,17 @@ impl Routing {
         let local =
             found.chunk_by(|left, right| left.conn == right.conn).filter_map(LocalMatch::combine).collect();
         Arc::new(RouteMatch { version: self.version, partitions, nodes, local, shares })
+    }
+
+    /// Hands a message that no connection here publishes to all who receive it directly: see [`RouteMatch::hand_over`].
+    pub fn hand_over(
+        &self,
+        message: &Arc<DirectMessage>,
+        direct: &mut Vec<(ConnId, DirectDelivery)>,
+        forwards: &mut Vec<(NodeId, PeerMessage)>,
+    ) {
+        let draw = Draw::nth(self.me.0, self.handed_over.fetch_add(1, Ordering::Relaxed));
+        self.matches(message.message.topic.as_str()).hand_over(message, draw, direct, forwards);
     }
 
     /// Direct deliveries of a message that another node forwarded to this one, in order of the connections.
@@ -316,6 +330,14 @@ pub struct RouteMatch {
 }
 
 impl RouteMatch {
+    /// The partitions that this message goes to.
+    #[must_use]
+    pub fn targets(&self, message: &Message, partitions: u32) -> Vec<PublishTarget> {
+        // Durable subscriptions take messages of QoS 0 directly.
+        let fan_out = if message.qos == QoS::AtMostOnce { &[] } else { &self.partitions[..] };
+        publish_targets(message, fan_out, partitions)
+    }
+
     /// Whether anyone is to receive a message of this QoS directly.
     #[must_use]
     pub fn has_direct(&self, qos: QoS) -> bool {

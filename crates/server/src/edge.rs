@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use quorate_node::client::{ClientConfig, Context};
-use quorate_node::edge::{ClientOutput, DirectDelivery};
+use quorate_node::edge::{ClientOutput, DirectDelivery, DirectMessage};
 use quorate_node::routing::Routing;
-use quorate_state::{ConnId, Incarnation, NodeId, Owner};
+use quorate_state::{ConnId, Incarnation, NodeId, Owner, PublishTarget};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
@@ -113,6 +113,20 @@ impl Edge {
             self.metrics.dropped_mailbox.add(pushed.dropped);
         }
         pushed.pressed
+    }
+
+    /// The partitions that a message goes to by the routes of now.
+    pub fn targets(&self, message: &DirectMessage) -> Vec<PublishTarget> {
+        let found = self.routing.read().matches(message.message.topic.as_str());
+        found.targets(&message.message, self.client_config.partitions)
+    }
+
+    /// Hands a message to the connections that take it directly, here and on other nodes.
+    pub fn hand_over(&self, message: &Arc<DirectMessage>) {
+        let mut out = ClientOutput::default();
+        self.routing.read().hand_over(message, &mut out.direct, &mut out.forwards);
+        self.deliver_direct(&mut out.direct);
+        self.forward(&mut out);
     }
 
     fn forward(&self, out: &mut ClientOutput) {

@@ -38,6 +38,8 @@ pub struct Worker {
     routes: Vec<(TopicFilter, RouteTarget, bool)>,
     events: Vec<(ConnId, ClientEvent)>,
     stopping_since: Option<Instant>,
+    /// Actions made events: the node has a turn to take.
+    unturned: bool,
 }
 
 impl Worker {
@@ -52,6 +54,7 @@ impl Worker {
             routes: Vec::new(),
             events: Vec::new(),
             stopping_since: None,
+            unturned: false,
         }
     }
 
@@ -101,11 +104,13 @@ impl Worker {
         }
         for (conn, request) in batch.clients.drain(..) {
             match &request {
-                ClientRequest::Publish { .. } => self.edge.metrics.publishes_durable.add(1),
+                ClientRequest::Publish { .. } | ClientRequest::PublishOnce { .. } => {
+                    self.edge.metrics.publishes_durable.add(1)
+                }
                 ClientRequest::Acknowledged { packet_ids } => {
                     self.edge.metrics.acknowledgements.add_len(packet_ids.len());
                 }
-                ClientRequest::Connect { .. }
+                ClientRequest::Connect(_)
                 | ClientRequest::Subscribe { .. }
                 | ClientRequest::Unsubscribe { .. }
                 | ClientRequest::Release { .. }
@@ -124,8 +129,14 @@ impl Worker {
 
     /// Carries out what the node wants.
     fn act(&mut self) {
-        while let Some(action) = self.node.poll_action() {
-            self.act_on(action);
+        loop {
+            while let Some(action) = self.node.poll_action() {
+                self.act_on(action);
+            }
+            if !std::mem::take(&mut self.unturned) {
+                break;
+            }
+            self.node.turn(self.edge.clock.now());
         }
         self.apply_routes();
         self.edge.mailboxes.deliver_events(&mut self.events);
@@ -148,6 +159,17 @@ impl Worker {
                 send(&self.log, LogJob::Append { ticket, records, sync });
             }
             Action::Client(conn, event) => self.events.push((conn, event)),
+            Action::RouteWill { group, will, message } => {
+                self.apply_routes();
+                let targets = self.edge.targets(&message);
+                let now = self.edge.clock.now();
+                self.node.step(Event::WillRouted { group, will, targets }, now);
+                self.unturned = true;
+            }
+            Action::HandOver(message) => {
+                self.apply_routes();
+                self.edge.hand_over(&message);
+            }
             Action::Route { filter, target, added } => self.routes.push((filter, target, added)),
             Action::RoutesReplaced(routes) => {
                 self.routes.clear();

@@ -208,7 +208,7 @@ mod tests {
     }
 
     fn closed() -> ClientRequest {
-        ClientRequest::Closed { expiry: None }
+        ClientRequest::Closed { expiry: None, normal: false }
     }
 
     #[tokio::test]

@@ -30,7 +30,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(3500);
 pub struct PublishPlan {
     /// Topics, one at random for each message.
     pub topics: Vec<Topic>,
-    /// QoS 0 or 1.
+    /// QoS.
     pub qos: QoS,
     /// To be retained.
     pub retain: bool,
@@ -120,7 +120,7 @@ struct Link {
     /// Since when something is unanswered.
     waiting_since: Option<Duration>,
     ping_sent: bool,
-    acks: VecDeque<PacketId>,
+    acks: VecDeque<Answer>,
     pending: BTreeMap<u16, Operation>,
 }
 
@@ -130,12 +130,25 @@ enum Operation {
     Unsubscribe(Filter),
 }
 
+/// What a client owes for a delivery.
+#[derive(Clone, Copy, Debug)]
+enum Answer {
+    /// PUBACK.
+    Acknowledged(PacketId),
+    /// PUBREC.
+    Received(PacketId),
+    /// PUBCOMP.
+    Completed(PacketId),
+}
+
 #[derive(Debug)]
 struct Outgoing {
     id: MessageId,
     topic: Topic,
     packet_id: u16,
     empty: bool,
+    /// PUBREC has come: from now on only PUBREL is sent.
+    released: bool,
 }
 
 /// A client.
@@ -153,6 +166,8 @@ pub struct ModelClient {
     zombie_seq: u64,
     packet_id: u16,
     unacked: VecDeque<Outgoing>,
+    /// QoS 2 messages that were received and not released.
+    inbound: BTreeMap<u16, Option<MessageId>>,
     /// Filters it wants now.
     wanted: BTreeSet<Filter>,
     /// Filters that are subscribed for certain.
@@ -199,6 +214,7 @@ impl ModelClient {
             zombie_seq: 0,
             packet_id: plan.first_packet_id,
             unacked: VecDeque::new(),
+            inbound: BTreeMap::new(),
             wanted: plan.filters.iter().copied().collect(),
             subscribed: BTreeSet::new(),
             leaving: BTreeSet::new(),
@@ -244,7 +260,10 @@ impl ModelClient {
             return Some("waits for CONNACK");
         }
         if !self.unacked.is_empty() {
-            return Some("waits for PUBACK");
+            return Some("waits for PUBACK, PUBREC or PUBCOMP");
+        }
+        if !self.inbound.is_empty() {
+            return Some("waits for PUBREL");
         }
         if !link.pending.is_empty() || self.subscribed != self.wanted {
             return Some("waits for SUBACK or UNSUBACK");
@@ -435,7 +454,7 @@ impl ModelClient {
             return;
         }
         let packet_id = self.next_packet_id();
-        self.unacked.push_back(Outgoing { id, topic, packet_id: packet_id.get(), empty });
+        self.unacked.push_back(Outgoing { id, topic, packet_id: packet_id.get(), empty, released: false });
         self.send_publish(id, topic, Some(packet_id), false, empty, tools);
         self.waits(tools.now);
     }
@@ -463,10 +482,15 @@ impl ModelClient {
         (dup, retain, empty): (bool, bool, bool),
         tools: &mut Tools<'_>,
     ) {
-        let qos = packet_id.map_or(PublishQoS::AtMostOnce, PublishQoS::AtLeastOnce);
+        let exactly_once = self.plan.publish.as_ref().is_some_and(|plan| plan.qos == QoS::ExactlyOnce);
+        let qos = match packet_id {
+            None => PublishQoS::AtMostOnce,
+            Some(packet_id) if exactly_once => PublishQoS::ExactlyOnce(packet_id),
+            Some(packet_id) => PublishQoS::AtLeastOnce(packet_id),
+        };
         let name = tools.history.topics[usize::from(topic.0)].clone();
         let payload = if empty { Bytes::new() } else { payload::make(id) };
-        tools.record(Event::PublishSent { conn, id, topic, qos: qos.level() as u8, retain, empty });
+        tools.record(Event::PublishSent { conn, id, topic, qos: qos.level() as u8, dup, retain, empty });
         let publish = Publish { dup, qos, retain, topic: Some(name), properties: None, payload };
         tools.wishes.push(Wish::Send { conn, packet: Packet::Publish(publish) });
     }
@@ -532,12 +556,17 @@ impl ModelClient {
 
     fn acknowledge(&mut self, tools: &mut Tools<'_>) {
         let Some(link) = &mut self.link else { return };
-        let Some(packet_id) = link.acks.pop_front() else { return };
+        let Some(answer) = link.acks.pop_front() else { return };
         let conn = link.conn;
-        tools.record(Event::DeliveryAcked { client: self.number, conn, packet_id: packet_id.get() });
-        let ack =
-            Ack { packet_id, reason: ReasonCode::SUCCESS, reason_string: None, user_properties: Vec::new() };
-        tools.wishes.push(Wish::Send { conn, packet: Packet::PubAck(ack) });
+        if let Answer::Acknowledged(packet_id) | Answer::Completed(packet_id) = answer {
+            tools.record(Event::DeliveryAcked { client: self.number, conn, packet_id: packet_id.get() });
+        }
+        let packet = match answer {
+            Answer::Acknowledged(packet_id) => Packet::PubAck(ack(packet_id)),
+            Answer::Received(packet_id) => Packet::PubRec(ack(packet_id)),
+            Answer::Completed(packet_id) => Packet::PubComp(ack(packet_id)),
+        };
+        tools.wishes.push(Wish::Send { conn, packet });
     }
 
     /// A new connection while the old one is open and goes on publishing.
@@ -576,7 +605,7 @@ impl ModelClient {
     /// A packet arrives.
     pub fn receive(&mut self, conn: Conn, packet: Packet, tools: &mut Tools<'_>) {
         if let Some(sent) = self.zombies.get_mut(&conn) {
-            if let Packet::PubAck(ack) = packet
+            if let Packet::PubAck(ack) | Packet::PubRec(ack) = packet
                 && let Some(at) = sent.iter().position(|(packet_id, _)| *packet_id == ack.packet_id.get())
                 && let Some((_, id)) = sent.remove(at)
             {
@@ -596,6 +625,12 @@ impl ModelClient {
             Packet::ConnAck(ack) => self.opened(conn, ack.session_present, tools),
             Packet::Publish(publish) => self.delivered(conn, &publish, tools),
             Packet::PubAck(ack) => self.puback(conn, &ack, tools),
+            Packet::PubRec(ack) => self.pubrec(conn, &ack, tools),
+            Packet::PubComp(ack) => self.pubcomp(&ack, tools),
+            Packet::PubRel(release) => {
+                self.inbound.remove(&release.packet_id.get());
+                self.owe(conn, Answer::Completed(release.packet_id), tools);
+            }
             Packet::SubAck(ack) => {
                 let reasons = ack.reasons;
                 self.suback(conn, ack.packet_id, &reasons, tools);
@@ -633,6 +668,7 @@ impl ModelClient {
         if !present {
             self.subscribed.clear();
             self.leaving.clear();
+            self.inbound.clear();
         }
         self.resend(present, tools);
         let leaving = std::mem::take(&mut self.leaving);
@@ -649,7 +685,15 @@ impl ModelClient {
         if !self.plan.resends {
             return; // Their outcome stays unknown.
         }
+        if !present {
+            // What has PUBREC is the broker's.
+            unacked.retain(|outgoing| !outgoing.released);
+        }
         for outgoing in &mut unacked {
+            if outgoing.released {
+                self.send_release(outgoing.packet_id, tools);
+                continue;
+            }
             // The same session: the same packet, marked as sent before [MQTT-3.3.1-1]. Another one: a new packet.
             let packet_id = if present {
                 NonZeroU16::new(outgoing.packet_id).expect("packet identifiers are never 0")
@@ -669,21 +713,69 @@ impl ModelClient {
         let (id, intact) = payload::read(&publish.payload);
         let topic = publish.topic.as_ref().map(TopicName::as_str).and_then(|name| tools.history.topic(name));
         let packet_id = publish.qos.packet_id();
+        let answer = match publish.qos {
+            PublishQoS::AtMostOnce => None,
+            PublishQoS::AtLeastOnce(packet_id) => Some(Answer::Acknowledged(packet_id)),
+            PublishQoS::ExactlyOnce(packet_id) => Some(Answer::Received(packet_id)),
+        };
+        let exactly_once = packet_id.filter(|_| publish.qos.level() == QoS::ExactlyOnce);
+        let repeated =
+            exactly_once.is_some_and(|packet_id| self.inbound.insert(packet_id.get(), id).is_some());
         tools.record(Event::Delivered(Delivery {
             client: self.number,
             conn,
             topic,
             id,
             intact,
+            qos: publish.qos.level() as u8,
             packet_id: packet_id.map_or(0, PacketId::get),
+            repeated,
             dup: publish.dup,
             retain: publish.retain,
         }));
-        if let (Some(packet_id), Some(link)) = (packet_id, &mut self.link) {
-            link.acks.push_back(packet_id);
-            let after = self.random.between(Duration::ZERO, self.plan.ack_delay);
-            tools.wake(after, Timer::Ack(conn));
+        if let Some(answer) = answer {
+            self.owe(conn, answer, tools);
         }
+    }
+
+    fn owe(&mut self, conn: Conn, answer: Answer, tools: &mut Tools<'_>) {
+        let Some(link) = &mut self.link else { return };
+        link.acks.push_back(answer);
+        let after = self.random.between(Duration::ZERO, self.plan.ack_delay);
+        tools.wake(after, Timer::Ack(conn));
+    }
+
+    fn send_release(&mut self, packet_id: u16, tools: &mut Tools<'_>) {
+        let (Some(link), Some(packet_id)) = (&self.link, NonZeroU16::new(packet_id)) else { return };
+        let conn = link.conn;
+        tools.wishes.push(Wish::Send { conn, packet: Packet::PubRel(ack(packet_id)) });
+    }
+
+    fn pubrec(&mut self, conn: Conn, ack: &Ack, tools: &mut Tools<'_>) {
+        let mut all = self.unacked.iter_mut();
+        let Some(outgoing) = all.find(|outgoing| outgoing.packet_id == ack.packet_id.get()) else {
+            tools.record(Event::Note("PUBREC for nothing".to_owned()));
+            return;
+        };
+        let ok = !ack.reason.is_failure();
+        let id = outgoing.id;
+        outgoing.released = true;
+        tools.record(Event::PublishAcked { conn, id, ok });
+        if ok {
+            self.send_release(ack.packet_id.get(), tools);
+        } else {
+            self.unacked.retain(|outgoing| outgoing.packet_id != ack.packet_id.get());
+        }
+        self.progress(tools.now);
+    }
+
+    fn pubcomp(&mut self, ack: &Ack, tools: &mut Tools<'_>) {
+        let before = self.unacked.len();
+        self.unacked.retain(|outgoing| outgoing.packet_id != ack.packet_id.get() || !outgoing.released);
+        if self.unacked.len() == before {
+            tools.record(Event::Note("PUBCOMP for nothing".to_owned()));
+        }
+        self.progress(tools.now);
     }
 
     fn puback(&mut self, conn: Conn, ack: &Ack, tools: &mut Tools<'_>) {
@@ -717,6 +809,10 @@ impl ModelClient {
         tools.record(Event::Unsubscribed { client: self.number, conn, filter });
         self.progress(tools.now);
     }
+}
+
+fn ack(packet_id: PacketId) -> Ack {
+    Ack { packet_id, reason: ReasonCode::SUCCESS, reason_string: None, user_properties: Vec::new() }
 }
 
 /// A text of the simulator's own.

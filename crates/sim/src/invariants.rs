@@ -8,6 +8,7 @@ mod committed_before_leading;
 mod duplicates;
 mod election_safety;
 mod entry_per_publish;
+mod exactly_once;
 mod log_matching;
 mod no_acked_loss;
 mod no_phantom;
@@ -46,13 +47,14 @@ impl Broken {
 pub type Check = fn(&History) -> Result<(), Broken>;
 
 /// All of them, by the name of the promise.
-pub const ALL: [(&str, Check); 15] = [
+pub const ALL: [(&str, Check); 16] = [
     ("raft-election-safety", election_safety::check),
     ("raft-log-matching", log_matching::check),
     ("raft-leader-completeness", committed_before_leading::check),
     ("raft-state-machine-safety", state_machine_safety::check),
     ("D1-no-acked-loss", no_acked_loss::check),
     ("D2-no-phantom", no_phantom::check),
+    ("D3-D6-exactly-once", exactly_once::check),
     ("D4-one-entry-per-publish", entry_per_publish::check),
     ("D5-bounded-duplicates", duplicates::check),
     ("D7-packet-identifiers", packet_identifiers::check),

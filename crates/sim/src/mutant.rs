@@ -29,6 +29,10 @@ pub enum Mutant {
     UnsubscribeReverted,
     /// A checkpoint forgets which commands of the streams were applied.
     DedupeForgotten,
+    /// A checkpoint forgets which QoS 2 publishes were handed on.
+    InboundForgotten,
+    /// A checkpoint forgets what was applied of other partitions' outboxes.
+    OutboxRepeated,
     /// Messages that a lost member of a share group gives back count as consumed.
     ShareReturnDropped,
     /// A share group never hears that its members are done with messages.
@@ -36,7 +40,7 @@ pub enum Mutant {
 }
 
 /// All of them, with the name on the command line and what they do.
-pub const ALL: [(Mutant, &str, &str); 13] = [
+pub const ALL: [(Mutant, &str, &str); 15] = [
     (Mutant::AckBeforeFsync, "ack-before-fsync", "the log is reported durable before its sync"),
     (Mutant::VoteNotPersisted, "vote-not-persisted", "votes and terms are not written to the log"),
     (
@@ -64,6 +68,12 @@ pub const ALL: [(Mutant, &str, &str); 13] = [
         "a checkpoint keeps subscriptions that were given up",
     ),
     (Mutant::DedupeForgotten, "dedupe-forgotten", "a checkpoint forgets the positions of streams"),
+    (
+        Mutant::InboundForgotten,
+        "inbound-forgotten",
+        "a checkpoint forgets the packet identifiers of QoS 2 publishes",
+    ),
+    (Mutant::OutboxRepeated, "outbox-repeated", "a checkpoint forgets the positions of outboxes"),
     (
         Mutant::ShareReturnDropped,
         "share-return-dropped",

@@ -41,14 +41,14 @@ pub enum Event {
     Connected { client: u32, conn: Conn, present: bool },
     /// A client knows that a connection is over.
     Lost { client: u32, conn: Conn },
-    /// A client sent PUBLISH.
-    PublishSent { conn: Conn, id: MessageId, topic: Topic, qos: u8, retain: bool, empty: bool },
-    /// A client got PUBACK.
+    /// A client sent PUBLISH; `dup`: the same packet as before, on a session that goes on.
+    PublishSent { conn: Conn, id: MessageId, topic: Topic, qos: u8, dup: bool, retain: bool, empty: bool },
+    /// A client got PUBACK or PUBREC.
     PublishAcked { conn: Conn, id: MessageId, ok: bool },
     /// A client got PUBLISH. `id` is `None` for an empty payload; `intact`: the payload is byte for byte what its
     /// publisher sent.
     Delivered(Delivery),
-    /// A client sent PUBACK.
+    /// A client sent PUBACK or PUBCOMP.
     DeliveryAcked { client: u32, conn: Conn, packet_id: u16 },
     /// A client sent SUBSCRIBE.
     SubscribeSent { client: u32, conn: Conn, filter: Filter },
@@ -90,8 +90,12 @@ pub struct Delivery {
     pub id: Option<MessageId>,
     /// Whether the payload is what the publisher sent.
     pub intact: bool,
+    /// QoS.
+    pub qos: u8,
     /// Packet identifier; 0 for QoS 0.
     pub packet_id: u16,
+    /// A QoS 2 packet that the client has already, and drops.
+    pub repeated: bool,
     /// DUP flag.
     pub dup: bool,
     /// RETAIN flag.
@@ -117,7 +121,16 @@ pub struct ClientFacts {
     /// Sends every unacknowledged message again, in order, on the next connection.
     pub resends: bool,
     /// The share group that it is a member of.
-    pub share: Option<Filter>,
+    pub share: Option<ShareFacts>,
+}
+
+/// A client's place in a share group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ShareFacts {
+    /// The group.
+    pub group: Filter,
+    /// QoS of its subscription.
+    pub qos: u8,
 }
 
 /// The record of a run.

@@ -10,7 +10,7 @@ use quorate_codec::{ProtocolVersion, QoS, TopicFilter, TopicName};
 
 use crate::client::{ModelClient, Plan, PublishPlan, text};
 use crate::features::Features;
-use crate::oracle::{ClientFacts, Filter, History, Topic};
+use crate::oracle::{ClientFacts, Filter, History, ShareFacts, Topic};
 use crate::random::Random;
 
 /// Ordinary topics come first in the table.
@@ -116,9 +116,17 @@ fn add(plan: Plan, features: &Features, history: &mut History, random: &mut Rand
         durable: plan.durable,
         receive_max: if five { plan.receive_max } else { u16::MAX },
         resends: plan.resends,
-        share: plan.filters.iter().copied().find(|filter| filter.0 >= SHARE_FILTERS),
+        share: plan
+            .filters
+            .iter()
+            .find(|filter| filter.0 >= SHARE_FILTERS)
+            .map(|group| ShareFacts { group: *group, qos: plan.qos as u8 }),
     });
     ModelClient::new(number, plan, random.fork(), features.nodes)
+}
+
+fn acknowledged(random: &mut Random) -> QoS {
+    if random.permille(500) { QoS::AtLeastOnce } else { QoS::ExactlyOnce }
 }
 
 fn publisher(number: usize, features: &Features, random: &mut Random) -> Plan {
@@ -128,7 +136,7 @@ fn publisher(number: usize, features: &Features, random: &mut Random) -> Plan {
     plan.takeover = features.takeovers.then(|| random.millis(400, 4000));
     plan.publish = Some(PublishPlan {
         topics: ordinary_topics(),
-        qos: QoS::AtLeastOnce,
+        qos: acknowledged(random),
         retain: false,
         delete_permille: 0,
         every: features.publish_every,
@@ -140,6 +148,7 @@ fn publisher(number: usize, features: &Features, random: &mut Random) -> Plan {
 fn subscriber(number: usize, features: &Features, random: &mut Random) -> Plan {
     let mut plan = idle(format!("subscriber-{number}"), random);
     plan.durable = true;
+    plan.qos = acknowledged(random);
     plan.filters = vec![Filter(random.below(7) as u16)];
     if random.permille(400) {
         plan.filters.push(Filter(random.below(7) as u16));
@@ -156,7 +165,7 @@ fn subscriber(number: usize, features: &Features, random: &mut Random) -> Plan {
         plan.resends = true;
         plan.publish = Some(PublishPlan {
             topics: vec![Topic(1), Topic(3)],
-            qos: QoS::AtLeastOnce,
+            qos: acknowledged(random),
             retain: false,
             delete_permille: 0,
             every: features.publish_every * 3,
@@ -169,7 +178,7 @@ fn subscriber(number: usize, features: &Features, random: &mut Random) -> Plan {
 fn transient(number: usize, features: &Features, random: &mut Random) -> Plan {
     let mut plan = idle(format!("transient-{number}"), random);
     plan.filters = vec![Filter(random.below(7) as u16)];
-    plan.qos = if random.permille(500) { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+    plan.qos = *random.pick(&[QoS::AtMostOnce, QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]);
     if features.churn {
         plan.churn =
             [3, 5, 8].into_iter().map(Filter).filter(|filter| !plan.filters.contains(filter)).collect();
@@ -185,9 +194,7 @@ fn shares(plans: &mut Vec<Plan>, features: &Features, random: &mut Random) {
         plan.durable = durable;
         plan.filters = vec![Filter(SHARE_FILTERS + share)];
         plan.stay = random.permille(500).then(|| random.millis(500, 6000));
-        if !durable && random.permille(250) {
-            plan.qos = QoS::AtMostOnce;
-        }
+        plan.qos = if !durable && random.permille(250) { QoS::AtMostOnce } else { acknowledged(random) };
         plan.takeover = (features.takeovers && random.permille(500)).then(|| random.millis(600, 5000));
         plans.push(plan);
     };

@@ -9,7 +9,7 @@ use quorate_codec::{PacketId, QoS, SubscriptionOptions, Text, TopicFilter, Topic
 
 use crate::ids::{
     Epoch, GroupId, Incarnation, LogIndex, NodeId, Owner, SessionId, ShareId, ShareVersion, StreamId,
-    StreamSeq, Timestamp,
+    StreamSeq, Timestamp, WillId,
 };
 
 /// All that a leader put into one entry: the commands of several streams under one stamp.
@@ -69,6 +69,15 @@ pub struct Message {
     pub payload: Bytes,
 }
 
+/// The message to publish when a connection ends without a word (MQTT 5, 3.1.2.5).
+#[derive(Clone, PartialEq, Debug)]
+pub struct Will {
+    /// Will Delay Interval in seconds; 0 for at once.
+    pub delay_s: u32,
+    /// The message.
+    pub message: Message,
+}
+
 /// How long a session outlives its connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum SessionExpiry {
@@ -119,6 +128,8 @@ pub enum Command {
         receive_max: u16,
         /// Authenticated principal, empty when anonymous. Only the same principal may take over.
         principal: Text,
+        /// The will of this connection.
+        will: Option<Will>,
     },
     /// The connection of `epoch` has closed. `expiry` replaces the session's when DISCONNECT carried one.
     Disconnect {
@@ -128,6 +139,16 @@ pub enum Command {
         epoch: Epoch,
         /// New session expiry.
         expiry: Option<SessionExpiry>,
+        /// DISCONNECT with Normal disconnection: the will is deleted [MQTT-3.14.4-3].
+        normal: bool,
+    },
+    /// A will that is due goes to its targets, once. Answered with `Reply::NotFound` when it has gone before, and with
+    /// `Reply::Unsettled` when there is no room for it: it stays due.
+    PublishWill {
+        /// The will.
+        will: WillId,
+        /// Where the message goes.
+        targets: Vec<PublishTarget>,
     },
     /// SUBSCRIBE of a durable session; of a transient one for shared subscriptions.
     Subscribe {

@@ -337,6 +337,7 @@ impl Apply for Control {
             Command::Publish { .. }
             | Command::PublishOnce { .. }
             | Command::Release { .. }
+            | Command::PublishWill { .. }
             | Command::Receive { .. }
             | Command::Connect { .. }
             | Command::Disconnect { .. }

@@ -34,6 +34,8 @@ pub enum Effect {
         /// Reason for DISCONNECT.
         reason: ReasonCode,
     },
+    /// Wills have become due: see `Partition::due_wills`.
+    WillsDue,
     /// The outbox towards a group has grown.
     Outbox {
         /// Destination.

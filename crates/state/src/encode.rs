@@ -5,10 +5,12 @@
 //! reference to it needs no length inside. See: docs/formats/entry.md.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use quorate_codec::{PacketId, QoS};
+use quorate_codec::{PacketId, QoS, Text};
 
-use crate::command::{Command, LeaderCommand, Message, NodeRecord, PublishTarget, RouteTarget};
-use crate::ids::{Epoch, GroupId, Incarnation, NodeId, SessionId, StreamSeq};
+use crate::command::{
+    Command, LeaderCommand, Message, NodeRecord, PublishTarget, RouteTarget, SessionExpiry, Will,
+};
+use crate::ids::{Epoch, GroupId, Incarnation, NodeId, Owner, SessionId, StreamSeq, WillId};
 use crate::reply::{expiry, owner, put_expiry, put_owner, put_subscribe_filter, subscribe_filter};
 use crate::wire::{DecodeError, Reader, put_count, put_optional_u32, put_text, qos_bits, qos_of_bits};
 
@@ -30,6 +32,7 @@ pub(crate) mod tag {
     pub(crate) const PUBLISH_ONCE: u8 = 10;
     pub(crate) const RELEASE: u8 = 11;
     pub(crate) const RECEIVE: u8 = 12;
+    pub(crate) const PUBLISH_WILL: u8 = 13;
     pub(crate) const SHARE_JOIN: u8 = 16;
     pub(crate) const SHARE_OFFLINE: u8 = 17;
     pub(crate) const SHARE_LEAVE: u8 = 18;
@@ -144,6 +147,10 @@ impl<'a> MessageView<'a> {
 /// The frequent commands as apply needs them; the others decoded.
 #[derive(Debug)]
 pub(crate) enum CommandView<'a> {
+    Connect {
+        connect: Connect,
+        will: Option<(u32, MessageView<'a>)>,
+    },
     Publish {
         message: MessageView<'a>,
         store_retained: bool,
@@ -187,6 +194,14 @@ impl<'a> CommandView<'a> {
                 let (store_retained, fan_out) = publish_flags(&mut reader)?;
                 Ok(Self::Publish { message: MessageView::read(reader)?, store_retained, fan_out })
             }
+            tag::CONNECT => {
+                let (connect, has_will) = connect(&mut reader)?;
+                let will = if has_will { Some((reader.u32()?, MessageView::read(reader)?)) } else { None };
+                if !has_will {
+                    reader.done()?;
+                }
+                Ok(Self::Connect { connect, will })
+            }
             tag::ACKNOWLEDGE => {
                 let (session, epoch) = session_epoch(&mut reader)?;
                 Ok(Self::Acknowledge { session, epoch, packet_ids: reader })
@@ -229,6 +244,15 @@ fn publish_target(reader: &mut Reader<'_>) -> Result<PublishTarget, DecodeError>
     let group = GroupId(reader.u32()?);
     let (store_retained, fan_out) = publish_flags(reader)?;
     Ok(PublishTarget { group, store_retained, fan_out })
+}
+
+fn put_targets(out: &mut BytesMut, targets: &[PublishTarget]) {
+    put_count(out, targets.len());
+    for target in targets {
+        out.put_u32_le(target.group.0);
+        let [_, flags] = publish_head(target.store_retained, target.fan_out);
+        out.put_u8(flags);
+    }
 }
 
 /// What comes before the message in an encoded [`Command::Publish`].
@@ -282,12 +306,7 @@ impl Command {
             Self::PublishOnce { session, epoch, packet_id, targets, message } => {
                 put_session(out, tag::PUBLISH_ONCE, *session, *epoch);
                 out.put_u16_le(packet_id.get());
-                put_count(out, targets.len());
-                for target in targets {
-                    out.put_u32_le(target.group.0);
-                    let [_, flags] = publish_head(target.store_retained, target.fan_out);
-                    out.put_u8(flags);
-                }
+                put_targets(out, targets);
                 message.encode(out);
             }
             Self::Release { session, epoch, packet_id } => {
@@ -298,16 +317,27 @@ impl Command {
                 put_session(out, tag::RECEIVE, *session, *epoch);
                 put_packet_ids(out, packet_ids);
             }
-            Self::Connect { client_id, owner, clean_start, expiry, receive_max, principal } => {
+            Self::Connect { client_id, owner, clean_start, expiry, receive_max, principal, will } => {
                 out.put_slice(&[tag::CONNECT, u8::from(*clean_start)]);
                 put_owner(out, *owner);
                 put_expiry(out, *expiry);
                 out.put_u16_le(*receive_max);
                 put_text(out, client_id.as_str());
                 put_text(out, principal.as_str());
+                out.put_u8(u8::from(will.is_some()));
+                if let Some(Will { delay_s, message }) = will {
+                    out.put_u32_le(*delay_s);
+                    message.encode(out);
+                }
             }
-            Self::Disconnect { session, epoch, expiry } => {
+            Self::PublishWill { will, targets } => {
+                out.put_u8(tag::PUBLISH_WILL);
+                out.put_u64_le(will.0);
+                put_targets(out, targets);
+            }
+            Self::Disconnect { session, epoch, expiry, normal } => {
                 put_session(out, tag::DISCONNECT, *session, *epoch);
+                out.put_u8(u8::from(*normal));
                 out.put_u8(u8::from(expiry.is_some()));
                 if let Some(expiry) = expiry {
                     put_expiry(out, *expiry);
@@ -381,10 +411,11 @@ impl Command {
         match self {
             Self::Publish { message, .. } => 2 + message.encoded_len(),
             Self::Acknowledge { packet_ids, .. } => 17 + 2 * packet_ids.len(),
-            Self::Connect { client_id, principal, .. } => {
-                37 + client_id.as_str().len() + principal.as_str().len()
+            Self::Connect { client_id, principal, will, .. } => {
+                let will = will.as_ref().map_or(0, |will| 4 + will.message.encoded_len());
+                38 + client_id.as_str().len() + principal.as_str().len() + will
             }
-            Self::Disconnect { expiry, .. } => 18 + if expiry.is_some() { 5 } else { 0 },
+            Self::Disconnect { expiry, .. } => 19 + if expiry.is_some() { 5 } else { 0 },
             Self::NodeDown { .. } | Self::NodeLost { .. } => 17,
             // The rest is rare: writing it is the simplest way to be right.
             rare => {
@@ -437,11 +468,29 @@ impl Command {
                 let message = Message::read(reader)?;
                 return Ok(Self::PublishOnce { session, epoch, packet_id, targets, message });
             }
-            tag::CONNECT => connect(&mut reader)?,
+            tag::CONNECT => {
+                let (connect, has_will) = connect(&mut reader)?;
+                let will = if has_will {
+                    let delay_s = reader.u32()?;
+                    let message = Message::read(reader)?;
+                    // The message is all that is left.
+                    reader = reader.end();
+                    Some(Will { delay_s, message })
+                } else {
+                    None
+                };
+                let Connect { client_id, owner, clean_start, expiry, receive_max, principal } = connect;
+                Self::Connect { client_id, owner, clean_start, expiry, receive_max, principal, will }
+            }
+            tag::PUBLISH_WILL => {
+                let will = WillId(reader.u64()?);
+                Self::PublishWill { will, targets: list(&mut reader, publish_target)? }
+            }
             tag::DISCONNECT => {
                 let (session, epoch) = session_epoch(&mut reader)?;
+                let normal = reader.flag()?;
                 let expiry = if reader.flag()? { Some(expiry(&mut reader)?) } else { None };
-                Self::Disconnect { session, epoch, expiry }
+                Self::Disconnect { session, epoch, expiry, normal }
             }
             tag::SUBSCRIBE => {
                 let (session, epoch) = session_epoch(&mut reader)?;
@@ -494,14 +543,27 @@ fn list<'a, T>(
     Ok(items)
 }
 
-fn connect(reader: &mut Reader<'_>) -> Result<Command, DecodeError> {
+/// The fields of a [`Command::Connect`] without its will.
+#[derive(Debug)]
+pub(crate) struct Connect {
+    pub(crate) client_id: Text,
+    pub(crate) owner: Owner,
+    pub(crate) clean_start: bool,
+    pub(crate) expiry: SessionExpiry,
+    pub(crate) receive_max: u16,
+    pub(crate) principal: Text,
+}
+
+/// Reads a CONNECT up to its will; whether it has one.
+fn connect(reader: &mut Reader<'_>) -> Result<(Connect, bool), DecodeError> {
     let clean_start = reader.flag()?;
     let owner = owner(reader)?;
     let expiry = expiry(reader)?;
     let receive_max = reader.u16()?;
     let client_id = reader.text()?;
     let principal = reader.text()?;
-    Ok(Command::Connect { client_id, owner, clean_start, expiry, receive_max, principal })
+    let has_will = reader.flag()?;
+    Ok((Connect { client_id, owner, clean_start, expiry, receive_max, principal }, has_will))
 }
 
 fn put_session(out: &mut BytesMut, tag: u8, session: SessionId, epoch: Epoch) {

@@ -1,6 +1,6 @@
 //! Lifetimes in replicated time: of messages, and of sessions without a connection.
 //!
-//! Owns: the point at which a message expires, the ordered timers of sessions, the cap on session expiry.
+//! Owns: the point at which a message expires, the ordered timers of sessions and wills, the cap on session expiry.
 //! Does not: read a clock; every point comes from the stamps in the entries.
 //! Invariants: a message never expires early; a session never expires while it has a connection or before its time.
 //! Spec: MQTT 5, 3.1.2.11.2 and 3.3.2.3.3.
@@ -38,7 +38,7 @@ impl Expires {
     }
 }
 
-/// The sessions that will end by time, in order.
+/// Points in time of sessions, in order: when they end, or when their wills are due.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub(crate) struct SessionTimers(BTreeSet<(Timestamp, SessionId)>);
 
@@ -70,6 +70,12 @@ impl SessionTimers {
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
+}
+
+/// When the will of such a session is due: after its delay, or when the session ends [MQTT-3.1.2-8].
+pub(crate) fn will_due(since: Timestamp, delay_s: u32, end: Option<Timestamp>) -> Timestamp {
+    let delayed = Timestamp(since.0.saturating_add(u64::from(delay_s) * 1000));
+    end.map_or(delayed, |end| end.min(delayed))
 }
 
 /// When a session without a connection since `since` ends; `None` when not by time.

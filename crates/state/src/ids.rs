@@ -44,6 +44,10 @@ id!(
     SessionId(u64)
 );
 id!(
+    /// A will that is due, within its partition. Never reused.
+    WillId(u64)
+);
+id!(
     /// Fencing number of a session: grows at every CONNECT, over a new session of the same client too. A command of an
     /// older epoch is refused.
     Epoch(u64)

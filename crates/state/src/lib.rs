@@ -42,9 +42,10 @@ mod stream;
 mod subscription;
 #[cfg(test)]
 mod testing;
+mod will;
 mod wire;
 
-pub use command::{Batch, Command, LeaderCommand, Message, PublishTarget, Segment, ShareMember};
+pub use command::{Batch, Command, LeaderCommand, Message, PublishTarget, Segment, ShareMember, Will};
 pub use config::{Overflow, PartitionConfig};
 pub use control::{ClusterConfig, Control, NodeStatus};
 pub use effect::{Effect, Reply};

@@ -19,6 +19,7 @@ use crate::encode::CommandView;
 use crate::group_state::{Apply, GroupState, Place};
 use crate::ids::{
     DeliverySeq, Epoch, Incarnation, LogIndex, MessageRef, NodeId, Owner, SessionId, StreamSeq, Timestamp,
+    WillId,
 };
 use crate::limits::SHARE_WINDOW_MAX;
 use crate::live::Live;
@@ -28,6 +29,7 @@ use crate::session::{DirtySessions, Presence, Session, Sessions};
 use crate::share::{Shares, Terms};
 use crate::subscription::Subscribers;
 use crate::topic_trie::TopicTrie;
+use crate::will::DueWills;
 use crate::wire::Reader;
 
 mod checkpoint;
@@ -38,6 +40,7 @@ mod share;
 mod share_member;
 mod subscribe;
 mod takeover;
+mod will;
 
 pub use share::{ShareInfo, ShareMemberInfo};
 
@@ -55,6 +58,8 @@ pub struct Partition {
     totals: Totals,
     last_session: SessionId,
     last_epoch: Epoch,
+    last_will: WillId,
+    due_wills: DueWills,
     /// Subscriptions that differ from the checkpoint.
     dirty_subscriptions: BTreeSet<(SessionId, TopicFilter)>,
     /// Filters whose route position differs from the checkpoint.
@@ -128,6 +133,8 @@ impl Partition {
             totals: Totals::default(),
             last_session: SessionId(0),
             last_epoch: Epoch(0),
+            last_will: WillId(0),
+            due_wills: DueWills::default(),
             dirty_subscriptions: BTreeSet::new(),
             dirty_routes: BTreeSet::new(),
             ended: Vec::new(),
@@ -141,10 +148,10 @@ impl Partition {
         &self.config
     }
 
-    /// When a `Tick` is worth proposing: the first session expiry. `None` while no session ends by time.
+    /// When a `Tick` is worth proposing: the first session expiry or will. `None` while nothing happens by time.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.sessions.next_end()
+        [self.sessions.next_end(), self.sessions.next_will()].into_iter().flatten().min()
     }
 
     /// All that is inflight on connections of a node's incarnation, by session and then in delivery order.
@@ -307,13 +314,14 @@ impl Partition {
         self.totals.online -= 1;
         self.sessions.set_presence(id, Presence::Offline { since: self.state.now }, expiry);
         self.share_closed(id, effects);
+        self.fire_undelayed_will(id, effects);
     }
 
     fn disconnect(
         &mut self,
         id: SessionId,
         epoch: Epoch,
-        expiry: Option<SessionExpiry>,
+        (expiry, normal): (Option<SessionExpiry>, bool),
         effects: &mut Vec<Effect>,
     ) {
         // A connection that lost its session closes too: nobody waits for an answer, but perhaps for its end.
@@ -327,6 +335,9 @@ impl Partition {
             let presence = session.presence;
             let expiry = crate::expiry::capped(expiry, self.config.session_expiry_max_s);
             self.sessions.set_presence(id, presence, expiry);
+        }
+        if normal {
+            self.delete_will(id);
         }
         self.close(id, effects);
     }
@@ -359,6 +370,9 @@ impl Partition {
     /// Ends a session with all it has.
     fn end_session(&mut self, id: SessionId, reason: DropReason, effects: &mut Vec<Effect>) {
         let Some(mut session) = self.sessions.remove(id) else { return };
+        if let Some(will) = session.will.take() {
+            self.will_is_due(will, effects);
+        }
         if session.stored {
             self.ended.extend(checkpoint::session_keys(&session));
         }
@@ -391,14 +405,10 @@ impl Partition {
 
     fn other(&mut self, place: Place, command: Command, effects: &mut Vec<Effect>) {
         match command {
-            Command::Connect { client_id, owner, clean_start, expiry, receive_max, principal } => {
-                let connect =
-                    takeover::Connect { client_id, owner, clean_start, expiry, receive_max, principal };
-                self.connect(place, connect, effects);
+            Command::Disconnect { session, epoch, expiry, normal } => {
+                self.disconnect(session, epoch, (expiry, normal), effects)
             }
-            Command::Disconnect { session, epoch, expiry } => {
-                self.disconnect(session, epoch, expiry, effects)
-            }
+            Command::PublishWill { will, targets } => self.publish_will(place, will, &targets, effects),
             Command::Subscribe { session, epoch, filters } => {
                 self.subscribe(place, session, epoch, filters, effects);
             }
@@ -430,7 +440,8 @@ impl Partition {
             Command::ShareReturn { share, dispatches } => {
                 self.share_return(place, share, &dispatches, effects);
             }
-            Command::Publish { .. }
+            Command::Connect { .. }
+            | Command::Publish { .. }
             | Command::PublishOnce { .. }
             | Command::Acknowledge { .. }
             | Command::Receive { .. }
@@ -458,6 +469,7 @@ impl Apply for Partition {
 
     fn advance(&mut self, effects: &mut Vec<Effect>) {
         let now = self.state.now;
+        self.fire_delayed_wills(effects);
         while let Some(session) = self.sessions.pop_due(now) {
             self.end_session(session, DropReason::SessionEnded, effects);
         }
@@ -478,6 +490,7 @@ impl Apply for Partition {
             Ok(CommandView::Acknowledge { session, epoch, packet_ids }) => {
                 self.acknowledge(place, (session, epoch), packet_ids, effects);
             }
+            Ok(CommandView::Connect { connect, will }) => self.connect(place, connect, will, effects),
             Ok(CommandView::Receive { session, epoch, packet_ids }) => {
                 self.receive(place, (session, epoch), packet_ids, effects);
             }

@@ -47,6 +47,8 @@ pub(crate) mod kind {
     pub(crate) const DISPLACED: u8 = 23;
     /// Session: packet identifiers of QoS 2 publishes that are not released.
     pub(crate) const INBOUND: u8 = 24;
+    /// Will: its message.
+    pub(crate) const DUE_WILL: u8 = 25;
     /// Session: its share groups, and which of its messages are theirs.
     pub(crate) const SHARED: u8 = 27;
     /// Share group: filter, route, counters, positions of the queue.

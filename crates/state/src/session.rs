@@ -1,6 +1,6 @@
 //! Sessions: who they belong to, which connection holds them, and where to find them.
 //!
-//! Owns: the session, the tables by number, client identifier and owner, the expiry timers, the marks of what a
+//! Owns: the session, the tables by number, client identifier and owner, the timers of expiry and wills, the marks of what a
 //! checkpoint lacks. Does not: deliver, match topics or decide on takeover.
 //! Invariants: one session per client identifier; a session has a timer exactly when it has no connection and ends by
 //! time; the owner table lists exactly the sessions with a connection.
@@ -13,7 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use quorate_codec::{QoS, SubscriptionOptions, Text, TopicFilter};
 
 use crate::command::{SessionExpiry, SubscribeFilter};
-use crate::expiry::{SessionTimers, session_end};
+use crate::expiry::{SessionTimers, session_end, will_due};
 use crate::hash::{NumberState, client_hash};
 use crate::identifiers::IdentifierSets;
 use crate::ids::{Epoch, Incarnation, NodeId, Owner, SessionId, Timestamp};
@@ -22,6 +22,7 @@ use crate::inflight::Inflight;
 use crate::membership::Memberships;
 use crate::queue::Queue;
 use crate::reply::{expiry, owner, put_expiry, put_owner};
+use crate::will::{HeldWill, message_ref, put_message_ref};
 use crate::wire::{DecodeError, Reader, own_text, put_text};
 
 /// What of a session differs from the checkpoint.
@@ -73,6 +74,8 @@ pub(crate) struct Session {
     pub(crate) identifiers: IdentifierSets,
     pub(crate) inflight: Inflight,
     pub(crate) inbound: Inbound,
+    /// Of the connection that holds it, or held it last.
+    pub(crate) will: Option<HeldWill>,
     pub(crate) memberships: Memberships,
     pub(crate) queue: Queue,
     pub(crate) dirty: u8,
@@ -94,6 +97,20 @@ impl Session {
             Presence::Online(_) => None,
             Presence::Offline { since } => session_end(since, self.expiry),
         }
+    }
+
+    /// When its will is due.
+    pub(crate) fn will_due(&self) -> Option<Timestamp> {
+        match (self.presence, self.will) {
+            (Presence::Offline { since }, Some(will)) => {
+                Some(will_due(since, will.delay_s, session_end(since, self.expiry)))
+            }
+            (Presence::Online(_), _) | (_, None) => None,
+        }
+    }
+
+    fn schedule(&self) -> Schedule {
+        Schedule { owner: self.owner(), end: self.end(), will: self.will_due() }
     }
 
     pub(crate) fn subscribe_filters(&self) -> Vec<SubscribeFilter> {
@@ -123,6 +140,11 @@ impl Session {
         out.put_u16_le(self.receive_max);
         put_expiry(out, self.expiry);
         out.put_u8(u8::from(self.durable));
+        out.put_u8(u8::from(self.will.is_some()));
+        if let Some(will) = self.will {
+            out.put_u32_le(will.delay_s);
+            put_message_ref(out, will.message);
+        }
     }
 
     pub(crate) fn decode(id: SessionId, content: &Bytes) -> Result<Self, DecodeError> {
@@ -138,6 +160,11 @@ impl Session {
         let receive_max = reader.u16()?;
         let expiry = expiry(&mut reader)?;
         let durable = reader.flag()?;
+        let will = if reader.flag()? {
+            Some(HeldWill { delay_s: reader.u32()?, message: message_ref(&mut reader)? })
+        } else {
+            None
+        };
         reader.done()?;
         let mut session = Self::new(id, client_id, principal);
         session.epoch = epoch;
@@ -145,6 +172,7 @@ impl Session {
         session.receive_max = receive_max;
         session.expiry = expiry;
         session.durable = durable;
+        session.will = will;
         session.dirty = 0;
         session.stored = true;
         Ok(session)
@@ -165,12 +193,21 @@ impl Session {
             identifiers: IdentifierSets::default(),
             inflight: Inflight::default(),
             inbound: Inbound::default(),
+            will: None,
             memberships: Memberships::default(),
             queue: Queue::default(),
             dirty: 0,
             stored: false,
         }
     }
+}
+
+/// Where a session is listed besides its number and client.
+#[derive(Clone, Copy)]
+struct Schedule {
+    owner: Option<Owner>,
+    end: Option<Timestamp>,
+    will: Option<Timestamp>,
 }
 
 /// Sessions that differ from the checkpoint.
@@ -198,6 +235,7 @@ pub(crate) struct Sessions {
     by_client: BTreeMap<Box<str>, SessionId>,
     by_owner: BTreeMap<(NodeId, Incarnation), BTreeSet<SessionId>>,
     timers: SessionTimers,
+    will_timers: SessionTimers,
     dirty: DirtySessions,
 }
 
@@ -247,6 +285,29 @@ impl Sessions {
         self.timers.next()
     }
 
+    pub(crate) fn next_will(&self) -> Option<Timestamp> {
+        self.will_timers.next()
+    }
+
+    /// Takes the will of a session whose time has come.
+    pub(crate) fn pop_due_will(&mut self, now: Timestamp) -> Option<HeldWill> {
+        let id = self.will_timers.pop_due(now)?;
+        self.take_will(id)
+    }
+
+    /// Takes a session's will.
+    pub(crate) fn take_will(&mut self, id: SessionId) -> Option<HeldWill> {
+        self.get(id)?.will?;
+        self.set_will(id, None)
+    }
+
+    /// Gives a session another will, or none; returns the one before.
+    pub(crate) fn set_will(&mut self, id: SessionId, will: Option<HeldWill>) -> Option<HeldWill> {
+        let mut before = None;
+        self.reschedule(id, |session| before = std::mem::replace(&mut session.will, will));
+        before
+    }
+
     pub(crate) fn pop_due(&mut self, now: Timestamp) -> Option<SessionId> {
         self.timers.pop_due(now)
     }
@@ -259,7 +320,7 @@ impl Sessions {
     pub(crate) fn insert(&mut self, session: Session) {
         let id = session.id;
         self.by_client.insert(session.client_id.as_str().into(), id);
-        self.link(id, session.owner(), session.end());
+        self.link(id, session.schedule());
         self.by_id.insert(id, Box::new(session));
     }
 
@@ -267,34 +328,44 @@ impl Sessions {
     pub(crate) fn remove(&mut self, id: SessionId) -> Option<Box<Session>> {
         let session = self.by_id.remove(&id)?;
         self.by_client.remove(session.client_id.as_str());
-        self.unlink(id, session.owner(), session.end());
+        self.unlink(id, session.schedule());
         self.dirty.0.remove(&id);
         Some(session)
     }
 
     /// Changes presence and expiry, which decide on owner table and timer.
     pub(crate) fn set_presence(&mut self, id: SessionId, presence: Presence, expiry: SessionExpiry) {
-        let Some(session) = self.by_id.get_mut(&id) else { return };
-        let before = (session.owner(), session.end());
-        session.presence = presence;
-        session.expiry = expiry;
-        let after = (session.owner(), session.end());
-        self.dirty.mark(session, dirty::SESSION);
-        self.unlink(id, before.0, before.1);
-        self.link(id, after.0, after.1);
+        self.reschedule(id, |session| {
+            session.presence = presence;
+            session.expiry = expiry;
+        });
     }
 
-    fn link(&mut self, id: SessionId, owner: Option<Owner>, end: Option<Timestamp>) {
-        if let Some(owner) = owner {
+    /// Changes what decides on owner table and timers.
+    fn reschedule(&mut self, id: SessionId, change: impl FnOnce(&mut Session)) {
+        let Some(session) = self.by_id.get_mut(&id) else { return };
+        let before = session.schedule();
+        change(session);
+        let after = session.schedule();
+        self.dirty.mark(session, dirty::SESSION);
+        self.unlink(id, before);
+        self.link(id, after);
+    }
+
+    fn link(&mut self, id: SessionId, schedule: Schedule) {
+        if let Some(owner) = schedule.owner {
             self.by_owner.entry((owner.node, owner.incarnation)).or_default().insert(id);
         }
-        if let Some(end) = end {
+        if let Some(end) = schedule.end {
             self.timers.start(end, id);
+        }
+        if let Some(due) = schedule.will {
+            self.will_timers.start(due, id);
         }
     }
 
-    fn unlink(&mut self, id: SessionId, owner: Option<Owner>, end: Option<Timestamp>) {
-        if let Some(owner) = owner {
+    fn unlink(&mut self, id: SessionId, schedule: Schedule) {
+        if let Some(owner) = schedule.owner {
             let key = (owner.node, owner.incarnation);
             if let Some(owned) = self.by_owner.get_mut(&key) {
                 owned.remove(&id);
@@ -303,8 +374,11 @@ impl Sessions {
                 }
             }
         }
-        if let Some(end) = end {
+        if let Some(end) = schedule.end {
             self.timers.stop(end, id);
+        }
+        if let Some(due) = schedule.will {
+            self.will_timers.stop(due, id);
         }
     }
 
@@ -313,6 +387,7 @@ impl Sessions {
         assert_eq!(self.by_id.len(), self.by_client.len(), "one session per client identifier");
         let mut timers = 0;
         let mut owned = 0;
+        let mut wills = 0;
         for session in self.iter_by_id() {
             assert_eq!(self.by_client.get(session.client_id.as_str()), Some(&session.id));
             if let Some(owner) = session.owner() {
@@ -327,8 +402,13 @@ impl Sessions {
                 assert!(self.timers.contains(end, session.id), "a session that ends by time has a timer");
                 timers += 1;
             }
+            if let Some(due) = session.will_due() {
+                assert!(self.will_timers.contains(due, session.id), "a will that waits has a timer");
+                wills += 1;
+            }
         }
         assert_eq!(self.timers.len(), timers, "no timer without a session");
+        assert_eq!(self.will_timers.len(), wills, "no timer without a will");
         assert_eq!(
             self.by_owner.values().map(BTreeSet::len).sum::<usize>(),
             owned,

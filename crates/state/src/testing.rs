@@ -182,7 +182,12 @@ impl Driven<Partition> {
     }
 
     pub(crate) fn disconnect(&mut self, held: Held) -> Vec<Effect> {
-        self.one(Command::Disconnect { session: held.session, epoch: held.epoch, expiry: None })
+        self.one(Command::Disconnect {
+            session: held.session,
+            epoch: held.epoch,
+            expiry: None,
+            normal: false,
+        })
     }
 
     pub(crate) fn acknowledge(&mut self, held: Held, packet_ids: &[u16]) -> Vec<Effect> {
@@ -245,6 +250,7 @@ pub(crate) fn connect(client: &str, conn: u64) -> Command {
         expiry: SessionExpiry::After(3600),
         receive_max: 100,
         principal: text(""),
+        will: None,
     }
 }
 

@@ -93,6 +93,11 @@ impl<'a> Reader<'a> {
         if self.is_empty() { Ok(()) } else { Err(DecodeError::Trailing { bytes: self.remaining() }) }
     }
 
+    /// A reader of nothing, where this one ends.
+    pub(crate) fn end(&self) -> Self {
+        Self { at: self.end, ..*self }
+    }
+
     fn advance(&mut self, count: usize) -> Result<usize, DecodeError> {
         let from = self.at;
         if count > self.remaining() {

@@ -90,6 +90,7 @@ fn commands() -> Vec<Command> {
         expiry,
         receive_max: 20,
         principal,
+        will: None,
     };
     let (share, version) = (ShareId(4), ShareVersion(6));
     let member = ShareMember { group: GroupId(2), session };
@@ -100,8 +101,21 @@ fn commands() -> Vec<Command> {
         connect(SessionExpiry::After(3600), text("")),
         connect(SessionExpiry::Never, text("plant")),
         connect(SessionExpiry::AtClose, text("plant")),
-        Command::Disconnect { session, epoch, expiry: None },
-        Command::Disconnect { session, epoch, expiry: Some(SessionExpiry::After(5)) },
+        Command::Connect {
+            client_id: text("sensor-7"),
+            owner: owner(),
+            clean_start: false,
+            expiry: SessionExpiry::After(3600),
+            receive_max: 20,
+            principal: text(""),
+            will: Some(Will { delay_s: 30, message: full_message() }),
+        },
+        Command::PublishWill {
+            will: WillId(4),
+            targets: vec![PublishTarget { group: GroupId(3), store_retained: true, fan_out: true }],
+        },
+        Command::Disconnect { session, epoch, expiry: None, normal: false },
+        Command::Disconnect { session, epoch, expiry: Some(SessionExpiry::After(5)), normal: true },
         Command::Subscribe { session, epoch, filters: subscribe_filters() },
         Command::Unsubscribe { session, epoch, filters: vec![filter("a/#"), filter("+")] },
         Command::Acknowledge { session, epoch, packet_ids: ids(&[1, 2, 65_535]) },
@@ -230,6 +244,7 @@ fn partition() -> Partition {
         expiry: SessionExpiry::After(3600),
         receive_max,
         principal: text("plant"),
+        will: Some(Will { delay_s: if receive_max == 1 { 0 } else { 9 }, message: plain_message() }),
     };
     let publish = Command::Publish { message: full_message(), store_retained: true, fan_out: true };
     let publish_once = Command::PublishOnce {
@@ -239,10 +254,11 @@ fn partition() -> Partition {
         targets: vec![PublishTarget { group: GroupId(4), store_retained: true, fan_out: true }],
         message: full_message(),
     };
-    let disconnect = Command::Disconnect { session: SessionId(2), epoch: Epoch(2), expiry: None };
+    let disconnect =
+        Command::Disconnect { session: SessionId(2), epoch: Epoch(2), expiry: None, normal: false };
     let commands = vec![
         connect(text("sensor-7"), 1),
-        connect(text("sensor-8"), 1),
+        connect(text("sensor-8"), 2),
         connect(text("sensor-9"), 1),
         connect(text("sensor-9"), 1),
         Command::Subscribe { session, epoch, filters: subscribe_filters() },
@@ -280,6 +296,7 @@ fn sharing_partition() -> Partition {
         expiry: SessionExpiry::After(3600),
         receive_max: 1,
         principal: text("plant"),
+        will: None,
     };
     let join = |group, window| Command::ShareJoin {
         filter: filter("$share/dock/plant/#"),

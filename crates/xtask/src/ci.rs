@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::tidy;
+use crate::{interop, tidy};
 
 /// How long the simulator runs in `ci`.
 const SIMULATION_SECONDS: &str = "60";
@@ -35,6 +35,7 @@ pub fn ci(root: &Path) -> Result<()> {
         let environment = [("QUORATE_BIN", binary.as_path())];
         cargo(root, &["test", "--locked", "--workspace", "--no-fail-fast"], &environment)
     })?;
+    timed(&mut report, "interop", || interop::run_cheap(root))?;
     if simulator_exists(root) {
         let arguments = ["--seconds".to_string(), SIMULATION_SECONDS.to_string()];
         timed(&mut report, "simulation", || sim(root, &arguments))?;
@@ -93,7 +94,7 @@ fn shown(elapsed: Duration) -> String {
 }
 
 /// Runs cargo in the root of the repository with its output passed through.
-fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, &Path)]) -> Result<()> {
+pub fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, &Path)]) -> Result<()> {
     println!("$ cargo {}", arguments.join(" "));
     let status = cargo_command(root)
         .args(arguments)
@@ -125,7 +126,8 @@ pub fn cargo_metadata(root: &Path) -> Result<serde_json::Value> {
     serde_json::from_slice(&output.stdout).context("parse the output of cargo metadata")
 }
 
-fn target_folder(root: &Path) -> Result<PathBuf> {
+/// Where cargo builds.
+pub fn target_folder(root: &Path) -> Result<PathBuf> {
     let metadata = cargo_metadata(root)?;
     let folder = metadata.get("target_directory").and_then(|value| value.as_str());
     folder.map(PathBuf::from).context("find target_directory in cargo metadata")

@@ -1,4 +1,4 @@
-//! Repository tasks: `cargo xtask ci`, `fix`, `tidy` and `sim`.
+//! Repository tasks: `cargo xtask ci`, `fix`, `tidy`, `sim`, `fuzz` and `interop`.
 //!
 //! Owns: what "checked" means for a change, and the rules of the repository as executable checks.
 //! Does not: depend on any other crate of the workspace; write to the tree, except in `fix`.
@@ -9,6 +9,8 @@
 #![allow(clippy::print_stdout)]
 
 mod ci;
+mod fuzz;
+mod interop;
 mod tidy;
 
 use std::path::PathBuf;
@@ -19,10 +21,14 @@ use anyhow::{Context, Result, bail};
 const USAGE: &str = "\
 Usage: cargo xtask <task>
 
-  ci             format, tidy, clippy, tests and a minute of simulation; writes nothing to the tree
+  ci             format, tidy, clippy, tests, mosquitto clients and a minute of simulation; writes nothing to the tree
   fix            format the code and apply what clippy can mend
   tidy           the rules of the repository: dependency direction, banned calls, links in documents
   sim [ARGS]     run the simulator (release build) with ARGS: --seeds N, --start S, --seed S, --seconds T
+  fuzz [TARGET…] [--seconds N] [--merge]
+                 run fuzz targets, all by default, N seconds each (60); --merge takes what was found new into fuzz/corpus
+  interop [CLIENT...]
+                 run clients that others wrote, or those named, on a cluster of three nodes (docs/interop.md)
   help           this text";
 
 fn main() -> ExitCode {
@@ -40,7 +46,7 @@ fn run(arguments: &[String]) -> Result<()> {
     let Some((task, rest)) = arguments.split_first() else {
         bail!("no task named\n{USAGE}");
     };
-    if task != "sim" && !rest.is_empty() {
+    if !["sim", "fuzz", "interop"].contains(&task.as_str()) && !rest.is_empty() {
         bail!("{task} takes no arguments\n{USAGE}");
     }
     let root = repository_root()?;
@@ -49,6 +55,8 @@ fn run(arguments: &[String]) -> Result<()> {
         "fix" => ci::fix(&root),
         "tidy" => tidy::run(&root),
         "sim" => ci::sim(&root, rest),
+        "fuzz" => fuzz::run(&root, rest),
+        "interop" => interop::run(&root, rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(())

@@ -168,7 +168,9 @@ impl Publisher {
 
     fn receive(&mut self, packet: Packet, connection: &mut Connection) -> Result<(), ClientError> {
         match packet {
-            Packet::PubAck(ack) | Packet::PubComp(ack) => self.complete(&ack),
+            Packet::PubAck(ack) => self.complete(&ack),
+            // 0x92 is no failure here: the release of before a reconnect was carried out (MQTT 5, 3.7.2.1).
+            Packet::PubComp(ack) => self.complete(&client::acknowledgement(ack.packet_id)),
             Packet::PubRec(ack) if ack.reason.is_failure() => self.complete(&ack),
             Packet::PubRec(Ack { packet_id, .. }) => {
                 self.window.release(packet_id);

@@ -22,7 +22,7 @@ use quorate_state::{Command, GroupId, Message, PublishTarget};
 use super::{Client, Context, DurableSession, Phase};
 use crate::durable::Durable;
 use crate::edge::{ClientOutput, ClientRequest, DirectMessage, PublishNumber, PublishOutcome};
-use crate::routing::{Draw, RouteCache, RouteMatch, publish_targets, retained_partition};
+use crate::routing::{Draw, RouteCache, RouteMatch, retained_partition};
 
 /// The publishes of one connection.
 #[derive(Debug, Default)]
@@ -51,8 +51,6 @@ struct Pending {
     proof: Option<Durable<PublishNumber>>,
     /// A partition refused it.
     rejected: Option<ReasonCode>,
-    /// It was handed on before: neither again to partitions nor to direct receivers.
-    duplicate: bool,
     /// What to hand over once all partitions have it.
     direct: Option<(Arc<RouteMatch>, Arc<DirectMessage>)>,
     /// Reason for PUBACK or PUBREC when all went well.
@@ -130,8 +128,7 @@ impl Client {
         publish.outstanding -= 1;
         publish.proof = Some(number);
         match outcome {
-            PublishOutcome::Applied => {}
-            PublishOutcome::Duplicate => publish.duplicate = true,
+            PublishOutcome::Applied | PublishOutcome::Duplicate => {}
             PublishOutcome::Rejected(reason) => publish.rejected = publish.rejected.or(Some(reason)),
         }
     }
@@ -146,7 +143,7 @@ impl Client {
         }
         while self.publishing.pending.front().is_some_and(|first| first.outstanding == 0) {
             let Some(first) = self.publishing.pending.pop_front() else { return };
-            let Pending { number, token, proof, rejected, duplicate, direct, reason, .. } = first;
+            let Pending { number, token, proof, rejected, direct, reason, .. } = first;
             let rejected = rejected.or_else(|| self.refused_before(&token));
             if let Some(rejected) = rejected {
                 refuse(&mut self.connection, token, rejected);
@@ -155,7 +152,7 @@ impl Client {
                 }
                 continue;
             }
-            let handed_over = self.hand_over(direct.as_ref().filter(|_| !duplicate), out);
+            let handed_over = self.hand_over(direct.as_ref(), out);
             let ack = proof.map_or(Ack::HandedOver(handed_over), Ack::Durable);
             acknowledge(&mut self.connection, number, token, &ack, reason);
         }
@@ -216,40 +213,62 @@ impl Client {
         context: &Context<'_>,
         out: &mut ClientOutput,
     ) {
-        let duplicate = token.is_repeated() && self.is_transient();
         let route = self.publishing.cache.lookup(context.routing, topic.as_str());
         let message = self.message(publish, topic, token.qos());
-        let targets = if duplicate { Vec::new() } else { self.commands(&message, &route, &token) };
         let number = self.publishing.next_number();
         // [MQTT-3.4.2-1] 0x10 tells the publisher that nobody has subscribed.
         let unmatched = route.is_empty() && !message.retain;
         let reason = if unmatched { ReasonCode::NO_MATCHING_SUBSCRIBERS } else { ReasonCode::SUCCESS };
+        let (outstanding, direct) = match self.phase {
+            Phase::Open { durable: Some(session) } if token.qos() == QoS::ExactlyOnce => {
+                out.requests.push(self.publish_once(number, session, message, &route, &token));
+                (1, None)
+            }
+            // Of a transient session's packet identifier this connection knows all: the message was handed on.
+            Phase::Open { .. } if token.is_repeated() => (0, None),
+            Phase::Open { .. } | Phase::Opening | Phase::Requested { .. } | Phase::Closed => {
+                let targets = self.commands(&message, &route);
+                let outstanding = targets.len();
+                if !targets.is_empty() {
+                    out.requests.push(ClientRequest::Publish { number, targets });
+                }
+                let direct = route.has_direct(message.qos);
+                (outstanding, direct.then(|| (route, Arc::new(DirectMessage { message }))))
+            }
+        };
         self.publishing.pending.push_back(Pending {
             number,
             token,
-            outstanding: targets.len(),
+            outstanding,
             proof: None,
             rejected: None,
-            duplicate,
-            direct: route.has_direct(message.qos).then(|| (route, Arc::new(DirectMessage { message }))),
+            direct,
             reason,
         });
-        if !targets.is_empty() {
-            out.requests.push(ClientRequest::Publish { number, targets });
-        }
+    }
+
+    /// A QoS 2 publish goes to the home partition of its session, with its targets.
+    fn publish_once(
+        &self,
+        number: PublishNumber,
+        session: DurableSession,
+        message: Message,
+        route: &RouteMatch,
+        token: &PublishToken,
+    ) -> ClientRequest {
+        let DurableSession { group, session, epoch } = session;
+        let targets = route.targets(&message, self.config.partitions);
+        let packet_id = token.packet_id();
+        let direct =
+            route.has_direct(message.qos).then(|| Arc::new(DirectMessage { message: message.clone() }));
+        let command = encode(&Command::PublishOnce { session, epoch, packet_id, targets, message });
+        ClientRequest::PublishOnce { number, group, command, direct }
     }
 
     /// The groups that must apply a message before it is acknowledged, each with its command. Encoded here, where many
     /// connections work at once, and once per kind of command.
-    fn commands(&self, message: &Message, route: &RouteMatch, token: &PublishToken) -> Vec<(GroupId, Bytes)> {
-        let targets = publish_targets(message, &route.partitions, self.config.partitions);
-        if token.qos() == QoS::ExactlyOnce
-            && let Phase::Open { durable: Some(DurableSession { group, session, epoch }) } = self.phase
-        {
-            let (packet_id, message) = (token.packet_id(), message.clone());
-            let command = Command::PublishOnce { session, epoch, packet_id, targets, message };
-            return vec![(group, encode(&command))];
-        }
+    fn commands(&self, message: &Message, route: &RouteMatch) -> Vec<(GroupId, Bytes)> {
+        let targets = route.targets(message, self.config.partitions);
         let mut plain = None;
         let commands = targets.into_iter().map(|PublishTarget { group, store_retained, fan_out }| {
             if store_retained {
@@ -321,7 +340,7 @@ fn encode(command: &Command) -> Bytes {
 }
 
 /// The properties that go on to the receivers unchanged; empty for most messages.
-fn encode_properties(properties: &PublishProperties) -> Bytes {
+pub(super) fn encode_properties(properties: &PublishProperties) -> Bytes {
     let mut encoded = BytesMut::new();
     properties.encode_forwarded(&mut encoded).expect("properties that were decoded can be encoded");
     encoded.freeze()

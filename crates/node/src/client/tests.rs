@@ -14,6 +14,7 @@ use crate::peer::PeerMessage;
 use crate::routing::retained_partition;
 
 mod direct;
+mod exactly_once;
 mod publish;
 mod session;
 mod shares;
@@ -91,7 +92,7 @@ impl Harness {
         filters: Vec<SubscribeFilter>,
     ) {
         self.send(Packet::Connect(Box::new(connect)));
-        assert!(matches!(self.requests()[..], [ClientRequest::Connect { .. }]));
+        assert!(matches!(self.requests()[..], [ClientRequest::Connect(_)]));
         self.event(connected(present, expiry, filters));
         assert!(matches!(self.received()[..], [Packet::ConnAck(_)]));
     }
@@ -259,13 +260,13 @@ fn publish_1(name: &str, packet_id: u16) -> Packet {
     Packet::Publish(publish(name, PublishQoS::AtLeastOnce(id(packet_id)), &packet_id.to_string()))
 }
 
+fn ack(packet_id: u16) -> Ack {
+    let reason = ReasonCode::SUCCESS;
+    Ack { packet_id: id(packet_id), reason, reason_string: None, user_properties: vec![] }
+}
+
 fn puback(packet_id: u16) -> Packet {
-    Packet::PubAck(Ack {
-        packet_id: id(packet_id),
-        reason: ReasonCode::SUCCESS,
-        reason_string: None,
-        user_properties: vec![],
-    })
+    Packet::PubAck(ack(packet_id))
 }
 
 fn subscribe(packet_id: u16, filters: &[(&str, QoS)]) -> Packet {

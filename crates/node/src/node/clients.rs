@@ -6,19 +6,21 @@
 //! Spec: contract D1, D4, D10, D11. See: docs/decisions/0008-takeover-waits-for-a-lease.md.
 
 use core::time::Duration;
+use std::sync::Arc;
 
-use quorate_codec::{PacketId, ReasonCode, Text, TopicFilter};
+use quorate_codec::{PacketId, ReasonCode, TopicFilter};
 use quorate_state::command::{Command, RouteTarget, SessionExpiry, SubscribeFilter};
 use quorate_state::hash::partition_of_client;
 use quorate_state::{
     CONTROL, ConnId, DeliverySeq, GroupId, Incarnation, LogIndex, NodeId, Owner, Reply, ShareVersion,
-    StreamId, StreamSeq,
+    StreamId, StreamSeq, WillId,
 };
 
 use super::Node;
 use super::connection::{Connection, Held, LocalRoute, Pending, Waiting};
+use crate::action::Action;
 use crate::durable::Durable;
-use crate::edge::{ClientEvent, ClientRequest, PublishNumber, PublishOutcome};
+use crate::edge::{ClientEvent, ClientRequest, ConnectRequest, DirectMessage, PublishNumber, PublishOutcome};
 use crate::peer::PeerMessage;
 
 /// What a command in this node's streams was for.
@@ -26,6 +28,7 @@ use crate::peer::PeerMessage;
 pub(super) enum Op {
     Connect(ConnId),
     Publish(ConnId, PublishNumber),
+    PublishOnce(ConnId, PublishNumber, Option<Arc<DirectMessage>>),
     Subscribe(Box<Subscribing>),
     /// With what the node knows of the filters, when the partition knows only some of them.
     Unsubscribe(ConnId, PacketId, Option<Vec<bool>>),
@@ -34,6 +37,7 @@ pub(super) enum Op {
     Acknowledge(ConnId),
     Release(ConnId, PacketId),
     Receive(ConnId, Vec<PacketId>),
+    Will(WillId),
     Join([u8; 16]),
     /// The answer changes nothing here.
     Quiet,
@@ -53,13 +57,14 @@ pub(super) struct Subscribing {
 impl Node {
     pub(super) fn client_request(&mut self, conn: ConnId, request: ClientRequest, now: Duration) {
         match request {
-            ClientRequest::Connect { client_id, clean_start, expiry, receive_max, principal } => {
-                self.connect(conn, client_id, clean_start, expiry, receive_max, principal);
-            }
+            ClientRequest::Connect(request) => self.connect(conn, *request),
             ClientRequest::Publish { number, targets } => {
                 for (group, command) in targets {
                     self.push_encoded(group, command, Op::Publish(conn, number));
                 }
+            }
+            ClientRequest::PublishOnce { number, group, command, direct } => {
+                self.push_encoded(group, command, Op::PublishOnce(conn, number, direct));
             }
             ClientRequest::Subscribe { packet_id, filters } => self.subscribe(conn, packet_id, filters, now),
             ClientRequest::Unsubscribe { packet_id, filters } => self.unsubscribe(conn, packet_id, filters),
@@ -79,7 +84,7 @@ impl Node {
                 }
             }
             ClientRequest::RetainedTaken => self.retained_taken(conn, now),
-            ClientRequest::Closed { expiry } => self.closed(conn, expiry),
+            ClientRequest::Closed { expiry, normal } => self.closed(conn, expiry, normal),
         }
     }
 
@@ -136,19 +141,12 @@ impl Node {
         Some((connection.group, connection.held.clone()?))
     }
 
-    fn connect(
-        &mut self,
-        conn: ConnId,
-        client_id: Text,
-        clean_start: bool,
-        expiry: SessionExpiry,
-        receive_max: u16,
-        principal: Text,
-    ) {
+    fn connect(&mut self, conn: ConnId, request: ConnectRequest) {
         if self.renewing {
             self.client(conn, ClientEvent::Refused(ReasonCode::SERVER_UNAVAILABLE));
             return;
         }
+        let ConnectRequest { client_id, clean_start, expiry, receive_max, principal, will } = request;
         let group = partition_of_client(client_id.as_str(), self.config.cluster.partitions);
         let connection = Connection {
             group,
@@ -164,7 +162,8 @@ impl Node {
         };
         self.connections.all.insert(conn, connection);
         let owner = Owner { node: self.id, incarnation: self.incarnation, conn };
-        let command = Command::Connect { client_id, owner, clean_start, expiry, receive_max, principal };
+        let command =
+            Command::Connect { client_id, owner, clean_start, expiry, receive_max, principal, will };
         self.push(group, &command, Op::Connect(conn));
     }
 
@@ -174,6 +173,13 @@ impl Node {
         match op {
             Op::Connect(conn) => self.connect_done(group, conn, reply, proof),
             Op::Publish(conn, number) => self.publish_done(conn, number, reply, proof),
+            Op::PublishOnce(conn, number, direct) => {
+                // Whoever repeats it gets no second hand-over, so this one must not depend on the connection.
+                if reply.is_none() {
+                    self.actions.extend(direct.map(Action::HandOver));
+                }
+                self.publish_done(conn, number, reply, proof);
+            }
             Op::Release(conn, packet_id) => self.release_done(conn, packet_id, reply, proof),
             Op::Receive(conn, packet_ids) => match reply {
                 None if self.connections.all.contains_key(&conn) => {
@@ -199,6 +205,7 @@ impl Node {
                     self.lost_session(conn);
                 }
             }
+            Op::Will(will) => self.will_done(group, will, reply, now),
             Op::Join(disk) => self.join_done(disk, reply),
             Op::Quiet => {}
         }
@@ -235,7 +242,7 @@ impl Node {
                 let held = Held { session, epoch, durable };
                 let Some(connection) = self.connections.all.get_mut(&conn) else {
                     // Closed before it was answered: give the session up again.
-                    let command = Command::Disconnect { session, epoch, expiry: None };
+                    let command = Command::Disconnect { session, epoch, expiry: None, normal: false };
                     self.push(group, &command, Op::Quiet);
                     return;
                 };
@@ -365,10 +372,11 @@ impl Node {
         }
     }
 
-    fn closed(&mut self, conn: ConnId, expiry: Option<SessionExpiry>) {
+    fn closed(&mut self, conn: ConnId, expiry: Option<SessionExpiry>, normal: bool) {
         let Some(connection) = self.connections.all.remove(&conn) else { return };
         if let Some(held) = &connection.held {
-            let command = Command::Disconnect { session: held.session, epoch: held.epoch, expiry };
+            let Held { session, epoch, .. } = *held;
+            let command = Command::Disconnect { session, epoch, expiry, normal };
             self.push(connection.group, &command, Op::Quiet);
         }
         for filter in &connection.filters {

@@ -303,6 +303,7 @@ impl Node {
         self.renewing = false;
         self.streams.clear();
         self.connections.forget_old();
+        self.wills.forget();
         self.announce();
     }
 

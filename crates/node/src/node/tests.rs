@@ -14,7 +14,7 @@ use quorate_state::hash::{partition_of_client, partition_of_topic};
 use super::*;
 use crate::action::LogRecord;
 use crate::consensus::log::StoredEntry;
-use crate::edge::{ClientEvent, ClientRequest, PublishOutcome};
+use crate::edge::{ClientEvent, ClientRequest, ConnectRequest, PublishOutcome};
 
 mod shares;
 
@@ -262,14 +262,15 @@ impl World {
 
     /// Sends CONNECT and waits for nothing.
     fn begin_connect(&mut self, node: u64, conn: u64, client_id: &str, expiry: SessionExpiry) {
-        let connect = ClientRequest::Connect {
+        let connect = ConnectRequest {
             client_id: text(client_id),
             clean_start: false,
             expiry,
             receive_max: 10,
             principal: text(""),
+            will: None,
         };
-        self.request(node, conn, connect);
+        self.request(node, conn, ClientRequest::Connect(Box::new(connect)));
     }
 
     fn connect(&mut self, node: u64, conn: u64, client_id: &str, expiry: SessionExpiry) -> bool {
@@ -439,7 +440,7 @@ fn takeover_waits_until_the_former_connection_is_closed() {
     });
     world.drain();
     assert!(world.events(2, 2).is_empty(), "CONNACK before the old connection was closed");
-    world.request(1, 1, ClientRequest::Closed { expiry: None });
+    world.request(1, 1, ClientRequest::Closed { expiry: None, normal: false });
     world.until("new one open", |world| !world.events(2, 2).is_empty());
     assert!(
         matches!(&world.events(2, 2)[0], ClientEvent::Connected { session_present, .. } if *session_present.get())
@@ -455,18 +456,18 @@ fn takeover_given_up_half_way_leaves_the_wait_to_the_next() {
         // The first connection is told to close, and does not yet.
         world.begin_connect(2, 2, "c", DURABLE);
         if gives_up_before_its_answer {
-            world.request(2, 2, ClientRequest::Closed { expiry: None });
+            world.request(2, 2, ClientRequest::Closed { expiry: None, normal: false });
         }
         world.until("old one told", |world| !world.events(1, 1)[1..].is_empty());
         world.drain();
         if !gives_up_before_its_answer {
-            world.request(2, 2, ClientRequest::Closed { expiry: None });
+            world.request(2, 2, ClientRequest::Closed { expiry: None, normal: false });
         }
         world.begin_connect(3, 3, "c", DURABLE);
         let start = world.now;
         world.until("time passed", |world| world.now > start + limits::LEASE_WAIT * 2);
         assert!(world.events(3, 3).is_empty(), "CONNACK while the first connection may acknowledge");
-        world.request(1, 1, ClientRequest::Closed { expiry: None });
+        world.request(1, 1, ClientRequest::Closed { expiry: None, normal: false });
         world.until("the last one open", |world| !world.events(3, 3).is_empty());
         assert!(matches!(&world.events(3, 3)[0], ClientEvent::Connected { .. }));
         assert!(world.events(2, 2).is_empty());
@@ -484,10 +485,10 @@ fn takeovers_wait_on_one_node_for_each_other() {
         let closed = |conn| matches!(world.events(1, conn).last(), Some(ClientEvent::Close(_)));
         closed(1) && closed(2)
     });
-    world.request(1, 2, ClientRequest::Closed { expiry: None });
+    world.request(1, 2, ClientRequest::Closed { expiry: None, normal: false });
     world.drain();
     assert!(world.events(1, 3).is_empty(), "CONNACK while the first connection may acknowledge");
-    world.request(1, 1, ClientRequest::Closed { expiry: None });
+    world.request(1, 1, ClientRequest::Closed { expiry: None, normal: false });
     world.until("the last one open", |world| !world.events(1, 3).is_empty());
     assert!(world.members[&NodeId(1)].node.connections.awaited.is_empty());
 }
@@ -501,7 +502,7 @@ fn deliveries_that_come_before_the_answer_to_connect_are_given_once_after_it() {
     let node = if leader == 1 { 2 } else { 1 };
     world.connect(node, 1, "c", DURABLE);
     world.subscribe(node, 1, "a/#");
-    world.request(node, 1, ClientRequest::Closed { expiry: None });
+    world.request(node, 1, ClientRequest::Closed { expiry: None, normal: false });
     world.connect(leader, 2, "pub", SessionExpiry::AtClose);
     for number in 1..=3 {
         world.publish(leader, 2, number, "a/b", group, false);
@@ -662,7 +663,7 @@ fn retained_messages_come_in_pages_that_the_client_asks_for() {
     topics.sort();
     topics.dedup();
     assert_eq!(topics.len(), 200);
-    world.request(1, 2, ClientRequest::Closed { expiry: None });
+    world.request(1, 2, ClientRequest::Closed { expiry: None, normal: false });
     let node = &world.members[&NodeId(1)].node;
     assert!(node.connections.waiting.is_empty() && !node.retained.is_full(ConnId(2)));
 }

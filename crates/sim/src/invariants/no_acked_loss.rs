@@ -1,7 +1,10 @@
 //! D1: what was acknowledged reaches every durable session that was subscribed.
 //!
 //! Source: contract D1, and the first half of D10 for durable sessions: the publish began after SUBACK.
-//! Shared subscriptions are D14's. A message counts when its session was subscribed for certain from before its first PUBLISH until its PUBACK.
+//! A message counts when its session was subscribed for certain from before its first PUBLISH until its PUBACK. What
+//! PUBREC acknowledged is durable in its publisher's partition and still on its way to the others, where an UNSUBSCRIBE may
+//! come before it: a session counts when it was subscribed to the end. Shared subscriptions
+//! are D14's.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,11 +16,16 @@ use crate::oracle::{Event, History, MessageId, Topic};
 pub fn check(history: &History) -> Result<(), Broken> {
     let subscriptions = Subscriptions::read(history);
     let mut sent: BTreeMap<MessageId, (Topic, Duration)> = BTreeMap::new();
+    let mut exactly_once: BTreeSet<MessageId> = BTreeSet::new();
+    let end = history.entries.last().map_or(Duration::ZERO, |entry| entry.at);
     let mut acked: Vec<(MessageId, Duration)> = Vec::new();
     let mut got: BTreeSet<(u32, MessageId)> = BTreeSet::new();
     for entry in &history.entries {
         match &entry.event {
-            Event::PublishSent { id, topic, empty: false, .. } => {
+            Event::PublishSent { id, topic, qos, empty: false, .. } => {
+                if *qos == 2 {
+                    exactly_once.insert(*id);
+                }
                 sent.entry(*id).or_insert((*topic, entry.at));
             }
             Event::PublishAcked { id, ok: true, .. } => acked.push((*id, entry.at)),
@@ -29,7 +37,8 @@ pub fn check(history: &History) -> Result<(), Broken> {
     }
     for (id, acked_at) in acked {
         let Some((topic, sent_at)) = sent.get(&id) else { continue };
-        let span = Span { from: *sent_at, until: acked_at };
+        let until = if exactly_once.contains(&id) { end } else { acked_at };
+        let span = Span { from: *sent_at, until };
         for (client, facts) in (0..).zip(&history.clients) {
             let wanted = facts.durable
                 && subscriptions.certainly(client, |filter| history.serves_all(filter, *topic), span);

@@ -108,7 +108,15 @@ mod tests {
 
     fn written(seq: u64, empty: bool) -> Vec<Event> {
         vec![
-            Event::PublishSent { conn: Conn(9), id: id(seq), topic: A, qos: 1, retain: true, empty },
+            Event::PublishSent {
+                conn: Conn(9),
+                id: id(seq),
+                topic: A,
+                qos: 1,
+                dup: false,
+                retain: true,
+                empty,
+            },
             acked(seq),
         ]
     }

@@ -3,14 +3,15 @@
 //! Source: contract D14; MQTT 5, 4.8.2. A message counts as promised when a durable member was subscribed for certain
 //! from before its first PUBLISH until its PUBACK. It is consumed when a member that got it has acknowledged it. A
 //! further copy needs a further PUBLISH packet, or a member whose connection ended after it had got one, and each ended
-//! connection accounts for no more of them than may have been in flight to it.
+//! connection accounts for no more of them than may have been in flight to it. A message of QoS 2 that came with QoS 2
+//! comes to no other member, even if that one is lost [MQTT-4.8.2-4, MQTT-4.8.2-5]: then it is lost with a transient one.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Broken;
 use super::subscriptions::{Span, Subscriptions};
-use crate::oracle::{Conn, Event, Filter, History, MessageId, Topic};
+use crate::oracle::{ClientFacts, Conn, Event, Filter, History, MessageId, Topic};
 
 /// Messages that a member may have in flight, whatever Receive Maximum it announced.
 const WINDOW: u64 = 256;
@@ -22,6 +23,9 @@ struct Publish {
     topic: Topic,
     first: Duration,
     packets: u64,
+    /// Those that are not the same packet again.
+    published: u64,
+    qos: u8,
     acked: Option<Duration>,
 }
 
@@ -29,6 +33,7 @@ struct Copy {
     client: u32,
     conn: Conn,
     at: Duration,
+    qos: u8,
     consumed: bool,
 }
 
@@ -44,12 +49,17 @@ impl Record {
     fn read(history: &History) -> Record {
         let mut record = Record::default();
         let mut current: BTreeMap<u32, Conn> = BTreeMap::new();
-        let mut in_flight: BTreeMap<(Conn, u16), (Filter, MessageId)> = BTreeMap::new();
+        let mut in_flight: BTreeMap<(u32, u16), (Filter, MessageId)> = BTreeMap::new();
         for entry in &history.entries {
             match &entry.event {
-                Event::PublishSent { id, topic, empty: false, .. } => {
-                    let first = || Publish { topic: *topic, first: entry.at, packets: 0, acked: None };
-                    record.publishes.entry(*id).or_insert_with(first).packets += 1;
+                Event::PublishSent { id, topic, qos, dup, empty: false, .. } => {
+                    let first = || {
+                        let (topic, qos, first) = (*topic, *qos, entry.at);
+                        Publish { topic, first, packets: 0, published: 0, qos, acked: None }
+                    };
+                    let publish = record.publishes.entry(*id).or_insert_with(first);
+                    publish.packets += 1;
+                    publish.published += u64::from(!dup);
                 }
                 Event::PublishAcked { id, ok: true, .. } => {
                     if let Some(publish) = record.publishes.get_mut(id) {
@@ -64,17 +74,18 @@ impl Record {
                     let (client, conn) = (delivery.client, delivery.conn);
                     let share = history.clients.get(client as usize).and_then(|facts| facts.share);
                     let (Some(share), Some(id)) = (share, delivery.id) else { continue };
-                    let consumed = delivery.packet_id == 0;
-                    let copy = Copy { client, conn, at: entry.at, consumed };
-                    record.copies.entry((share, id)).or_default().push(copy);
-                    if !consumed {
-                        in_flight.insert((conn, delivery.packet_id), (share, id));
+                    if !delivery.repeated {
+                        // A QoS 2 message is the application's once it is there.
+                        let (qos, consumed) = (delivery.qos, delivery.qos != 1);
+                        let copy = Copy { client, conn, at: entry.at, qos, consumed };
+                        record.copies.entry((share.group, id)).or_default().push(copy);
                     }
+                    in_flight.insert((client, delivery.packet_id), (share.group, id));
                 }
-                Event::DeliveryAcked { conn, packet_id, .. } => {
-                    let Some(key) = in_flight.remove(&(*conn, *packet_id)) else { continue };
+                Event::DeliveryAcked { client, packet_id, .. } => {
+                    let Some(key) = in_flight.remove(&(*client, *packet_id)) else { continue };
                     let copies = record.copies.entry(key).or_default().iter_mut();
-                    copies.filter(|copy| copy.conn == *conn).for_each(|copy| copy.consumed = true);
+                    copies.filter(|copy| copy.client == *client).for_each(|copy| copy.consumed = true);
                 }
                 _ => {}
             }
@@ -93,13 +104,20 @@ fn check_loss(history: &History, record: &Record) -> Result<(), Broken> {
     let subscriptions = Subscriptions::read(history);
     let durable_members = || {
         let all = (0..).zip(&history.clients);
-        all.filter_map(|(client, facts)| Some((client, facts.share?)).filter(|_| facts.durable))
+        all.filter_map(|(client, facts)| Some((client, facts.share?.group)).filter(|_| facts.durable))
+    };
+    // What was sent to a session that has ended is for nobody else.
+    let may_take_along = |group| {
+        let of =
+            |facts: &ClientFacts| facts.share.is_some_and(|share| share.group == group && share.qos == 2);
+        history.clients.iter().any(|facts| !facts.durable && of(facts))
     };
     for (id, publish) in &record.publishes {
         let Some(acked) = publish.acked else { continue };
         let span = Span { from: publish.first, until: acked };
         for (member, share) in durable_members() {
             if !history.matches(share, publish.topic)
+                || publish.qos == 2 && may_take_along(share)
                 || !subscriptions.certainly(member, |filter| filter == share, span)
             {
                 continue;
@@ -119,6 +137,12 @@ fn check_duplicates(history: &History, record: &Record) -> Result<(), Broken> {
     let mut lost_with: BTreeMap<Conn, u64> = BTreeMap::new();
     for ((share, id), copies) in &record.copies {
         let packets = record.publishes.get(id).map_or(0, |publish| publish.packets);
+        let published = record.publishes.get(id).map_or(0, |publish| publish.published);
+        let exactly_once = copies.iter().filter(|copy| copy.qos == 2).count() as u64;
+        if exactly_once > published {
+            let what = format!("{id:?} came {exactly_once} times with QoS 2 to {share:?}, of {published}");
+            return Err(Broken::new(copies.last().map_or(Duration::ZERO, |copy| copy.at), what));
+        }
         let lost = copies.iter().filter(|copy| record.ended.contains(&copy.conn));
         let kept = copies.len() as u64 - lost.clone().count() as u64;
         let further = (copies.len() as u64).saturating_sub(packets);
@@ -146,13 +170,14 @@ fn check_duplicates(history: &History, record: &Record) -> Result<(), Broken> {
 mod tests {
     use super::*;
     use crate::invariants::testing::*;
+    use crate::oracle::{Delivery, ShareFacts};
 
     const SHARE: Filter = Filter(2);
 
     fn subscribing_of(client: u32) -> [Event; 4] {
         let conn = Conn(u64::from(client));
         [
-            Event::ConnectSent { client, conn, clean: false },
+            Event::ConnectSent { client, conn, clean: false, will: None },
             Event::Connected { client, conn, present: false },
             Event::SubscribeSent { client, conn, filter: SHARE },
             Event::Subscribed { client, conn, filter: SHARE },
@@ -160,7 +185,7 @@ mod tests {
     }
 
     fn got(client: u32, conn: u64, seq: u64) -> Event {
-        Event::Delivered(crate::oracle::Delivery { client, ..delivery(conn, seq, 7) })
+        Event::Delivered(Delivery { client, ..delivery(conn, seq, 7) })
     }
 
     fn acks(client: u32, conn: u64) -> Event {
@@ -177,8 +202,8 @@ mod tests {
             let start = [subscribing_of(2), subscribing_of(3)].concat();
             let mut history = record([&start, events].concat());
             history.filters.push(quorate_codec::TopicFilter::new(crate::client::text("$share/g/a")).unwrap());
-            history.clients[2].share = Some(SHARE);
-            history.clients[3].share = Some(SHARE);
+            history.clients[2].share = Some(ShareFacts { group: SHARE, qos: 2 });
+            history.clients[3].share = Some(ShareFacts { group: SHARE, qos: 2 });
             check(&history)
         };
         assert_eq!(judged(good), Ok(()));
@@ -202,6 +227,18 @@ mod tests {
         };
         judge_members(&twice(&[lost(2, 2)]), &twice(&[]));
         judge_members(&twice(&[sent(1)]), &twice(&[sent(2)]));
+    }
+
+    #[test]
+    fn second_copy_of_qos_2_is_flagged_even_after_a_loss() {
+        let Event::PublishSent { conn, id, topic, dup, retain, empty, .. } = sent(1) else { unreachable!() };
+        let published = Event::PublishSent { conn, id, topic, qos: 2, dup, retain, empty };
+        let got = |client, conn: u64, repeated| {
+            Event::Delivered(Delivery { client, qos: 2, repeated, ..delivery(conn, 1, 7) })
+        };
+        let start = [published, acked(1), got(2, 2, false), lost(2, 2)];
+        let with = |last: Event| [&start[..], &[last]].concat();
+        judge_members(&with(got(2, 12, true)), &with(got(3, 3, false)));
     }
 
     #[test]

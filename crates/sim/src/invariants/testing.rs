@@ -31,7 +31,15 @@ pub fn id(seq: u64) -> MessageId {
 }
 
 pub fn sent(seq: u64) -> Event {
-    Event::PublishSent { conn: Conn(9), id: id(seq), topic: A, qos: 1, retain: false, empty: false }
+    Event::PublishSent {
+        conn: Conn(9),
+        id: id(seq),
+        topic: A,
+        qos: 1,
+        dup: false,
+        retain: false,
+        empty: false,
+    }
 }
 
 pub fn acked(seq: u64) -> Event {
@@ -73,7 +81,9 @@ pub fn delivery(conn: u64, seq: u64, packet_id: u16) -> Delivery {
         topic: Some(A),
         id: Some(id(seq)),
         intact: true,
+        qos: 1,
         packet_id,
+        repeated: false,
         dup: false,
         retain: false,
     }

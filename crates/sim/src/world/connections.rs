@@ -7,12 +7,14 @@
 
 use core::time::Duration;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use quorate_codec::{Limits, Packet, ProtocolVersion, Role};
-use quorate_node::edge::{ClientEvent, ClientOutput, DirectDelivery};
+use quorate_node::edge::{ClientEvent, ClientOutput, DirectDelivery, DirectMessage};
+use quorate_node::peer::PeerMessage;
 use quorate_node::{Client, Context};
-use quorate_state::{ConnId, Owner};
+use quorate_state::{ConnId, NodeId, Owner};
 
 use super::process::Process;
 use super::{Occurrence, World};
@@ -260,11 +262,25 @@ impl World {
             }
         }
         for (to, message) in out.forwards {
-            let mut frame = BytesMut::new();
-            message.encode(&mut frame);
-            self.send_frame(place, process, to, Lane::Routing, frame.freeze(), false);
+            self.forward(place, process, to, &message);
         }
         process.requests.extend(out.requests.into_iter().map(|request| (conn, request)));
+    }
+
+    fn forward(&mut self, place: usize, process: &Process, to: NodeId, message: &PeerMessage) {
+        let mut frame = BytesMut::new();
+        message.encode(&mut frame);
+        self.send_frame(place, process, to, Lane::Routing, frame.freeze(), false);
+    }
+
+    /// Hands a message to all that take it directly, as a node says.
+    pub(super) fn hand_over(&mut self, place: usize, process: &mut Process, message: &Arc<DirectMessage>) {
+        let (mut deliveries, mut forwards) = (Vec::new(), Vec::new());
+        process.routing.hand_over(message, &mut deliveries, &mut forwards);
+        self.deliver_direct(place, process, deliveries);
+        for (node, message) in forwards {
+            self.forward(place, process, node, &message);
+        }
     }
 
     /// Sends what the connection says.

@@ -27,9 +27,11 @@ use crate::oracle::Event;
 
 /// Kinds of checkpoint records that mutants touch: the first byte of their keys. See docs/formats/checkpoint.md.
 const NODE_STREAM: u8 = 1;
+const GROUP_STREAM: u8 = 2;
 const SUBSCRIPTION: u8 = 18;
 const DELIVERY: u8 = 20;
 const RETAINED: u8 = 22;
+const INBOUND: u8 = 24;
 
 /// How long a group that is behind may hold compaction up.
 const CHECKPOINT_WAIT: Duration = Duration::from_secs(2);
@@ -102,7 +104,7 @@ impl World {
         for (conn, event) in events {
             let fenced_not = self.mutant == Some(Mutant::TakeoverWithoutFencing);
             if fenced_not && matches!(event, ClientEvent::Close(ReasonCode::SESSION_TAKEN_OVER)) {
-                process.requests.push_back((conn, ClientRequest::Closed { expiry: None }));
+                process.requests.push_back((conn, ClientRequest::Closed { expiry: None, normal: false }));
                 self.schedule_taken(place, process);
                 continue;
             }
@@ -147,6 +149,13 @@ impl World {
                 process.log_jobs.push_back(LogJob::Append { ticket, records, sync });
             }
             Action::Client(conn, event) => events.push((conn, event)),
+            Action::RouteWill { group, will, message } => {
+                let found = process.routing.matches(message.message.topic.as_str());
+                let targets = found.targets(&message.message, self.features.partitions);
+                process.from_peers.push(NodeEvent::WillRouted { group, will, targets });
+                self.schedule_work(place);
+            }
+            Action::HandOver(message) => self.hand_over(place, process, &message),
             Action::Route { filter, target, added } => process.routing.route_changed(&filter, target, added),
             Action::RoutesReplaced(routes) => process.routing.replace_routes(routes),
             Action::LeaseUntil(until) => {
@@ -237,6 +246,8 @@ impl World {
             Some(Mutant::UnsubscribeReverted) => {
                 changes.retain(|(key, value)| !is(key, SUBSCRIPTION) || value.is_some());
             }
+            Some(Mutant::InboundForgotten) => changes.retain(|(key, _)| !is(key, INBOUND)),
+            Some(Mutant::OutboxRepeated) => changes.retain(|(key, _)| !is(key, GROUP_STREAM)),
             Some(Mutant::DedupeForgotten) => changes.retain(|(key, _)| !is(key, NODE_STREAM)),
             _ => {}
         }

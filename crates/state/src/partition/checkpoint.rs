@@ -10,7 +10,7 @@ use crate::config::PartitionConfig;
 use crate::group_state::put_meta_head;
 use crate::hash::StableHash;
 use crate::identifiers::IdentifierSets;
-use crate::ids::{Epoch, GroupId, LogIndex, SessionId, ShareId, StreamSeq, Timestamp};
+use crate::ids::{Epoch, GroupId, LogIndex, SessionId, ShareId, StreamSeq, Timestamp, WillId};
 use crate::inbound::Inbound;
 use crate::inflight::Inflight;
 use crate::membership::Memberships;
@@ -49,6 +49,7 @@ impl Partition {
         changes.extend(
             retained.map(|(topic, content)| (Key::new(kind::RETAINED).text(&topic).finish(), content)),
         );
+        changes.extend(self.due_wills.changes().map(|(will, content)| (will_key(will), content)));
         changes.extend(self.displaced.changes().map(|(epoch, content)| (displaced_key(epoch), content)));
         self.shares.changes(&mut changes);
         changes
@@ -98,6 +99,7 @@ impl Partition {
             .chain(retained)
             .chain(displaced)
             .chain(inbound)
+            .chain(self.due_wills.records().map(|(will, content)| (will_key(will), content)))
             .chain(shared)
             .chain(self.shares.records())
     }
@@ -141,6 +143,7 @@ impl Partition {
         out.put_u32_le(self.config.group.0);
         out.put_u64_le(self.last_session.0);
         out.put_u64_le(self.last_epoch.0);
+        out.put_u64_le(self.last_will.0);
         out.put_u64_le(self.shares.last.0);
         out.into()
     }
@@ -159,6 +162,7 @@ impl Partition {
         }
         self.last_session = SessionId(reader.u64().map_err(bad)?);
         self.last_epoch = Epoch(reader.u64().map_err(bad)?);
+        self.last_will = WillId(reader.u64().map_err(bad)?);
         self.shares.last = ShareId(reader.u64().map_err(bad)?);
         reader.done().map_err(bad)
     }
@@ -210,6 +214,7 @@ impl Partition {
                 let index = self.retained.restore(key.text()?, content).map_err(bad)?;
                 self.live.add(index, 1);
             }
+            kind::DUE_WILL => self.due_wills.restore(WillId(key.u64()?), content).map_err(bad)?,
             kind::SHARED => {
                 let memberships = Memberships::decode(content).map_err(bad)?;
                 self.owner_of(kind::SHARED, SessionId(key.u64()?))?.memberships = memberships;
@@ -244,6 +249,7 @@ impl Partition {
     /// Counts again what is not in the records.
     fn recount(&mut self) -> Result<(), RestoreError> {
         self.state.outboxes.messages().for_each(|message| self.live.add(message.index, 1));
+        self.due_wills.iter().for_each(|(_, message)| self.live.add(message.index, 1));
         self.shares.is_sound()?;
         self.shares.iter().flat_map(Share::messages).for_each(|message| self.live.add(message.index, 1));
         let ids: Vec<SessionId> = self.sessions.iter_by_id().map(|session| session.id).collect();
@@ -258,6 +264,9 @@ impl Partition {
             totals.queued_messages += session.queue.len();
             totals.queued_bytes += session.queue.bytes();
             totals.inflight += session.inflight.len() as u64;
+            if let Some(will) = session.will {
+                self.live.add(will.message.index, 1);
+            }
             let inflight = session.inflight.iter().map(|message| &message.queued);
             let inflight = inflight.filter(|queued| !queued.is_received());
             let mut shared = 0;
@@ -390,6 +399,10 @@ fn subscription_key(session: SessionId, filter: &str) -> Vec<u8> {
 
 fn displaced_key(epoch: Epoch) -> Vec<u8> {
     Key::new(kind::DISPLACED).u64(epoch.0).finish()
+}
+
+fn will_key(will: WillId) -> Vec<u8> {
+    Key::new(kind::DUE_WILL).u64(will.0).finish()
 }
 
 fn block_key(session: SessionId, number: u64) -> Vec<u8> {

@@ -32,6 +32,9 @@ impl Partition {
             totals.queued_bytes +=
                 session.queue.iter().map(|queued| u64::from(queued.message.bytes)).sum::<u64>();
             totals.inflight += session.inflight.len() as u64;
+            if let Some(will) = session.will {
+                live.add(will.message.index, 1);
+            }
             let inflight = session.inflight.iter().map(|message| &message.queued);
             let inflight = inflight.filter(|queued| !queued.is_received());
             let all = session.queue.iter().chain(inflight);
@@ -67,6 +70,7 @@ impl Partition {
         self.state.outboxes.messages().for_each(|message| live.add(message.index, 1));
         self.shares.check();
         self.shares.iter().flat_map(Share::messages).for_each(|message| live.add(message.index, 1));
+        self.due_wills.iter().for_each(|(_, message)| live.add(message.index, 1));
         self.retained.iter().for_each(|(_, message)| live.add(message.message.index, 1));
         assert_eq!(totals, self.totals, "the counters agree with the sessions");
         self.check_live(&live);

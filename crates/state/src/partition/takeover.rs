@@ -5,26 +5,17 @@
 //! Invariants: the answer names every connection of the client that may still be open; the epoch of a client identifier only grows, over re-creation of its session too; messages of a resumed
 //! session are sent again before any new one. Spec: MQTT 5, 3.1.2.4, 3.1.4 and 4.4.
 
-use quorate_codec::{ReasonCode, Text};
+use quorate_codec::ReasonCode;
 
 use crate::command::SessionExpiry;
 use crate::effect::{DropReason, Effect, Reply};
+use crate::encode::{Connect, MessageView};
 use crate::expiry::capped;
 use crate::group_state::Place;
 use crate::ids::{Epoch, Owner, SessionId, ShareVersion};
 use crate::partition::Partition;
 use crate::session::{Presence, Session, dirty};
 use crate::wire::own_text;
-
-/// The fields of a CONNECT command.
-pub(super) struct Connect {
-    pub(super) client_id: Text,
-    pub(super) owner: Owner,
-    pub(super) clean_start: bool,
-    pub(super) expiry: SessionExpiry,
-    pub(super) receive_max: u16,
-    pub(super) principal: Text,
-}
 
 /// What a CONNECT finds.
 enum Found {
@@ -37,7 +28,13 @@ enum Found {
 }
 
 impl Partition {
-    pub(super) fn connect(&mut self, place: Place, connect: Connect, effects: &mut Vec<Effect>) {
+    pub(super) fn connect(
+        &mut self,
+        place: Place,
+        connect: Connect,
+        will: Option<(u32, MessageView<'_>)>,
+        effects: &mut Vec<Effect>,
+    ) {
         let known = self.sessions.by_client(connect.client_id.as_str());
         if known.is_some_and(|session| session.principal != connect.principal) {
             // Only its principal may take a session over; the present connection is not touched.
@@ -65,6 +62,9 @@ impl Partition {
             let reason = ReasonCode::SESSION_TAKEN_OVER;
             effects.push(Effect::Close { owner, session: session.id, reason });
             self.displaced.insert(session.epoch, session.client_id.clone(), owner);
+            // Its connection is closed: what that means for a will with delay depends on the session, below.
+            let id = session.id;
+            self.fire_undelayed_will(id, effects);
         }
         let previous: Vec<Owner> = self.displaced.of(connect.client_id.as_str()).collect();
         self.last_epoch = Epoch(self.last_epoch.0 + 1);
@@ -80,6 +80,7 @@ impl Partition {
             Found::Nothing => self.create_session(&connect, expiry),
         };
         let session_present = matches!(found, Found::Resumed(_));
+        self.hold_will(place, session, will);
         self.occupy(session, &connect, expiry);
         let version = self.share_connected(session);
         self.answer(place, (session, version), session_present, previous, effects);

@@ -13,6 +13,7 @@ mod exactly_once;
 mod random;
 mod share;
 mod share_random;
+mod wills;
 
 fn new() -> Driven<Partition> {
     Driven::partition(config())
@@ -81,7 +82,8 @@ fn window_holds_back_what_exceeds_receive_maximum() {
     let Command::Connect { client_id, owner, clean_start, expiry, principal, .. } = connect("c", 1) else {
         panic!()
     };
-    let small = Command::Connect { client_id, owner, clean_start, expiry, principal, receive_max: 2 };
+    let small =
+        Command::Connect { client_id, owner, clean_start, expiry, principal, receive_max: 2, will: None };
     let held = held(&group.one(small)).unwrap();
     group.subscribe(held, &[wanted("t/#")]);
     let effects = group.run(&["a", "b", "c", "d"].map(|payload| publish("t", payload)));
@@ -103,7 +105,8 @@ fn reconnect_with_a_smaller_window_sends_again_no_more_than_fits() {
     let Command::Connect { client_id, owner, clean_start, expiry, principal, .. } = connect("c", 2) else {
         panic!()
     };
-    let small = Command::Connect { client_id, owner, clean_start, expiry, principal, receive_max: 1 };
+    let small =
+        Command::Connect { client_id, owner, clean_start, expiry, principal, receive_max: 1, will: None };
     let effects = group.one(small);
     let second = held(&effects).unwrap();
     assert_eq!(group.payloads(&effects), ["a"]);
@@ -202,8 +205,15 @@ fn takeover_of_a_transient_session_makes_a_new_one() {
         panic!()
     };
     let expiry = SessionExpiry::AtClose;
-    let transient =
-        Command::Connect { client_id, owner: holder, clean_start, expiry, receive_max, principal };
+    let transient = Command::Connect {
+        client_id,
+        owner: holder,
+        clean_start,
+        expiry,
+        receive_max,
+        principal,
+        will: None,
+    };
     let first = held(&group.one(transient)).unwrap();
     assert!(!group.machine.session_by_client("c").unwrap().durable);
     let effects = group.one(connect("c", 2));
@@ -222,8 +232,15 @@ fn connect_of_another_principal_is_refused_and_the_holder_untouched() {
         panic!()
     };
     let principal = text("mallory");
-    let thief =
-        Command::Connect { client_id, owner: holder, clean_start: true, expiry, receive_max, principal };
+    let thief = Command::Connect {
+        client_id,
+        owner: holder,
+        clean_start: true,
+        expiry,
+        receive_max,
+        principal,
+        will: None,
+    };
     let effects = group.one(thief);
     assert_eq!(replies(&effects), [Reply::ConnectRefused(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID)]);
     assert_eq!(effects.len(), 1);
@@ -239,7 +256,8 @@ fn clean_start_discards_the_session_and_counts_its_messages() {
     let Command::Connect { client_id, owner, expiry, receive_max, principal, .. } = connect("c", 2) else {
         panic!()
     };
-    let clean = Command::Connect { client_id, owner, clean_start: true, expiry, receive_max, principal };
+    let clean =
+        Command::Connect { client_id, owner, clean_start: true, expiry, receive_max, principal, will: None };
     let effects = group.one(clean);
     let second = held(&effects).unwrap();
     assert!(!second.session_present);
@@ -290,11 +308,11 @@ fn disconnect_with_a_new_expiry_replaces_it_within_the_cap() {
     let mut group = with(|config| config.session_expiry_max_s = 100);
     let first = group.connect("c", 1);
     let expiry = Some(SessionExpiry::Never);
-    group.one(Command::Disconnect { session: first.session, epoch: first.epoch, expiry });
+    group.one(Command::Disconnect { session: first.session, epoch: first.epoch, expiry, normal: false });
     assert_eq!(group.machine.next_deadline(), Some(Timestamp(100_000)));
     let second = group.connect("c", 2);
     let expiry = Some(SessionExpiry::AtClose);
-    group.one(Command::Disconnect { session: second.session, epoch: second.epoch, expiry });
+    group.one(Command::Disconnect { session: second.session, epoch: second.epoch, expiry, normal: false });
     assert_eq!(group.machine.session_by_client("c"), None);
     group.machine.check();
 }
@@ -762,8 +780,15 @@ fn resumed_durable_session_that_ends_at_close_stays_here_until_then() {
         panic!()
     };
     let expiry = SessionExpiry::AtClose;
-    let effects =
-        group.one(Command::Connect { client_id, owner, clean_start, expiry, receive_max, principal });
+    let effects = group.one(Command::Connect {
+        client_id,
+        owner,
+        clean_start,
+        expiry,
+        receive_max,
+        principal,
+        will: None,
+    });
     let held = held(&effects).unwrap();
     assert!(held.session_present);
     assert_eq!(group.payloads(&effects), ["x"]);

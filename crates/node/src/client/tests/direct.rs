@@ -251,7 +251,7 @@ fn packet_identifier_in_use_ends_the_connection_in_the_same_call() {
     harness.event(ClientEvent::Deliver(session_delivery(1, "a")));
     assert!(harness.requests().is_empty());
     harness.event(ClientEvent::Deliver(session_delivery(1, "b")));
-    assert!(matches!(harness.requests()[..], [ClientRequest::Closed { expiry: None }]));
+    assert!(matches!(harness.requests()[..], [ClientRequest::Closed { expiry: None, .. }]));
     assert!(harness.client.is_closed());
 }
 

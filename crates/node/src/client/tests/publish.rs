@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 
-fn durable_route(harness: &mut Harness, text: &str, group: u32) {
+pub(super) fn durable_route(harness: &mut Harness, text: &str, group: u32) {
     harness.routing.route_changed(&filter(text), RouteTarget::Partition(GroupId(group)), true);
 }
 
-fn transient_route(harness: &mut Harness, text: &str) {
+pub(super) fn transient_route(harness: &mut Harness, text: &str) {
     harness.routing.route_changed(&filter(text), RouteTarget::Node(NodeId(2)), true);
     let subscription = SubscribeFilter { filter: filter(text), options: options(ONE), identifier: None };
     let change = LocalChange::Add { subscription, client: 77, durable: false };
@@ -16,7 +16,7 @@ fn transient_route(harness: &mut Harness, text: &str) {
 }
 
 /// Number, groups and decoded commands of the publishes asked for since the last call.
-fn asked(harness: &mut Harness) -> Vec<(PublishNumber, Vec<(GroupId, Command)>)> {
+pub(super) fn asked(harness: &mut Harness) -> Vec<(PublishNumber, Vec<(GroupId, Command)>)> {
     let requests = harness.requests().into_iter().map(|request| match request {
         ClientRequest::Publish { number, targets } => {
             let decoded =
@@ -28,7 +28,7 @@ fn asked(harness: &mut Harness) -> Vec<(PublishNumber, Vec<(GroupId, Command)>)>
     requests.collect()
 }
 
-fn numbers(harness: &mut Harness) -> Vec<PublishNumber> {
+pub(super) fn numbers(harness: &mut Harness) -> Vec<PublishNumber> {
     asked(harness).into_iter().map(|publish| publish.0).collect()
 }
 
@@ -131,7 +131,7 @@ fn refused_publish_of_an_older_client_closes_its_connection() {
     harness.event(ClientEvent::PublishApplied { number: Durable::committed(1), outcome });
     assert_eq!(harness.received(), [], "the second is not acknowledged either");
     assert!(harness.client.is_closed());
-    assert!(matches!(harness.requests()[..], [ClientRequest::Closed { expiry: None }]));
+    assert!(matches!(harness.requests()[..], [ClientRequest::Closed { expiry: None, .. }]));
 }
 
 #[test]

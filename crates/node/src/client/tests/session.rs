@@ -20,7 +20,7 @@ fn check_connect(config: ClientConfig, connect: Connect) -> Result<ClientRequest
 
 fn expiry_asked(connect: Connect) -> SessionExpiry {
     match check_connect(config(), connect) {
-        Ok(ClientRequest::Connect { expiry, .. }) => expiry,
+        Ok(ClientRequest::Connect(request)) => request.expiry,
         other => panic!("{other:?}"),
     }
 }
@@ -39,19 +39,65 @@ fn connect_against_policy_is_refused() {
     let closed = ClientConfig { anonymous_allowed: false, ..config() };
     assert_eq!(refusal(closed.clone(), connect(V5, "me")), ReasonCode::NOT_AUTHORIZED);
     let named = Connect { username: Some(Text::from_static("ann")), ..connect(V5, "me") };
-    let Ok(ClientRequest::Connect { principal, .. }) = check_connect(closed, named) else { panic!() };
-    assert_eq!(principal.as_str(), "ann");
+    let Ok(ClientRequest::Connect(request)) = check_connect(closed, named) else { panic!() };
+    assert_eq!(request.principal.as_str(), "ann");
+}
+
+#[test]
+fn will_is_a_message_of_its_client() {
+    let properties = PublishProperties { message_expiry_s: Some(9), ..PublishProperties::default() };
+    let will = quorate_codec::Will {
+        topic: topic("w"),
+        payload: Bytes::from_static(b"gone"),
+        qos: QoS::ExactlyOnce,
+        retain: true,
+        delay_s: Some(4),
+        properties,
+    };
+    let asked = Connect { will: Some(will), ..connect(ProtocolVersion::V5, "me") };
+    let Ok(ClientRequest::Connect(request)) = check_connect(config(), asked) else { panic!() };
+    let Will { delay_s, message } = request.will.unwrap();
+    assert_eq!((delay_s, message.topic.as_str(), &message.payload[..]), (4, "w", &b"gone"[..]));
+    assert_eq!((message.qos, message.retain, message.expiry_s), (QoS::ExactlyOnce, true, Some(9)));
+    assert_eq!(message.publisher, client_hash("me"));
+}
+
+#[test]
+fn closed_is_normal_only_after_disconnect_with_reason_0() {
+    let closed = |packet: Option<Packet>| {
+        let mut harness = Harness::transient();
+        match packet {
+            Some(packet) => harness.send(packet),
+            None => harness.eof(),
+        }
+        match harness.requests().pop() {
+            Some(ClientRequest::Closed { normal, .. }) => normal,
+            other => panic!("{other:?}"),
+        }
+    };
+    let disconnect = |reason| {
+        Packet::Disconnect(quorate_codec::Disconnect {
+            reason,
+            session_expiry_s: None,
+            reason_string: None,
+            server_reference: None,
+            user_properties: vec![],
+        })
+    };
+    assert!(closed(Some(disconnect(ReasonCode::NORMAL_DISCONNECTION))));
+    assert!(!closed(Some(disconnect(ReasonCode::DISCONNECT_WITH_WILL_MESSAGE))));
+    assert!(!closed(Some(Packet::PingResp)), "a violation");
+    assert!(!closed(None));
 }
 
 #[test]
 fn connect_without_client_id_is_given_one() {
     // [MQTT-3.1.3-6]
     for version in [ProtocolVersion::V5, ProtocolVersion::V311] {
-        let Ok(ClientRequest::Connect { client_id, .. }) = check_connect(config(), connect(version, ""))
-        else {
+        let Ok(ClientRequest::Connect(request)) = check_connect(config(), connect(version, "")) else {
             panic!()
         };
-        assert_eq!(client_id.as_str(), "auto-1-7-9");
+        assert_eq!(request.client_id.as_str(), "auto-1-7-9");
     }
     // [MQTT-3.1.3-7] CONNACK tells which.
     let mut harness = Harness::new(ProtocolVersion::V5);
@@ -75,10 +121,8 @@ fn session_expiry_follows_version_and_cap() {
     assert_eq!(expiry_asked(connect(V311, "me")), AtClose);
     assert_eq!(expiry_asked(Connect { clean_start: false, ..connect(V311, "me") }), After(3600));
     let uncapped = ClientConfig { session_expiry_max_s: u32::MAX, ..config() };
-    let Ok(ClientRequest::Connect { expiry, .. }) = check_connect(uncapped, five(Some(u32::MAX))) else {
-        panic!()
-    };
-    assert_eq!(expiry, SessionExpiry::Never);
+    let Ok(ClientRequest::Connect(request)) = check_connect(uncapped, five(Some(u32::MAX))) else { panic!() };
+    assert_eq!(request.expiry, SessionExpiry::Never);
 }
 
 #[test]
@@ -86,7 +130,7 @@ fn receive_maximum_is_capped() {
     let asked = |receive_max: Option<u16>| {
         let receive_max = receive_max.and_then(PacketId::new);
         match check_connect(config(), Connect { receive_max, ..connect(ProtocolVersion::V5, "me") }) {
-            Ok(ClientRequest::Connect { receive_max, .. }) => receive_max,
+            Ok(ClientRequest::Connect(request)) => request.receive_max,
             other => panic!("{other:?}"),
         }
     };
@@ -174,7 +218,7 @@ fn refused_connect_gets_the_reason_and_one_closed() {
     let packets = harness.received();
     let [Packet::ConnAck(connack)] = &packets[..] else { panic!("{packets:?}") };
     assert_eq!(connack.reason, ReasonCode::QUOTA_EXCEEDED);
-    assert!(matches!(harness.requests()[..], [ClientRequest::Closed { expiry: None }]));
+    assert!(matches!(harness.requests()[..], [ClientRequest::Closed { expiry: None, .. }]));
     harness.eof();
     assert!(harness.requests().is_empty());
 }
@@ -187,7 +231,7 @@ fn close_ends_everything_once_and_nothing_is_acknowledged_after_it() {
     harness.send(publish_1("a", 2));
     harness.requests();
     harness.event(ClientEvent::Close(ReasonCode::SESSION_TAKEN_OVER));
-    assert!(matches!(harness.requests()[..], [ClientRequest::Closed { expiry: None }]));
+    assert!(matches!(harness.requests()[..], [ClientRequest::Closed { expiry: None, .. }]));
     assert_eq!(harness.routing.local_subscriptions(), 0);
     let packets = harness.received();
     let [Packet::Disconnect(disconnect)] = &packets[..] else { panic!("{packets:?}") };
@@ -239,7 +283,7 @@ fn every_way_to_end_asks_closed_once() {
         end(&mut harness);
         harness.eof();
         let requests = harness.requests();
-        let [ClientRequest::Closed { expiry }] = &requests[..] else { panic!("{number}: {requests:?}") };
+        let [ClientRequest::Closed { expiry, .. }] = &requests[..] else { panic!("{number}: {requests:?}") };
         assert_eq!(*expiry, expected, "{number}");
         assert_eq!(harness.routing.local_subscriptions(), 0, "{number}");
         assert!(harness.client.is_closed(), "{number}");

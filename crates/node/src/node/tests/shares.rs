@@ -105,7 +105,7 @@ fn messages_in_flight_to_a_member_whose_node_dies_go_to_another() {
 #[test]
 fn durable_member_that_resumes_elsewhere_takes_part_again() {
     let mut world = World::with_members(&[(1, 1, DURABLE)]);
-    world.request(1, 1, ClientRequest::Closed { expiry: None });
+    world.request(1, 1, ClientRequest::Closed { expiry: None, normal: true });
     world.publish_all(1..=5);
     assert!(world.connect(2, 2, "member-1", DURABLE), "the session is there");
     world.consume(&[(2, 2)], 5);
@@ -123,7 +123,7 @@ fn takeover_of_a_member_hands_its_messages_on() {
     world.until("old one told", |world| {
         matches!(world.events(1, 1).last(), Some(ClientEvent::Close(ReasonCode::SESSION_TAKEN_OVER)))
     });
-    world.request(1, 1, ClientRequest::Closed { expiry: None });
+    world.request(1, 1, ClientRequest::Closed { expiry: None, normal: true });
     world.until("in flight again", |world| world.delivered(2, 2).len() == 3);
     world.publish_all(4..=5);
     world.consume(&[(2, 2)], 5);

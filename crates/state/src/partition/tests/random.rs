@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::*;
-use crate::command::{PublishTarget, ShareMember};
+use crate::command::{PublishTarget, ShareMember, Will};
 use crate::hash::partition_of_share;
 use crate::ids::{ConnId, GroupId, ShareId, ShareVersion};
 use crate::record::RestoreError;
@@ -56,6 +56,11 @@ impl World {
         }
     }
 
+    fn will(&mut self) -> Option<Will> {
+        let delay_s = if self.random.chance(50) { 0 } else { self.random.below(20) as u32 };
+        self.random.chance(50).then(|| Will { delay_s, message: self.message() })
+    }
+
     fn connect(&mut self) -> Command {
         self.conn += 1;
         let expiry = match self.random.below(5) {
@@ -70,6 +75,7 @@ impl World {
             expiry,
             receive_max: self.random.below(8) as u16,
             principal: text(if self.random.chance(3) { "other" } else { "" }),
+            will: self.will(),
         }
     }
 
@@ -89,7 +95,7 @@ impl World {
             0..12 => self.connect(),
             12..18 => {
                 let expiry = self.random.chance(20).then_some(SessionExpiry::After(5));
-                Command::Disconnect { session, epoch, expiry }
+                Command::Disconnect { session, epoch, expiry, normal: self.random.chance(40) }
             }
             18..30 => {
                 let filters = (0..=self.random.below(3)).map(|_| self.subscribe_filter()).collect();
@@ -137,7 +143,13 @@ impl World {
                 packet_ids.push(id(1 + self.random.below(100) as u16));
                 Command::Receive { session, epoch, packet_ids }
             }
-            74..78 => self.share_command(true),
+            74..76 => {
+                let will = WillId(1 + self.random.below(30));
+                let target = |group, store_retained| PublishTarget { group, store_retained, fan_out: true };
+                let targets = vec![target(GroupId(5), true), target(GroupId(6), false)];
+                Command::PublishWill { will, targets }
+            }
+            76..80 => self.share_command(true),
             63 => Command::Purge { client_id: text(CLIENTS[self.random.below(6) as usize]) },
             _ => {
                 let message = self.message();

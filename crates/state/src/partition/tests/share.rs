@@ -294,6 +294,7 @@ fn transient_session_takes_part_and_leaves_with_its_connection() {
         expiry: SessionExpiry::AtClose,
         receive_max: 10,
         principal: text(""),
+        will: None,
     };
     let held = held(&pair.groups[0].one(connect(1))).unwrap();
     let plain = pair.groups[0].subscribe(held, &[crate::testing::wanted("t")]);

@@ -157,6 +157,7 @@ impl World {
             expiry,
             receive_max: 1 + self.random.below(8) as u16,
             principal: text(""),
+            will: None,
         };
         let at = place(client);
         let before = self.pair.groups[at].machine.session_by_client(&client.to_string());
@@ -209,7 +210,7 @@ impl World {
         let at = place(client);
         if self.random.chance(50) {
             let (session, epoch) = (held.session, held.epoch);
-            self.run(at, Command::Disconnect { session, epoch, expiry: None });
+            self.run(at, Command::Disconnect { session, epoch, expiry: None, normal: true });
             return;
         }
         let incarnation = Incarnation(self.clients[client].incarnation);
