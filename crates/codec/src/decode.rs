@@ -115,7 +115,9 @@ impl DecodeError {
             Self::Protocol { .. } | Self::Unexpected { .. } => ReasonCode::PROTOCOL_ERROR,
             Self::Property { rule, .. } => match rule {
                 PropertyRule::Unknown | PropertyRule::Misplaced => ReasonCode::MALFORMED_PACKET,
-                PropertyRule::Twice | PropertyRule::Value => ReasonCode::PROTOCOL_ERROR,
+                PropertyRule::Sender | PropertyRule::Twice | PropertyRule::Value => {
+                    ReasonCode::PROTOCOL_ERROR
+                }
             },
             Self::TopicName { .. } => ReasonCode::TOPIC_NAME_INVALID,
             Self::TopicFilter { .. } => ReasonCode::TOPIC_FILTER_INVALID,

@@ -62,8 +62,10 @@ property_ids! {
 pub enum PropertyRule {
     /// No property has this identifier.
     Unknown,
-    /// It does not belong into this packet, or not from this side.
+    /// It does not belong into this packet.
     Misplaced,
+    /// It belongs into this packet, but not from this side.
+    Sender,
     /// It may be there once only.
     Twice,
     /// Its value is not one that it may have.
@@ -75,6 +77,7 @@ impl fmt::Display for PropertyRule {
         formatter.write_str(match self {
             Self::Unknown => "is unknown",
             Self::Misplaced => "does not belong there",
+            Self::Sender => "may not come from this side",
             Self::Twice => "is there twice",
             Self::Value => "has a value that it may not have",
         })

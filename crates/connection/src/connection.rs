@@ -25,6 +25,7 @@ use crate::keep_alive::KeepAlive;
 use crate::limits::{EVENTS_KEPT_MAX, LATE_MAX, LOOK_AGAIN};
 use crate::timer::{Timer, TimerTable};
 use crate::topic_alias::{InboundAliases, Naming, OutboundAliases};
+use crate::traffic::Traffic;
 
 /// What the client wants.
 #[derive(Debug)]
@@ -147,6 +148,7 @@ pub struct Connection {
     written: u64,
     /// Bytes that the client had taken when the output timer was set.
     taken_before: u64,
+    traffic: Traffic,
     cause: Option<CloseCause>,
     events: VecDeque<Event>,
     output: BytesMut,
@@ -172,6 +174,7 @@ impl Connection {
             reading: Reading::Open,
             written: 0,
             taken_before: 0,
+            traffic: Traffic::default(),
             cause: None,
             events: VecDeque::new(),
             output: BytesMut::new(),
@@ -189,6 +192,7 @@ impl Connection {
             match quorate_codec::decode(input, self.version, Role::Client, &self.config.limits) {
                 Ok(Some(packet)) => {
                     self.paused = false;
+                    self.traffic.packets_in += 1;
                     self.restart_keep_alive(now);
                     self.timers.stop(Timer::Packet);
                     self.handle_packet(packet);
@@ -212,7 +216,10 @@ impl Connection {
     fn handle_first(&mut self, input: &mut BytesMut, now: Duration) {
         match quorate_codec::decode_first(input, &self.config.limits) {
             Ok(None) => {}
-            Ok(Some(connect)) => self.handle_connect(connect, now),
+            Ok(Some(connect)) => {
+                self.traffic.packets_in += 1;
+                self.handle_connect(connect, now);
+            }
             Err(refused) => {
                 if let Some(version) = refused.answer_in {
                     self.version = version;
@@ -267,6 +274,8 @@ impl Connection {
     }
 
     fn handle_publish(&mut self, mut publish: Publish) {
+        self.traffic.publishes_in += 1;
+        self.traffic.publish_bytes_in += publish.payload.len() as u64;
         let alias = publish.properties.as_ref().and_then(|properties| properties.topic_alias);
         let Some(topic) = self.inbound_aliases.resolve(publish.topic.take(), alias) else {
             return self.fail(ReasonCode::TOPIC_ALIAS_INVALID, Explanation::default());
@@ -459,6 +468,11 @@ impl Connection {
         }
     }
 
+    /// What went through since the last call.
+    pub fn take_traffic(&mut self) -> Traffic {
+        std::mem::take(&mut self.traffic)
+    }
+
     /// Why the connection is over; `None` as long as it is not.
     pub fn close_cause(&self) -> Option<CloseCause> {
         self.cause
@@ -599,7 +613,12 @@ impl Connection {
         let parts = parts(delivery, naming);
         let before = self.output.len();
         let written = quorate_codec::encode_publish(&parts, self.version, &mut self.output).is_ok();
-        self.keep_if_it_fits(before, written)
+        let kept = self.keep_if_it_fits(before, written);
+        if kept {
+            self.traffic.publishes_out += 1;
+            self.traffic.publish_bytes_out += delivery.payload.len() as u64;
+        }
+        kept
     }
 
     /// Sends SUBACK [MQTT-3.8.4-1], [MQTT-3.8.4-6].
@@ -722,6 +741,7 @@ impl Connection {
         let fits = written && bytes <= self.packet_bytes_max;
         if fits {
             self.written += u64::from(bytes);
+            self.traffic.packets_out += 1;
         } else {
             self.output.truncate(before);
         }

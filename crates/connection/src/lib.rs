@@ -17,12 +17,14 @@ mod keep_alive;
 pub mod limits;
 mod timer;
 mod topic_alias;
+mod traffic;
 
 pub use close::CloseCause;
 pub use config::Config;
 pub use connection::{Accept, Connection, Delivery, Event, NotSent, Reading};
 pub use flow_control::PublishToken;
 pub use timer::Timer;
+pub use traffic::Traffic;
 
 #[cfg(test)]
 mod testing;

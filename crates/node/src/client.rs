@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use quorate_codec::{Connect, PacketId, ProtocolVersion, ReasonCode, Text, TopicFilter};
-pub use quorate_connection::Reading;
 use quorate_connection::{Accept, CloseCause, Connection, Event};
+pub use quorate_connection::{Reading, Traffic};
 use quorate_state::command::{SessionExpiry, SubscribeFilter};
 use quorate_state::effect::DropReason;
 use quorate_state::hash::client_hash;
@@ -24,6 +24,7 @@ use quorate_state::{Epoch, GroupId, Incarnation, Message, Owner, SessionId, Will
 use crate::durable::Durable;
 use crate::edge::{ClientEvent, ClientOutput, ClientRequest, ConnectRequest, DirectDelivery, LocalChange};
 use crate::routing::Routing;
+use crate::system_topics::{SystemTopics, is_read_only};
 use direct::Outgoing;
 use publish::{Publishing, encode_properties};
 use subscribe::Subscribing;
@@ -32,6 +33,7 @@ mod direct;
 pub mod limits;
 mod publish;
 mod subscribe;
+mod system;
 
 use limits::{CLIENT_ID_BYTES_MAX, PUBLISHES_PENDING_MAX, RETRY_AFTER, SUBSCRIBES_PENDING_MAX};
 
@@ -62,6 +64,8 @@ pub struct ClientConfig {
 pub struct Context<'a> {
     /// Routes and local subscriptions.
     pub routing: &'a Routing,
+    /// Current values below `$SYS`.
+    pub system: &'a SystemTopics,
     /// From this time on, nothing is acknowledged.
     pub lease_until: Duration,
     /// The node's incarnation that holds the lease.
@@ -227,6 +231,11 @@ impl Client {
         [keep_alive, self.retry_at].into_iter().flatten().min()
     }
 
+    /// What went through the connection since the last call.
+    pub fn take_traffic(&mut self) -> Traffic {
+        self.connection.take_traffic()
+    }
+
     /// Bytes to write to the client; the shell takes out what it has written.
     pub fn output(&mut self) -> &mut BytesMut {
         self.connection.output()
@@ -373,6 +382,7 @@ impl Client {
         self.obey_connection(context, out, now);
         if !self.is_over() {
             self.settle_publishes(context, out, now);
+            self.give_system_topics(context, out, now);
             self.pump(out, now);
             self.obey_connection(context, out, now);
         }
@@ -452,6 +462,9 @@ impl Client {
         let missing = client_id.is_empty() && must_have_id;
         if missing || client_id.len() > CLIENT_ID_BYTES_MAX || client_id.chars().any(char::is_control) {
             return Some(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID);
+        }
+        if connect.will.as_ref().is_some_and(|will| is_read_only(will.topic.as_str())) {
+            return Some(ReasonCode::NOT_AUTHORIZED);
         }
         let anonymous = connect.username.is_none();
         (anonymous && !self.config.anonymous_allowed).then_some(ReasonCode::NOT_AUTHORIZED)

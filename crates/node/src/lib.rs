@@ -22,6 +22,7 @@ pub mod node;
 pub mod peer;
 pub mod routing;
 mod stream;
+pub mod system_topics;
 
 pub use action::Action;
 pub use bytes_io::Malformed;
@@ -33,3 +34,4 @@ pub use node::{Node, NodeConfig, RestoredGroup, StartError};
 /// Settings of the protocol machine within a [`Client`].
 pub use quorate_connection::Config as ConnectionConfig;
 pub use routing::{RouteMatch, Routing};
+pub use system_topics::SystemTopics;

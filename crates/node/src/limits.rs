@@ -71,6 +71,13 @@ pub const WILLS_IN_PROGRESS_MAX: usize = 64;
 /// Bytes of wills of one partition from which on no further one is begun.
 pub const WILL_BYTES_IN_PROGRESS_MAX: usize = 4 * 1024 * 1024;
 
+/// Topics below `$SYS`, each with its current value: about 60 for each node and as many for the cluster, so enough for
+/// more than 60 nodes. Worst case about 1 MiB. Those above, of the nodes that come last, have no value.
+pub const SYSTEM_TOPICS_MAX: usize = 4096;
+
+/// Counters that one node tells another; more are a malformed message.
+pub const COUNTERS_MAX: usize = 256;
+
 /// Log bytes of a group after which it is checkpointed.
 pub const CHECKPOINT_LOG_BYTES: u64 = 16 * 1024 * 1024;
 

@@ -461,6 +461,8 @@ impl Node {
             }
             // Direct messages never pass through the node: the shell hands them to `Routing`.
             PeerMessage::Forward(_) | PeerMessage::ForwardShared { .. } => {}
+            // Nor do the counters of a node.
+            PeerMessage::Counters { .. } => {}
         }
     }
 

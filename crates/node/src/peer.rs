@@ -15,6 +15,7 @@ use quorate_state::{
 use crate::bytes_io::{Malformed, Reader, put_bytes, put_count};
 use crate::consensus::wire;
 use crate::edge::{DirectMessage, SessionDelivery};
+use crate::limits::COUNTERS_MAX;
 use crate::routing::Draw;
 
 /// Version of the frame format; the first byte of every frame.
@@ -145,6 +146,11 @@ pub enum PeerMessage {
         /// The message.
         message: Arc<DirectMessage>,
     },
+    /// Counters of the sender, for the topics below `$SYS`. Travels on the routing link. At most COUNTERS_MAX.
+    Counters {
+        /// Name and value; names that the receiver does not know are ignored.
+        values: Vec<(String, u64)>,
+    },
 }
 
 impl PeerMessage {
@@ -262,6 +268,14 @@ impl PeerMessage {
                 }
                 message.message.encode(out);
             }
+            PeerMessage::Counters { values } => {
+                out.put_u8(17);
+                put_count(out, values.len());
+                for (name, value) in values {
+                    put_bytes(out, name.as_bytes());
+                    out.put_u64_le(*value);
+                }
+            }
         }
     }
 
@@ -352,11 +366,25 @@ impl PeerMessage {
                 let message = Arc::new(DirectMessage { message });
                 return Ok(PeerMessage::ForwardShared { draw, shares, message });
             }
+            17 => read_counters(&mut reader)?,
             _ => return Err(Malformed("frame kind")),
         };
         reader.finish("trailing bytes in a frame")?;
         Ok(message)
     }
+}
+
+fn read_counters(reader: &mut Reader) -> Result<PeerMessage, Malformed> {
+    let count = reader.count(12, "counter count")?;
+    if count > COUNTERS_MAX {
+        return Err(Malformed("counter count"));
+    }
+    let mut values = Vec::with_capacity(count);
+    for _ in 0..count {
+        let name = read_text(reader, "counter name")?;
+        values.push((name.as_str().to_owned(), reader.u64("counter")?));
+    }
+    Ok(PeerMessage::Counters { values })
 }
 
 fn put_stream(out: &mut BytesMut, group: GroupId, stream: StreamId) {

@@ -79,6 +79,8 @@ pub struct Routing {
     handed_over: AtomicU64,
     /// Filters of each connection, so that its end takes them all out.
     filters: BTreeMap<ConnId, BTreeSet<TopicFilter>>,
+    /// Local subscriptions of transient sessions.
+    transient: usize,
 }
 
 /// One subscription of one connection of this node.
@@ -108,6 +110,7 @@ impl Routing {
             share_members: ByShare::default(),
             handed_over: AtomicU64::new(0),
             filters: BTreeMap::new(),
+            transient: 0,
         }
     }
 
@@ -160,6 +163,12 @@ impl Routing {
     #[must_use]
     pub fn local_subscriptions(&self) -> usize {
         self.filters.values().map(BTreeSet::len).sum()
+    }
+
+    /// Local subscriptions of sessions that end with their connection: no partition knows them.
+    #[must_use]
+    pub fn transient_subscriptions(&self) -> usize {
+        self.transient
     }
 
     /// Who receives a message published to `topic`.
@@ -274,6 +283,7 @@ impl Routing {
             }
             Err(at) => {
                 subscribers.insert(at, new);
+                self.transient += usize::from(!durable);
                 self.filters.entry(conn).or_default().insert(subscription.filter.clone());
             }
         }
@@ -305,7 +315,8 @@ impl Routing {
             if shared { self.share_members.get_mut(filter) } else { self.local.get_mut(filter.as_str()) };
         let subscribers = subscribers.expect("a filter of a connection has subscribers");
         let at = subscribers.binary_search_by_key(&conn, |old| old.conn);
-        subscribers.remove(at.expect("the connection is one of them"));
+        let removed = subscribers.remove(at.expect("the connection is one of them"));
+        self.transient -= usize::from(!removed.durable);
         match (subscribers.is_empty(), shared) {
             (true, true) => self.share_members.remove(filter),
             (true, false) => drop(self.local.remove(filter.as_str())),

@@ -124,6 +124,9 @@ fn frames() -> Vec<PeerMessage> {
             shares: vec![share("$share/workers/plant/#"), share("$share/audit/plant/+/état")],
             message: Arc::new(DirectMessage { message: message() }),
         },
+        PeerMessage::Counters {
+            values: vec![("uptime".to_owned(), 7), ("bytes/received".to_owned(), u64::MAX)],
+        },
     ];
     raft.chain(others).collect()
 }
@@ -155,7 +158,7 @@ fn frames_of_version_1_are_written_and_read_alike() {
 fn every_kind_of_frame_is_in_the_golden_file() {
     let kinds: std::collections::BTreeSet<String> =
         frames().iter().map(|frame| encoded(frame)[2..4].to_owned()).collect();
-    let expected: Vec<String> = (1..=16).map(|kind| format!("{kind:02x}")).collect();
+    let expected: Vec<String> = (1..=17).map(|kind| format!("{kind:02x}")).collect();
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), expected);
 }
 

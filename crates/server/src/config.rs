@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use crate::limits::{BOOTSTRAP_NODES_MAX, CONFIG_BYTES_MAX, PARTITIONS_MAX};
+use crate::limits::{BOOTSTRAP_NODES_MAX, CONFIG_BYTES_MAX, PARTITIONS_MAX, SYS_INTERVAL_MIN};
 use reader::{Reader, Section};
 
 /// The whole configuration of a node.
@@ -37,6 +37,8 @@ pub struct Config {
     pub limits: LimitSettings,
     /// `[storage]`.
     pub storage: StorageSettings,
+    /// `[sys]`.
+    pub sys: SysSettings,
     /// `[log]`.
     pub log: LogSettings,
 }
@@ -169,6 +171,13 @@ pub struct StorageSettings {
     pub log_bytes_target: u64,
 }
 
+/// The topics below `$SYS`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SysSettings {
+    /// How often they are published; zero for never.
+    pub interval: Duration,
+}
+
 /// The program's own log, on stderr.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
@@ -232,6 +241,7 @@ impl Default for Config {
             cluster: ClusterSettings { name: "quorate".to_owned(), partitions: 16, bootstrap: Vec::new() },
             limits: LimitSettings::default(),
             storage: StorageSettings::default(),
+            sys: SysSettings { interval: Duration::from_secs(10) },
             log: LogSettings { format: LogFormat::Text, level: "info".to_owned() },
         }
     }
@@ -331,9 +341,11 @@ fn read_root(reader: &mut Reader<'_>, root: &mut Section<'_, '_>, base: &Path) -
     let limits = read_limits(reader, section, defaults.limits);
     let section = root.section(reader, "storage");
     let storage = read_storage(reader, section, defaults.storage);
+    let section = root.section(reader, "sys");
+    let sys = read_sys(reader, section, defaults.sys);
     let section = root.section(reader, "log");
     let log = read_log(reader, section, defaults.log);
-    let config = Config { node, listeners, admin, peer, cluster, limits, storage, log };
+    let config = Config { node, listeners, admin, peer, cluster, limits, storage, sys, log };
     check_relations(reader, &config, &cluster_place, &peer_place);
     config
 }
@@ -639,6 +651,21 @@ fn read_storage(
     }
     section.finish(reader);
     storage
+}
+
+fn read_sys(reader: &mut Reader<'_>, mut section: Section<'_, '_>, defaults: SysSettings) -> SysSettings {
+    let hour = Duration::from_secs(60 * 60);
+    let interval = section.duration(reader, "interval", Duration::ZERO, hour).unwrap_or(defaults.interval);
+    if !interval.is_zero() && interval < SYS_INTERVAL_MIN {
+        let place = section.place_of("interval");
+        reader.error(
+            &place,
+            format!("`sys.interval` is {interval:?}"),
+            format!("choose at least {SYS_INTERVAL_MIN:?}, or \"0s\" for no topics below $SYS"),
+        );
+    }
+    section.finish(reader);
+    SysSettings { interval }
 }
 
 fn read_log(reader: &mut Reader<'_>, mut section: Section<'_, '_>, defaults: LogSettings) -> LogSettings {

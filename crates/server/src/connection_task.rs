@@ -144,8 +144,8 @@ impl ConnectionTask {
                         ClientEvent::Deliver(_) => metrics.deliveries_session.add(1),
                         ClientEvent::Retained { .. } => metrics.deliveries_retained.add(1),
                         ClientEvent::PublishApplied { .. } => metrics.publishes_applied.add(1),
-                        ClientEvent::Connected { .. }
-                        | ClientEvent::Refused(_)
+                        ClientEvent::Connected { .. } => metrics.connects.add(1),
+                        ClientEvent::Refused(_)
                         | ClientEvent::Released { .. }
                         | ClientEvent::Received { .. }
                         | ClientEvent::Subscribed { .. }
@@ -208,6 +208,7 @@ impl ConnectionTask {
     }
 
     async fn carry_out(&mut self) {
+        self.edge.metrics.count_traffic(self.client.take_traffic());
         let conn = self.client.owner().conn;
         self.edge.carry_out(conn, &mut self.out).await;
     }

@@ -130,6 +130,7 @@ pub struct Daemon {
     addresses: Addresses,
     listeners: Vec<Task<()>>,
     admin: Task<()>,
+    sys: Task<()>,
     worker: JoinHandle<()>,
     log: (SyncSender<LogJob>, JoinHandle<()>),
     keeper: (SyncSender<KeeperJob>, JoinHandle<()>),
@@ -245,6 +246,7 @@ impl Daemon {
         join("log", self.log.1);
         join("compaction", self.compaction.1);
         self.admin.abort();
+        self.sys.abort();
         if let Some(links) = &self.edge.links {
             self.runtime.block_on(links.stop());
         }
@@ -445,6 +447,8 @@ impl Parts<'_> {
             node: self.record.id,
             clock,
             routing: RwLock::new(Routing::new(self.record.id, settings.partitions())),
+            system: RwLock::default(),
+            heard: Default::default(),
             lease: RwLock::new(LeaseState { until: Duration::ZERO, incarnation: self.record.incarnation }),
             client_config: Arc::new(crate::client_config::client_config(self.config, settings)),
             packet_bytes_max: usize::try_from(self.config.limits.packet_bytes_max).unwrap_or(usize::MAX),
@@ -512,6 +516,7 @@ impl Parts<'_> {
             node_name: self.config.node.name.as_str().into(),
         };
         let admin = self.runtime.spawn(admin::serve(admin, admin::router(state)));
+        let sys = self.runtime.spawn(crate::sys::run(edge.clone(), self.config.sys.interval));
         let listeners =
             clients.into_iter().map(|listener| self.runtime.spawn(listener.run(edge.clone()))).collect();
         Ok(Daemon {
@@ -520,6 +525,7 @@ impl Parts<'_> {
             addresses,
             listeners,
             admin,
+            sys,
             worker,
             log: (log_sender, log_thread),
             keeper: (keeper_sender, keeper_thread),

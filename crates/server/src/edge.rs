@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use quorate_node::client::{ClientConfig, Context};
 use quorate_node::edge::{ClientOutput, DirectDelivery, DirectMessage};
 use quorate_node::routing::Routing;
+use quorate_node::system_topics::SystemTopics;
 use quorate_state::{ConnId, Incarnation, NodeId, Owner, PublishTarget};
 use tokio::sync::watch;
 
@@ -24,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::net::peer::Links;
 use crate::peers::PeerReceiver;
 use crate::question::Question;
+use crate::sys::figures::Heard;
 
 /// The lease as the worker last told it.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +44,10 @@ pub struct Edge {
     pub clock: Clock,
     /// Routes and local subscriptions.
     pub routing: RwLock<Routing>,
+    /// Current values below `$SYS`.
+    pub system: RwLock<SystemTopics>,
+    /// Figures of other nodes, for `$SYS`.
+    pub heard: Mutex<Heard>,
     /// The lease.
     pub lease: RwLock<LeaseState>,
     /// What holds for all client connections.
@@ -69,7 +75,9 @@ impl Edge {
     pub fn with_context<T>(&self, handle: impl FnOnce(&Context<'_>, Duration) -> T) -> T {
         let lease = *self.lease.read();
         let routing = self.routing.read();
-        let context = Context { routing: &routing, lease_until: lease.until, incarnation: lease.incarnation };
+        let system = self.system.read();
+        let LeaseState { until: lease_until, incarnation } = lease;
+        let context = Context { routing: &routing, system: &system, lease_until, incarnation };
         handle(&context, self.clock.now())
     }
 

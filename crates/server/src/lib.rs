@@ -31,6 +31,7 @@ pub mod peers;
 pub mod question;
 mod serve;
 pub mod snapshots;
+pub mod sys;
 #[cfg(test)]
 mod testing;
 

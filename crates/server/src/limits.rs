@@ -124,6 +124,19 @@ pub const BOOTSTRAP_NODES_MAX: usize = 9;
 /// Partitions of a cluster. Each costs a Raft group on its replicas.
 pub const PARTITIONS_MAX: u64 = 1024;
 
+/// Peers whose figures are kept for `$SYS`. More than a cluster has nodes; those that come later are not shown.
+pub const HEARD_NODES_MAX: usize = 256;
+
+/// Shortest interval at which `$SYS` is published: each costs a question to the worker and a frame to each peer.
+pub const SYS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// Pause after `$SYS` was published first; doubles up to its interval. What a starting node says of itself is soon
+/// outdated, and it does not know the others yet.
+pub const SYS_FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Intervals of silence after which the figures of a peer count no more.
+pub const SYS_SILENT_INTERVALS: u32 = 3;
+
 const _: () = assert!(HELLO_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX * 2 <= PEER_OUTGOING_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= PEER_INBOX_BYTES_MAX);

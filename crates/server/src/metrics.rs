@@ -7,6 +7,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use quorate_node::client::Traffic;
 use quorate_state::effect::DropReason;
 
 /// A number that only grows.
@@ -56,7 +57,7 @@ impl Histogram {
 }
 
 /// Why this process dropped messages, besides what the replicated state counts.
-const REASONS: [(DropReason, &str); 8] = [
+const REASONS: [(DropReason, &str); 9] = [
     (DropReason::QueueMessages, "queue_messages"),
     (DropReason::QueueBytes, "queue_bytes"),
     (DropReason::MessageExpired, "message_expired"),
@@ -65,6 +66,7 @@ const REASONS: [(DropReason, &str); 8] = [
     (DropReason::PacketTooLarge, "packet_too_large"),
     (DropReason::RetainedTopics, "retained_topics"),
     (DropReason::RefusedLate, "refused_late"),
+    (DropReason::ReadOnlyTopic, "read_only_topic"),
 ];
 
 /// All counters of this process.
@@ -80,6 +82,20 @@ pub struct Metrics {
     pub client_bytes_in: Counter,
     /// Bytes written to clients.
     pub client_bytes_out: Counter,
+    /// Connections of clients whose CONNECT was accepted.
+    pub connects: Counter,
+    /// MQTT packets read from clients.
+    pub packets_in: Counter,
+    /// MQTT packets written to clients.
+    pub packets_out: Counter,
+    /// PUBLISH packets read from clients.
+    pub publishes_in: Counter,
+    /// PUBLISH packets written to clients.
+    pub publishes_out: Counter,
+    /// Bytes of payloads in PUBLISH packets read from clients.
+    pub publish_bytes_in: Counter,
+    /// Bytes of payloads in PUBLISH packets written to clients.
+    pub publish_bytes_out: Counter,
     /// Publishes that went into groups.
     pub publishes_durable: Counter,
     /// Deliveries handed to connections from their durable sessions.
@@ -134,6 +150,30 @@ impl Metrics {
         }
     }
 
+    /// Messages dropped by this process, whatever the reason.
+    pub fn dropped_in_all(&self) -> u64 {
+        let by_reason = self.dropped.iter().map(Counter::value);
+        by_reason.chain([self.dropped_mailbox.value(), self.dropped_link.value()]).sum()
+    }
+
+    /// Counts what went through a connection.
+    pub fn count_traffic(&self, traffic: Traffic) {
+        let Traffic { packets_in, packets_out, publishes_in, publish_bytes_in, .. } = traffic;
+        let Traffic { publishes_out, publish_bytes_out, .. } = traffic;
+        for (counter, count) in [
+            (&self.packets_in, packets_in),
+            (&self.packets_out, packets_out),
+            (&self.publishes_in, publishes_in),
+            (&self.publish_bytes_in, publish_bytes_in),
+            (&self.publishes_out, publishes_out),
+            (&self.publish_bytes_out, publish_bytes_out),
+        ] {
+            if count > 0 {
+                counter.add(count);
+            }
+        }
+    }
+
     /// Client connections open now.
     pub fn connections(&self) -> u64 {
         self.connections_accepted.value().saturating_sub(self.connections_closed.value())
@@ -175,7 +215,7 @@ impl Metrics {
         text.0
     }
 
-    fn counters(&self) -> [(&'static str, &'static str, &Counter); 19] {
+    fn counters(&self) -> [(&'static str, &'static str, &Counter); 26] {
         [
             ("quorate_connections_accepted_total", "Client connections accepted", &self.connections_accepted),
             (
@@ -186,6 +226,21 @@ impl Metrics {
             ("quorate_connections_closed_total", "Client connections ended", &self.connections_closed),
             ("quorate_client_in_bytes_total", "Bytes read from clients", &self.client_bytes_in),
             ("quorate_client_out_bytes_total", "Bytes written to clients", &self.client_bytes_out),
+            ("quorate_connects_total", "Connections whose CONNECT was accepted", &self.connects),
+            ("quorate_packets_in_total", "MQTT packets read from clients", &self.packets_in),
+            ("quorate_packets_out_total", "MQTT packets written to clients", &self.packets_out),
+            ("quorate_publishes_in_total", "PUBLISH packets read from clients", &self.publishes_in),
+            ("quorate_publishes_out_total", "PUBLISH packets written to clients", &self.publishes_out),
+            (
+                "quorate_publish_in_bytes_total",
+                "Bytes of payloads in PUBLISH packets read from clients",
+                &self.publish_bytes_in,
+            ),
+            (
+                "quorate_publish_out_bytes_total",
+                "Bytes of payloads in PUBLISH packets written to clients",
+                &self.publish_bytes_out,
+            ),
             ("quorate_publishes_durable_total", "Publishes that went into groups", &self.publishes_durable),
             ("quorate_publishes_applied_total", "Commits of publishes reported", &self.publishes_applied),
             (

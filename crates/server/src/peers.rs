@@ -1,7 +1,7 @@
 //! What comes from other nodes, on its way to the worker or to the connections of this node.
 //!
 //! Owns: decoding of peer messages. Does not: open links, act on messages of the node.
-//! Invariants: a frame that does not decode closes its link; direct messages come on the routing link only, all others
+//! Invariants: a frame that does not decode closes its link; direct messages and counters come on the routing link only, all others
 //! on the raft link only. Limits: the inbox makes a link wait.
 
 use std::sync::{Arc, OnceLock, Weak};
@@ -18,6 +18,7 @@ use crate::net::hello::{Hello, LinkKind};
 use crate::net::peer::{LinkReceiver, PeerConnection};
 use crate::question::Question;
 use crate::snapshots::SnapshotReceiver;
+use crate::sys::figures::Figures;
 
 /// Receives from the links of this node.
 pub struct PeerReceiver {
@@ -40,17 +41,23 @@ impl PeerReceiver {
         let _attached_once = self.snapshots.set(snapshots);
     }
 
-    fn direct(&self, frames: Vec<Frame>) -> bool {
+    fn direct(&self, peer: NodeId, frames: Vec<Frame>) -> bool {
         let Some(edge) = self.edge.get().and_then(Weak::upgrade) else { return false };
-        edge.metrics.forwards_in.add_len(frames.len());
         let mut deliveries = Vec::new();
         {
             let routing = edge.routing.read();
             for frame in frames {
                 match PeerMessage::decode(frame.payload) {
-                    Ok(PeerMessage::Forward(message)) => routing.local_deliveries(&message, &mut deliveries),
+                    Ok(PeerMessage::Forward(message)) => {
+                        edge.metrics.forwards_in.add(1);
+                        routing.local_deliveries(&message, &mut deliveries);
+                    }
                     Ok(PeerMessage::ForwardShared { draw, shares, message }) => {
+                        edge.metrics.forwards_in.add(1);
                         routing.local_share_deliveries(&message, &shares, draw, &mut deliveries);
+                    }
+                    Ok(PeerMessage::Counters { values }) => {
+                        edge.heard.lock().note(peer, Figures::of_peer(values), edge.clock.now());
                     }
                     _ => return false,
                 }
@@ -73,13 +80,17 @@ impl LinkReceiver for PeerReceiver {
 
     async fn frames(&self, peer: NodeId, link: LinkKind, frames: Vec<Frame>) -> bool {
         if link == LinkKind::Routing {
-            return self.direct(frames);
+            return self.direct(peer, frames);
         }
         let bytes = frames.iter().map(|frame| frame.payload.len()).sum();
         let mut events = Vec::with_capacity(frames.len());
         for frame in frames {
             match PeerMessage::decode(frame.payload) {
-                Ok(PeerMessage::Forward(_) | PeerMessage::ForwardShared { .. }) => return false,
+                Ok(
+                    PeerMessage::Forward(_)
+                    | PeerMessage::ForwardShared { .. }
+                    | PeerMessage::Counters { .. },
+                ) => return false,
                 Ok(message) => events.push(Event::Peer(peer, message)),
                 Err(error) => {
                     tracing::warn!(peer = peer.0, %error, "peer sent a malformed message");

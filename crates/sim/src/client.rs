@@ -11,13 +11,16 @@ use std::num::NonZeroU16;
 
 use bytes::Bytes;
 use quorate_codec::{
-    Ack, Connect, Packet, PacketId, ProtocolVersion, Publish, PublishQoS, QoS, ReasonCode, RetainHandling,
-    Subscribe, SubscriptionOptions, Text, TopicFilter, TopicName, Unsubscribe,
+    Ack, Connect, Disconnect, Packet, PacketId, ProtocolVersion, Publish, PublishQoS, QoS, ReasonCode,
+    RetainHandling, Subscribe, SubscriptionOptions, Text, TopicFilter, TopicName, Unsubscribe, Will,
 };
 
-use crate::oracle::{Conn, Delivery, Event, Filter, History, MessageId, Topic};
+use crate::oracle::{Conn, Delivery, Event, Filter, History, MessageId, Topic, WillSent};
 use crate::payload;
 use crate::random::Random;
+
+/// Added to a client's number for its wills: their sequence is the connection's number.
+pub const WILL: u32 = 0x2000_0000;
 
 /// Added to a publisher's number for what it sends on a connection that was taken over.
 pub const ZOMBIE: u32 = 0x4000_0000;
@@ -73,6 +76,8 @@ pub struct Plan {
     pub first_packet_id: u16,
     /// When it connects first.
     pub starts_at: Duration,
+    /// Connects with a will of this delay, in seconds; `None` for none.
+    pub will_delay_s: Option<u32>,
     /// Reads the retained message of this topic once.
     pub final_read: Option<Topic>,
 }
@@ -335,6 +340,11 @@ impl ModelClient {
         let node = self.random.below(self.nodes);
         tools.wishes.push(Wish::Connect { conn, node });
         let clean = !self.plan.durable;
+        let will = self.plan.will_delay_s.map(|delay_s| WillSent {
+            id: MessageId { publisher: self.number | WILL, seq: conn.0 },
+            topic: Topic(0),
+            delay: Duration::from_secs(u64::from(delay_s)),
+        });
         let receive_max = NonZeroU16::new(self.plan.receive_max);
         let five = self.plan.version == ProtocolVersion::V5;
         let connect = Connect {
@@ -342,7 +352,7 @@ impl ModelClient {
             clean_start: clean,
             keep_alive_s: 0,
             client_id: text(&self.plan.client_id),
-            will: None,
+            will: will.map(|will| self.will_packet(will, tools)),
             username: None,
             password: None,
             session_expiry_s: (five && self.plan.durable).then_some(u32::MAX),
@@ -355,7 +365,7 @@ impl ModelClient {
             authentication_data: None,
             user_properties: Vec::new(),
         };
-        tools.record(Event::ConnectSent { client: self.number, conn, clean });
+        tools.record(Event::ConnectSent { client: self.number, conn, clean, will });
         tools.wishes.push(Wish::Send { conn, packet: Packet::Connect(Box::new(connect)) });
         self.link = Some(Link {
             conn,
@@ -366,6 +376,19 @@ impl ModelClient {
             pending: BTreeMap::new(),
         });
         tools.wake(Duration::from_millis(500), Timer::Check(conn));
+    }
+
+    fn will_packet(&self, will: WillSent, tools: &Tools<'_>) -> Will {
+        let five = self.plan.version == ProtocolVersion::V5;
+        let delay_s = u32::try_from(will.delay.as_secs()).unwrap_or(u32::MAX);
+        Will {
+            topic: tools.history.topics[usize::from(will.topic.0)].clone(),
+            payload: payload::make(will.id),
+            qos: QoS::ExactlyOnce,
+            retain: false,
+            delay_s: Some(delay_s).filter(|delay_s| five && *delay_s > 0),
+            properties: Default::default(),
+        }
     }
 
     /// Gives the connection up.
@@ -389,6 +412,14 @@ impl ModelClient {
     }
 
     fn leave(&mut self, tools: &mut Tools<'_>) {
+        if let Some(link) = self.link.as_ref().filter(|link| link.open)
+            && self.plan.will_delay_s.is_some()
+            && self.random.permille(500)
+        {
+            let conn = link.conn;
+            tools.record(Event::DisconnectSent { client: self.number, conn });
+            tools.wishes.push(Wish::Send { conn, packet: Packet::Disconnect(normal_disconnect()) });
+        }
         self.drop_link(tools);
         let after = self.random.millis(5, 400);
         tools.wake(after, Timer::Connect);
@@ -808,6 +839,16 @@ impl ModelClient {
         let Some(Operation::Unsubscribe(filter)) = link.pending.remove(&packet_id.get()) else { return };
         tools.record(Event::Unsubscribed { client: self.number, conn, filter });
         self.progress(tools.now);
+    }
+}
+
+fn normal_disconnect() -> Disconnect {
+    Disconnect {
+        reason: ReasonCode::NORMAL_DISCONNECTION,
+        session_expiry_s: None,
+        reason_string: None,
+        server_reference: None,
+        user_properties: Vec::new(),
     }
 }
 

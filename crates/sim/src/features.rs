@@ -81,6 +81,8 @@ pub struct Features {
     pub subscribers: usize,
     /// Transient subscribers.
     pub transients: usize,
+    /// Clients with wills.
+    pub dying: usize,
     /// Writers and readers of retained messages.
     pub retained: bool,
     /// Share groups with members and publishers.
@@ -119,6 +121,7 @@ impl Features {
             publishers: 1 + random.below(3),
             subscribers: 1 + random.below(3),
             transients: random.below(3),
+            dying: random.below(3),
             retained: random.permille(600),
             shares: false,
             publish_every: random.millis(8, 60),

@@ -23,6 +23,7 @@ mod subscription_barrier;
 mod subscriptions;
 #[cfg(test)]
 mod testing;
+mod wills;
 
 use core::time::Duration;
 
@@ -47,7 +48,7 @@ impl Broken {
 pub type Check = fn(&History) -> Result<(), Broken>;
 
 /// All of them, by the name of the promise.
-pub const ALL: [(&str, Check); 16] = [
+pub const ALL: [(&str, Check); 17] = [
     ("raft-election-safety", election_safety::check),
     ("raft-log-matching", log_matching::check),
     ("raft-leader-completeness", committed_before_leading::check),
@@ -62,6 +63,7 @@ pub const ALL: [(&str, Check); 16] = [
     ("D10-subscription-barrier", subscription_barrier::check),
     ("D11-one-owner", one_owner::check),
     ("D11-session-present", session_present::check),
+    ("D12-wills", wills::check),
     ("D14-share-groups", share_groups::check),
     ("D15-order", order::check),
 ];

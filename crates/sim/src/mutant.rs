@@ -31,6 +31,10 @@ pub enum Mutant {
     DedupeForgotten,
     /// A checkpoint forgets which QoS 2 publishes were handed on.
     InboundForgotten,
+    /// A checkpoint keeps wills that have been published.
+    WillRepeated,
+    /// A node passes every end of a connection on as a normal one.
+    WillForgotten,
     /// A checkpoint forgets what was applied of other partitions' outboxes.
     OutboxRepeated,
     /// Messages that a lost member of a share group gives back count as consumed.
@@ -40,7 +44,7 @@ pub enum Mutant {
 }
 
 /// All of them, with the name on the command line and what they do.
-pub const ALL: [(Mutant, &str, &str); 15] = [
+pub const ALL: [(Mutant, &str, &str); 17] = [
     (Mutant::AckBeforeFsync, "ack-before-fsync", "the log is reported durable before its sync"),
     (Mutant::VoteNotPersisted, "vote-not-persisted", "votes and terms are not written to the log"),
     (
@@ -73,6 +77,8 @@ pub const ALL: [(Mutant, &str, &str); 15] = [
         "inbound-forgotten",
         "a checkpoint forgets the packet identifiers of QoS 2 publishes",
     ),
+    (Mutant::WillRepeated, "will-repeated", "a checkpoint keeps wills that were published"),
+    (Mutant::WillForgotten, "will-forgotten", "every end of a connection counts as a normal one"),
     (Mutant::OutboxRepeated, "outbox-repeated", "a checkpoint forgets the positions of outboxes"),
     (
         Mutant::ShareReturnDropped,

@@ -35,10 +35,12 @@ pub struct MessageId {
 /// Something that happened.
 #[derive(Clone, PartialEq, Hash, Debug)]
 pub enum Event {
-    /// A client sent CONNECT.
-    ConnectSent { client: u32, conn: Conn, clean: bool },
+    /// A client sent CONNECT, perhaps with a will.
+    ConnectSent { client: u32, conn: Conn, clean: bool, will: Option<WillSent> },
     /// A client got CONNACK with success.
     Connected { client: u32, conn: Conn, present: bool },
+    /// A client sent DISCONNECT with Normal disconnection.
+    DisconnectSent { client: u32, conn: Conn },
     /// A client knows that a connection is over.
     Lost { client: u32, conn: Conn },
     /// A client sent PUBLISH; `dup`: the same packet as before, on a session that goes on.
@@ -75,6 +77,17 @@ pub enum Event {
     LogEntry { node: u64, group: u32, index: u64, term: u64, hash: u64 },
     /// Something that only a reader of the trace wants to know.
     Note(String),
+}
+
+/// A will as its client sent it. The message is numbered by its client, apart from what it publishes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct WillSent {
+    /// The message.
+    pub id: MessageId,
+    /// Its topic.
+    pub topic: Topic,
+    /// Will Delay Interval.
+    pub delay: Duration,
 }
 
 /// A PUBLISH that reached a client.

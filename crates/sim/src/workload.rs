@@ -76,6 +76,7 @@ fn idle(client_id: String, random: &mut Random) -> Plan {
         takeover: None,
         first_packet_id: *random.pick(&[0, 65_500, 65_530]),
         starts_at: random.millis(900, 2500),
+        will_delay_s: None,
         final_read: None,
     }
 }
@@ -94,6 +95,9 @@ pub fn clients(features: &Features, history: &mut History, random: &mut Random) 
     }
     if random.permille(400) {
         plans.push(at_most_once(features, random));
+    }
+    for number in 0..features.dying {
+        plans.push(dying(number, features, random));
     }
     if features.retained {
         for number in 0..2 {
@@ -220,6 +224,17 @@ fn shares(plans: &mut Vec<Plan>, features: &Features, random: &mut Random) {
         plan.publish.iter_mut().for_each(|publish| publish.topics = shared_topics());
         plans.push(plan);
     }
+}
+
+/// A client that has a will and leaves often, with or without a word.
+fn dying(number: usize, features: &Features, random: &mut Random) -> Plan {
+    let mut plan = idle(format!("dying-{number}"), random);
+    plan.durable = random.permille(500);
+    let delayed = plan.durable && plan.version == ProtocolVersion::V5 && random.permille(400);
+    plan.will_delay_s = Some(if delayed { 1 + random.below(2) as u32 } else { 0 });
+    plan.stay = Some(random.millis(300, 4000));
+    plan.takeover = features.takeovers.then(|| random.millis(400, 4000));
+    plan
 }
 
 fn at_most_once(features: &Features, random: &mut Random) -> Plan {

@@ -115,6 +115,8 @@ pub enum DropReason {
     /// A message that its publisher was told is taken, refused by a quota where it was to go: QoS 2 of a durable session,
     /// with the overflow policy that refuses publishers.
     RefusedLate,
+    /// A QoS 0 message to a topic that clients may not publish to.
+    ReadOnlyTopic,
 }
 
 /// Answer to a command.

@@ -1,4 +1,4 @@
-//! The tasks that run cargo: `ci`, `fix` and `sim`.
+//! The tasks that run cargo: `ci`, `fix`, `sim` and `conformance`.
 //!
 //! Owns: the order of the steps and how their result is reported.
 //! Does not: judge sources itself; that is `tidy`.
@@ -30,6 +30,7 @@ pub fn ci(root: &Path) -> Result<()> {
     timed(&mut report, "build", || {
         cargo(root, &["build", "--locked", "--workspace", "--bins", "--tests"], &[])
     })?;
+    // The conformance table is one of them: it also holds that docs/conformance.md is up to date.
     timed(&mut report, "tests", || {
         let binary = target_folder(root)?.join("debug").join("quorate");
         let environment = [("QUORATE_BIN", binary.as_path())];
@@ -65,6 +66,22 @@ pub fn sim(root: &Path, arguments: &[String]) -> Result<()> {
     }
     let mut all = vec!["run", "--locked", "--release", "--quiet", "--package", "quorate-sim", "--"];
     all.extend(arguments.iter().map(String::as_str));
+    cargo(root, &all, &[])
+}
+
+/// Runs the conformance table with the given arguments; one without a dash is a section. `ci` runs the whole table with
+/// the tests, which it is one of.
+pub fn conformance(root: &Path, arguments: &[String]) -> Result<()> {
+    let mut all =
+        vec!["test", "--locked", "--quiet", "--package", "quorate-tests", "--test", "conformance", "--"];
+    let mut value_of_flag = false;
+    for argument in arguments {
+        if !argument.starts_with('-') && !value_of_flag {
+            all.push("--section");
+        }
+        value_of_flag = argument == "--nodes";
+        all.push(argument);
+    }
     cargo(root, &all, &[])
 }
 

@@ -1,7 +1,7 @@
-//! Repository tasks: `cargo xtask ci`, `fix`, `tidy`, `sim`, `fuzz` and `interop`.
+//! Repository tasks: `cargo xtask ci`, `fix`, `tidy`, `sim`, `fuzz`, `interop` and `conformance`.
 //!
 //! Owns: what "checked" means for a change, and the rules of the repository as executable checks.
-//! Does not: depend on any other crate of the workspace; write to the tree, except in `fix`.
+//! Does not: depend on any other crate of the workspace; write to the tree, except in `fix` and `conformance --write`.
 //! Invariants: `ci` stops at the first failing step and says which one it was.
 //! See: CONTRIBUTING.md, STYLE.md.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
@@ -29,6 +29,9 @@ Usage: cargo xtask <task>
                  run fuzz targets, all by default, N seconds each (60); --merge takes what was found new into fuzz/corpus
   interop [CLIENT...]
                  run clients that others wrote, or those named, on a cluster of three nodes (docs/interop.md)
+  conformance [SECTION] [--nodes 1|3] [--write]
+                 run the conformance table, or what belongs to a section such as 3.3, on one node and on three;
+                 --write renews docs/conformance.md
   help           this text";
 
 fn main() -> ExitCode {
@@ -46,7 +49,7 @@ fn run(arguments: &[String]) -> Result<()> {
     let Some((task, rest)) = arguments.split_first() else {
         bail!("no task named\n{USAGE}");
     };
-    if !["sim", "fuzz", "interop"].contains(&task.as_str()) && !rest.is_empty() {
+    if !["sim", "fuzz", "interop", "conformance"].contains(&task.as_str()) && !rest.is_empty() {
         bail!("{task} takes no arguments\n{USAGE}");
     }
     let root = repository_root()?;
@@ -57,6 +60,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "sim" => ci::sim(&root, rest),
         "fuzz" => fuzz::run(&root, rest),
         "interop" => interop::run(&root, rest),
+        "conformance" => ci::conformance(&root, rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(())

@@ -313,7 +313,7 @@ fn publish_with_wrong_properties_is_refused() {
     let check = |properties: &str, reason, rule| refused(V5, &publish_with(&hex(properties)), reason, rule);
     check("23 0000", 0x94, "topic alias 0 [MQTT-3.3.2-8]");
     check("23 0001 23 0001", 0x82, "topic alias twice (3.3.2.3.4)");
-    check("0b 01", 0x81, "subscription identifier from a client [MQTT-3.3.4-6]");
+    check("0b 01", 0x82, "subscription identifier from a client [MQTT-3.3.4-6]");
     check("03 0001 78 03 0001 79", 0x82, "content type twice (3.3.2.3.9)");
     check("11 00000001", 0x81, "property of CONNECT (2.2.2.2)");
     check("60 01", 0x81, "unknown property (2.2.2.2)");

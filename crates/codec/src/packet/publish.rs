@@ -197,8 +197,11 @@ impl PublishProperties {
             match id {
                 PropertyId::TopicAlias => message.topic_alias = Some(properties.topic_alias()?),
                 PropertyId::MessageExpiryInterval => message.message_expiry_s = Some(properties.u32()?),
-                // Only a server may send it [MQTT-3.3.4-6].
-                PropertyId::SubscriptionIdentifier if sender == Role::Server => {
+                // Only a server may send it; from a client it is a protocol error (3.3.4) [MQTT-3.3.4-6].
+                PropertyId::SubscriptionIdentifier => {
+                    if sender == Role::Client {
+                        return Err(properties.wrong(id, PropertyRule::Sender));
+                    }
                     message.subscription_identifiers.push(properties.non_zero_varint(id)?);
                 }
                 _ => message.read_forwarded(id, &mut properties)?,

@@ -17,12 +17,14 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use quorate_codec::{PacketId, Publish, PublishProperties, QoS, ReasonCode, TopicName};
 use quorate_connection::{Connection, PublishToken};
+use quorate_state::effect::DropReason;
 use quorate_state::{Command, GroupId, Message, PublishTarget};
 
 use super::{Client, Context, DurableSession, Phase};
 use crate::durable::Durable;
 use crate::edge::{ClientOutput, ClientRequest, DirectMessage, PublishNumber, PublishOutcome};
 use crate::routing::{Draw, RouteCache, RouteMatch, retained_partition};
+use crate::system_topics::is_read_only;
 
 /// The publishes of one connection.
 #[derive(Debug, Default)]
@@ -110,6 +112,7 @@ impl Client {
         now: Duration,
     ) {
         match token {
+            None if is_read_only(topic.as_str()) => out.dropped.push((DropReason::ReadOnlyTopic, 1)),
             None => self.publish_at_most_once(&publish, topic, context, out),
             Some(token) if self.fenced(context, now) || !self.publishing.held.is_empty() => {
                 self.publishing.held.push_back((publish, topic, token));
@@ -213,6 +216,9 @@ impl Client {
         context: &Context<'_>,
         out: &mut ClientOutput,
     ) {
+        if is_read_only(topic.as_str()) {
+            return self.refuse_in_order(token, ReasonCode::NOT_AUTHORIZED);
+        }
         let route = self.publishing.cache.lookup(context.routing, topic.as_str());
         let message = self.message(publish, topic, token.qos());
         let number = self.publishing.next_number();
@@ -245,6 +251,14 @@ impl Client {
             direct,
             reason,
         });
+    }
+
+    /// Refuses a publish here, after those before it are answered.
+    fn refuse_in_order(&mut self, token: PublishToken, reason: ReasonCode) {
+        let number = self.publishing.next_number();
+        let (outstanding, proof, rejected, direct) = (0, None, Some(reason), None);
+        let refused = Pending { number, token, outstanding, proof, rejected, direct, reason };
+        self.publishing.pending.push_back(refused);
     }
 
     /// A QoS 2 publish goes to the home partition of its session, with its targets.

@@ -12,6 +12,7 @@ use std::collections::{BTreeSet, VecDeque};
 use quorate_codec::{PacketId, ReasonCode, Subscribe, TopicFilter, Unsubscribe};
 use quorate_state::command::SubscribeFilter;
 
+use super::system::wants_values;
 use super::{Client, own_filter};
 use crate::edge::{ClientOutput, ClientRequest, LocalChange};
 
@@ -23,12 +24,16 @@ pub(super) struct Subscribing {
     subscribes: VecDeque<PendingSubscribe>,
     /// UNSUBSCRIBE packets without UNSUBACK.
     unsubscribes: usize,
+    /// Acknowledged just now, and the current values of read-only topics are due.
+    pub(super) system: Vec<SubscribeFilter>,
 }
 
 #[derive(Debug)]
 struct PendingSubscribe {
     packet_id: PacketId,
     verdicts: Vec<Verdict>,
+    /// Those that want the current values of read-only topics.
+    system: Vec<SubscribeFilter>,
 }
 
 /// What became of one filter of a SUBSCRIBE.
@@ -73,6 +78,7 @@ impl Client {
     pub(super) fn subscribe(&mut self, subscribe: &Subscribe, out: &mut ClientOutput) {
         let mut verdicts = Vec::with_capacity(subscribe.filters.len());
         let mut asked = Vec::with_capacity(subscribe.filters.len());
+        let mut system = Vec::new();
         for (filter, options) in &subscribe.filters {
             if let Some(reason) = self.refusal(filter) {
                 verdicts.push(Verdict::Refused(reason));
@@ -83,12 +89,15 @@ impl Client {
                 options: *options,
                 identifier: subscribe.identifier,
             };
+            if wants_values(&subscription, self.subscribing.filters.contains(filter)) {
+                system.push(subscription.clone());
+            }
             verdicts.push(Verdict::Asked(subscription.filter.clone()));
             asked.push(subscription.clone());
             self.add_local(subscription, out);
         }
         let packet_id = subscribe.packet_id;
-        self.subscribing.subscribes.push_back(PendingSubscribe { packet_id, verdicts });
+        self.subscribing.subscribes.push_back(PendingSubscribe { packet_id, verdicts, system });
         if asked.is_empty() {
             self.subscribed(packet_id, &[], out);
         } else {
@@ -116,6 +125,9 @@ impl Client {
             };
             all.push(reason);
         }
+        let accepted = |asked: &SubscribeFilter| self.subscribing.filters.contains(&asked.filter);
+        let system = subscribe.system.into_iter().filter(accepted).collect::<Vec<_>>();
+        self.subscribing.system.extend(system);
         self.connection.suback(packet_id, all);
     }
 

@@ -19,6 +19,7 @@ mod publish;
 mod session;
 mod shares;
 mod subscribe;
+mod system;
 
 const PARTITIONS: u32 = 4;
 const OWNER: Owner = Owner { node: NodeId(1), incarnation: Incarnation(7), conn: ConnId(9) };
@@ -29,6 +30,7 @@ use QoS::{AtLeastOnce as ONE, AtMostOnce as ZERO};
 struct Harness {
     client: Client,
     routing: Routing,
+    system: SystemTopics,
     version: ProtocolVersion,
     now: Duration,
     lease_until: Duration,
@@ -60,6 +62,7 @@ impl Harness {
         Harness {
             client: Client::new(OWNER, Arc::new(config), now),
             routing: Routing::new(OWNER.node, PARTITIONS),
+            system: SystemTopics::default(),
             version,
             now,
             lease_until: now + Duration::from_secs(1_000_000),
@@ -98,8 +101,8 @@ impl Harness {
     }
 
     fn call(&mut self, handle: impl FnOnce(&mut Client, &Context<'_>, &mut ClientOutput, Duration)) {
-        let context =
-            Context { routing: &self.routing, lease_until: self.lease_until, incarnation: self.incarnation };
+        let (lease_until, incarnation) = (self.lease_until, self.incarnation);
+        let context = Context { routing: &self.routing, system: &self.system, lease_until, incarnation };
         handle(&mut self.client, &context, &mut self.out, self.now);
         for change in self.out.local.drain(..) {
             self.routing.apply_local(OWNER.conn, change);

@@ -346,5 +346,7 @@ fn routing_of_random_changes_agrees_with_plain_matching() {
             assert_eq!(found, routing.matches(name), "seed {seed} step {step}");
         }
         assert_eq!(routing.local_subscriptions(), model.local.len());
+        let transient = model.local.values().filter(|(_, _, durable)| !durable).count();
+        assert_eq!(routing.transient_subscriptions(), transient);
     }
 }

@@ -113,6 +113,16 @@ fn each_kind_of_error_is_found() {
 }
 
 #[test]
+fn interval_of_sys_is_zero_or_not_too_short() {
+    for (text, interval) in [("0s", Duration::ZERO), ("100ms", Duration::from_millis(100))] {
+        let config = parse(Path::new("q.toml"), &format!("[sys]\ninterval = \"{text}\"\n")).unwrap();
+        assert_eq!(config.sys.interval, interval);
+    }
+    check_errors("[sys]\ninterval = \"99ms\"\n", &[(2, 12, "choose at least 100ms")]);
+    check_errors("[sys]\ninterval = \"2h\"\n", &[(2, 12, "outside")]);
+}
+
+#[test]
 fn relations_are_checked() {
     check_errors(
         "[limits]\npacket_bytes_max = \"1MiB\"\nqueue_bytes_max = \"2KiB\"\n",

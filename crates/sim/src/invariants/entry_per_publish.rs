@@ -14,6 +14,7 @@ pub fn check(history: &History) -> Result<(), Broken> {
     for entry in &history.entries {
         match &entry.event {
             Event::PublishSent { id, .. } => *sent.entry(*id).or_default() += 1,
+            Event::ConnectSent { will: Some(will), .. } => *sent.entry(will.id).or_default() += 1,
             Event::Delivered(delivery) if delivery.packet_id != 0 && !delivery.dup && !delivery.retain => {
                 let of = history.clients.get(delivery.client as usize);
                 // A share group gives a message to a member again that gave it back: see D14.

@@ -19,6 +19,9 @@ pub fn check(history: &History) -> Result<(), Broken> {
             Event::PublishSent { id, dup: false, qos: EXACTLY_ONCE, .. } => {
                 *published.entry(*id).or_default() += 1;
             }
+            Event::ConnectSent { will: Some(will), .. } => {
+                published.insert(will.id, 1);
+            }
             Event::Delivered(delivery)
                 if delivery.qos == EXACTLY_ONCE && !delivery.repeated && !delivery.retain =>
             {

@@ -12,6 +12,9 @@ pub fn check(history: &History) -> Result<(), Broken> {
     let mut deleted: BTreeSet<Topic> = BTreeSet::new();
     for entry in &history.entries {
         match &entry.event {
+            Event::ConnectSent { will: Some(will), .. } => {
+                sent.insert(will.id, will.topic);
+            }
             Event::PublishSent { topic, empty: true, .. } => {
                 deleted.insert(*topic);
             }

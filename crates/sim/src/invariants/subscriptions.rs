@@ -42,7 +42,7 @@ impl Subscriptions {
                 Event::Subscribed { client, filter, .. } => open(&mut all.certain, client, filter, at),
                 Event::UnsubscribeSent { client, filter, .. } => close(&mut all.certain, client, filter, at),
                 Event::Unsubscribed { client, filter, .. } => close(&mut all.possible, client, filter, at),
-                Event::ConnectSent { client, conn, clean } => {
+                Event::ConnectSent { client, conn, clean, .. } => {
                     current.insert(client, conn);
                     if clean {
                         close_all(&mut all.certain, client, at);

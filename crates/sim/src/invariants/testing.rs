@@ -47,7 +47,7 @@ pub fn acked(seq: u64) -> Event {
 }
 
 pub fn connecting(conn: u64) -> Event {
-    Event::ConnectSent { client: 0, conn: Conn(conn), clean: false }
+    Event::ConnectSent { client: 0, conn: Conn(conn), clean: false, will: None }
 }
 
 pub fn connected(conn: u64, present: bool) -> Event {

@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use quorate_codec::{Limits, Packet, ProtocolVersion, Role};
 use quorate_node::edge::{ClientEvent, ClientOutput, DirectDelivery, DirectMessage};
 use quorate_node::peer::PeerMessage;
-use quorate_node::{Client, Context};
+use quorate_node::{Client, Context, SystemTopics};
 use quorate_state::{ConnId, NodeId, Owner};
 
 use super::process::Process;
@@ -361,7 +361,9 @@ impl ServerConnection {
         let lease_until = if lease_ignored { NEVER } else { process.lease_until };
         let incarnation =
             if lease_ignored { self.client.owner().incarnation } else { process.lease_incarnation };
-        let context = Context { routing: &process.routing, lease_until, incarnation };
+        // Nothing here asks for `$SYS`: its values come from clocks and counters of the shell.
+        let system = SystemTopics::default();
+        let context = Context { routing: &process.routing, system: &system, lease_until, incarnation };
         let out = &mut self.out;
         self.wake_scheduled = false;
         if timer {

@@ -32,6 +32,7 @@ const SUBSCRIPTION: u8 = 18;
 const DELIVERY: u8 = 20;
 const RETAINED: u8 = 22;
 const INBOUND: u8 = 24;
+const DUE_WILL: u8 = 25;
 
 /// How long a group that is behind may hold compaction up.
 const CHECKPOINT_WAIT: Duration = Duration::from_secs(2);
@@ -86,7 +87,12 @@ impl World {
             process.node.step(event, now);
         }
         if !process.node.congested() {
-            for (conn, request) in std::mem::take(&mut process.requests) {
+            for (conn, mut request) in std::mem::take(&mut process.requests) {
+                if self.mutant == Some(Mutant::WillForgotten)
+                    && let ClientRequest::Closed { normal, .. } = &mut request
+                {
+                    *normal = true;
+                }
                 process.node.step(NodeEvent::Client(conn, request), now);
             }
         }
@@ -247,6 +253,9 @@ impl World {
                 changes.retain(|(key, value)| !is(key, SUBSCRIPTION) || value.is_some());
             }
             Some(Mutant::InboundForgotten) => changes.retain(|(key, _)| !is(key, INBOUND)),
+            Some(Mutant::WillRepeated) => {
+                changes.retain(|(key, value)| !is(key, DUE_WILL) || value.is_some());
+            }
             Some(Mutant::OutboxRepeated) => changes.retain(|(key, _)| !is(key, GROUP_STREAM)),
             Some(Mutant::DedupeForgotten) => changes.retain(|(key, _)| !is(key, NODE_STREAM)),
             _ => {}
