@@ -86,11 +86,11 @@ impl Delivery<'_> {
             self.send_new(session, marks, queued);
             return;
         }
-        if let Err(reason) = self.make_room(session, marks, queued.message.bytes) {
+        // A message of a share group had its room there: here the member's window is what bounds it.
+        if !queued.is_shared()
+            && let Err(reason) = self.make_room(session, marks, queued.message.bytes)
+        {
             dropped(self.effects, reason, 1);
-            if queued.is_shared() {
-                self.news.settled.extend(session.memberships.take(queued.message));
-            }
             return;
         }
         self.live.add(queued.message.index, 1);

@@ -104,7 +104,7 @@ pub enum DropReason {
     QueueBytes,
     /// The message expired before it was delivered.
     MessageExpired,
-    /// The session expired or was purged with messages queued.
+    /// The session expired or was purged with messages queued, or the last session of a share group has left it.
     SessionEnded,
     /// Clean Start discarded the session.
     CleanStart,

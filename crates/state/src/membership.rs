@@ -89,11 +89,15 @@ impl Memberships {
     ) -> Vec<(LogIndex, Origin)> {
         let mut kept: Vec<_> = kept.map(|queued| (queued.message.index, queued.message.offset)).collect();
         kept.sort_unstable();
-        let taken = self
-            .origins
-            .extract_if(.., |place, origin| kept.binary_search(place).is_err() && group(origin))
-            .map(|((index, _), origin)| (index, origin));
-        taken.collect()
+        let mut taken = Vec::new();
+        self.origins.retain(|place, origin| {
+            let goes = kept.binary_search(place).is_err() && group(origin);
+            if goes {
+                taken.push((place.0, *origin));
+            }
+            !goes
+        });
+        taken
     }
 
     /// Number of messages that are to be settled or given back.

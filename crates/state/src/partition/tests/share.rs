@@ -591,3 +591,37 @@ fn join_that_comes_after_unsubscribe_is_undone() {
     assert_eq!(pair.groups[1].machine.shares(None, 1), []);
     assert!(pair.is_empty());
 }
+
+#[test]
+fn full_queue_of_a_session_refuses_no_message_that_its_share_group_accepted() {
+    for overflow in [Overflow::DropNewest, Overflow::RejectPublisher] {
+        let mut pair = Pair::new(|config| {
+            (config.queue_messages_max, config.inflight_max) = (1, 1);
+            config.overflow = overflow;
+        });
+        let held = pair.member(0, "c", &wanted(shared(1)), 2);
+        pair.groups[0].subscribe(held, &[wanted("t")]);
+        pair.groups[0].run(&[publish("t", "a"), publish("t", "b")]);
+        pair.groups[1].run(&[publish("t", "0"), publish("t", "1")]);
+        let effects = pair.settle();
+        assert_eq!(drops(&effects[0]), []);
+        let next = |packet_id| pair.groups[0].acknowledge(held, &[packet_id]);
+        let effects: Vec<_> = [1, 2, 3].map(next).concat();
+        assert_eq!(pair.groups[0].payloads(&effects), ["b", "0", "1"]);
+    }
+}
+
+#[test]
+fn message_goes_to_the_member_that_has_the_least() {
+    let mut pair = Pair::new(|_| ());
+    let wanted = wanted(shared(1));
+    let quick = pair.member(0, "quick", &wanted, 9);
+    pair.member(1, "slow", &wanted, 9);
+    pair.groups[1].run(&vec![publish("t", "first"); 4]);
+    pair.settle();
+    pair.groups[0].acknowledge(quick, &[1, 2]);
+    pair.settle();
+    pair.groups[1].run(&vec![publish("t", "second"); 2]);
+    let effects = pair.settle();
+    assert_eq!([0, 1].map(|at| deliveries(&effects[at]).len()), [2, 0]);
+}
