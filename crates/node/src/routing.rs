@@ -218,6 +218,16 @@ impl Routing {
         self.matches(message.message.topic.as_str()).deliver(message, out);
     }
 
+    /// Deliveries of a message that this node publishes for its own connections alone: all that match, and one member of
+    /// each share group that has members here.
+    pub fn own_deliveries(&self, message: &Arc<DirectMessage>, out: &mut Vec<(ConnId, DirectDelivery)>) {
+        let found = self.matches(message.message.topic.as_str());
+        found.deliver(message, out);
+        let draw = Draw::nth(self.me.0, self.handed_over.fetch_add(1, Ordering::Relaxed));
+        let shares: Vec<TopicFilter> = found.shares.iter().map(|share| share.share.clone()).collect();
+        self.local_share_deliveries(message, &shares, draw, out);
+    }
+
     /// Deliveries of a message that another node forwarded for one member here of each of these share groups.
     pub fn local_share_deliveries(
         &self,
