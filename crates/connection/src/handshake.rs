@@ -46,7 +46,6 @@ pub(crate) fn connack(
         packet_bytes_max: Some(config.limits.packet_bytes_max),
         assigned_client_id: accept.assigned_client_id,
         topic_alias_max: Some(config.topic_alias_max).filter(|max| *max != 0),
-        shared_subscription_available: Some(false),
         server_keep_alive_s: keep_alive.server_s,
         ..ConnAckProperties::default()
     };

@@ -11,6 +11,7 @@ use quorate_state::command::{SessionExpiry, SubscribeFilter};
 use quorate_state::{ConnId, DeliverySeq, Epoch, GroupId, Message, NodeId, SessionId, Will};
 
 use crate::durable::Durable;
+use crate::peer::PeerMessage;
 
 /// Number of a QoS 1 publish, or of a publish to be retained, on its connection; counts from 1.
 pub type PublishNumber = u64;
@@ -44,7 +45,7 @@ pub enum ClientRequest {
     Subscribe {
         /// Packet identifier.
         packet_id: PacketId,
-        /// Filters in packet order, shared subscriptions and invalid ones already taken out.
+        /// Filters in packet order, those refused by the connection already taken out.
         filters: Vec<SubscribeFilter>,
     },
     /// UNSUBSCRIBE. Answer: `Unsubscribed`.
@@ -253,8 +254,8 @@ pub struct ClientOutput {
     pub requests: Vec<ClientRequest>,
     /// Direct deliveries to connections of this node.
     pub direct: Vec<(ConnId, DirectDelivery)>,
-    /// Direct messages for other nodes.
-    pub forwards: Vec<(NodeId, Arc<DirectMessage>)>,
+    /// Direct messages for other nodes: `Forward` and `ForwardShared`.
+    pub forwards: Vec<(NodeId, PeerMessage)>,
     /// Messages dropped by this call, by reason: counted in the metrics.
     pub dropped: Vec<(quorate_state::effect::DropReason, u64)>,
 }

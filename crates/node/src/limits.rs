@@ -60,6 +60,10 @@ pub const RETAINED_PAGE_BYTES_MAX: usize = 256 * 1024;
 /// Subscriptions of one connection whose retained messages wait to be read. From here on its SUBACKs wait.
 pub const RETAINED_READS_QUEUED_MAX: usize = 4096;
 
+/// Share groups in one frame that forwards a message to a node; for more there are further frames. With filters of
+/// 64 KiB this is 1 MiB beside the message.
+pub const SHARES_PER_FORWARD_MAX: usize = 16;
+
 /// Wills of one partition that are being published: when a node with many clients dies, their wills come at the pace at
 /// which the cluster takes them.
 pub const WILLS_IN_PROGRESS_MAX: usize = 64;

@@ -39,7 +39,7 @@ impl Machine {
         applied: LogIndex,
         records: Vec<(Bytes, Bytes)>,
     ) -> Result<Machine, quorate_state::RestoreError> {
-        let config = PartitionConfig { group, ..partition.clone() };
+        let config = PartitionConfig { group, partitions: cluster.partitions, ..partition.clone() };
         Ok(match (group == CONTROL, records.is_empty()) {
             (true, true) => Machine::Control(Box::new(Control::bootstrap(cluster.clone(), &[]))),
             (true, false) => Machine::Control(Box::new(Control::restore(applied, records)?)),

@@ -14,6 +14,7 @@ mod deliver;
 mod lease;
 mod placement;
 mod retained;
+mod shares;
 mod status;
 mod streams;
 mod wills;
@@ -228,7 +229,7 @@ impl Node {
             let records: Vec<(Bytes, Bytes)> = if group == CONTROL {
                 control.records().map(|(key, value)| (key.into(), value.into())).collect()
             } else {
-                let config = PartitionConfig { group, ..partition.clone() };
+                let config = PartitionConfig { group, partitions: cluster.partitions, ..partition.clone() };
                 Partition::new(config).records().map(|(key, value)| (key.into(), value.into())).collect()
             };
             let members = raft::eraftpb::ConfState {
@@ -459,7 +460,7 @@ impl Node {
                 self.retained_page(query, messages, next, now);
             }
             // Direct messages never pass through the node: the shell hands them to `Routing`.
-            PeerMessage::Forward(_) => {}
+            PeerMessage::Forward(_) | PeerMessage::ForwardShared { .. } => {}
             // Nor do the counters of a node.
             PeerMessage::Counters { .. } => {}
         }

@@ -16,6 +16,7 @@ use crate::bytes_io::{Malformed, Reader, put_bytes, put_count};
 use crate::consensus::wire;
 use crate::edge::{DirectMessage, SessionDelivery};
 use crate::limits::COUNTERS_MAX;
+use crate::routing::Draw;
 
 /// Version of the frame format; the first byte of every frame.
 pub const FRAME_VERSION: u8 = 1;
@@ -136,6 +137,15 @@ pub enum PeerMessage {
     },
     /// A message for the direct subscriptions of the receiving node. Travels on the routing link.
     Forward(Arc<DirectMessage>),
+    /// A message for one member, at the receiving node, of each of these share groups. Travels on the routing link.
+    ForwardShared {
+        /// Decides which member.
+        draw: Draw,
+        /// Whole texts of the groups; at most `SHARES_PER_FORWARD_MAX`.
+        shares: Vec<TopicFilter>,
+        /// The message.
+        message: Arc<DirectMessage>,
+    },
     /// Counters of the sender, for the topics below `$SYS`. Travels on the routing link. At most COUNTERS_MAX.
     Counters {
         /// Name and value; names that the receiver does not know are ignored.
@@ -249,6 +259,15 @@ impl PeerMessage {
                 out.put_u8(15);
                 direct.message.encode(out);
             }
+            PeerMessage::ForwardShared { draw, shares, message } => {
+                out.put_u8(16);
+                out.put_u64_le(draw.0);
+                put_count(out, shares.len());
+                for share in shares {
+                    put_bytes(out, share.as_str().as_bytes());
+                }
+                message.message.encode(out);
+            }
             PeerMessage::Counters { values } => {
                 out.put_u8(17);
                 put_count(out, values.len());
@@ -322,8 +341,7 @@ impl PeerMessage {
             13 => PeerMessage::RetainedQuery {
                 group: GroupId(reader.u32("group")?),
                 query: reader.u64("query")?,
-                filter: read_text(&mut reader, "filter")
-                    .and_then(|text| TopicFilter::new(text).map_err(|_| Malformed("filter")))?,
+                filter: read_filter(&mut reader)?,
                 after: read_topic(&mut reader)?,
             },
             14 => {
@@ -337,6 +355,16 @@ impl PeerMessage {
             15 => {
                 let message = Message::decode(&reader.0).map_err(|_| Malformed("message"))?;
                 return Ok(PeerMessage::Forward(Arc::new(DirectMessage { message })));
+            }
+            16 => {
+                let draw = Draw(reader.u64("draw")?);
+                let mut shares = Vec::new();
+                for _ in 0..reader.count(4, "share count")? {
+                    shares.push(read_filter(&mut reader)?);
+                }
+                let message = Message::decode(&reader.0).map_err(|_| Malformed("message"))?;
+                let message = Arc::new(DirectMessage { message });
+                return Ok(PeerMessage::ForwardShared { draw, shares, message });
             }
             17 => read_counters(&mut reader)?,
             _ => return Err(Malformed("frame kind")),
@@ -484,6 +512,11 @@ fn read_topic(reader: &mut Reader) -> Result<Option<TopicName>, Malformed> {
         return Ok(None);
     }
     TopicName::new(text).map(Some).map_err(|_| Malformed("topic"))
+}
+
+fn read_filter(reader: &mut Reader) -> Result<TopicFilter, Malformed> {
+    let text = read_text(reader, "filter")?;
+    TopicFilter::new(text).map_err(|_| Malformed("filter"))
 }
 
 fn read_text(reader: &mut Reader, what: &'static str) -> Result<Text, Malformed> {

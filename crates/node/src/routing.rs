@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use quorate_codec::{QoS, TopicFilter};
 use quorate_state::command::{RouteTarget, SubscribeFilter};
@@ -21,6 +22,11 @@ use quorate_state::topic_trie::TopicTrie;
 use quorate_state::{ConnId, GroupId, Message, NodeId, PublishTarget};
 
 use crate::edge::{DirectDelivery, DirectMessage, LocalChange};
+use crate::peer::PeerMessage;
+use shares::ByShare;
+pub use shares::{Draw, ShareMatch};
+
+mod shares;
 
 /// Topics whose answer a publisher keeps. Most publish to a few topics; more only cost the match again. Worst case
 /// about 64 KiB of topic names, and the answers.
@@ -65,6 +71,12 @@ pub struct Routing {
     routes: TopicTrie<Vec<RouteTarget>>,
     /// Local subscriptions per filter, ordered by connection, one per connection, never empty.
     local: TopicTrie<Vec<LocalSubscription>>,
+    /// As `routes`, of shared subscriptions.
+    share_routes: ByShare<RouteTarget>,
+    /// As `local`, of shared subscriptions.
+    share_members: ByShare<LocalSubscription>,
+    /// Messages handed over by [`Routing::hand_over`]: each has its own draw.
+    handed_over: AtomicU64,
     /// Filters of each connection, so that its end takes them all out.
     filters: BTreeMap<ConnId, BTreeSet<TopicFilter>>,
     /// Local subscriptions of transient sessions.
@@ -94,6 +106,9 @@ impl Routing {
             version: 0,
             routes: TopicTrie::new(),
             local: TopicTrie::new(),
+            share_routes: ByShare::default(),
+            share_members: ByShare::default(),
+            handed_over: AtomicU64::new(0),
             filters: BTreeMap::new(),
             transient: 0,
         }
@@ -122,6 +137,7 @@ impl Routing {
     /// All routes at once: what was known before is forgotten. Local subscriptions stay.
     pub fn replace_routes(&mut self, routes: Vec<(TopicFilter, RouteTarget)>) {
         self.routes = TopicTrie::new();
+        self.share_routes = ByShare::default();
         for (filter, target) in &routes {
             self.add_route(filter, *target);
         }
@@ -171,6 +187,10 @@ impl Routing {
                 RouteTarget::Node(_) => {}
             }
         }
+        let shares = shares::matches(&self.share_routes, &self.share_members, topic, self.me);
+        partitions.extend(shares.iter().filter_map(|share| share.partition));
+        partitions.sort_unstable();
+        partitions.dedup();
         let mut found = Vec::new();
         self.local.match_topic(topic, |subscriptions| found.extend_from_slice(subscriptions));
         // By identifier last, so that the answer depends on the subscriptions alone.
@@ -179,7 +199,18 @@ impl Routing {
         });
         let local =
             found.chunk_by(|left, right| left.conn == right.conn).filter_map(LocalMatch::combine).collect();
-        Arc::new(RouteMatch { version: self.version, partitions, nodes, local })
+        Arc::new(RouteMatch { version: self.version, partitions, nodes, local, shares })
+    }
+
+    /// Hands a message that no connection here publishes to all who receive it directly: see [`RouteMatch::hand_over`].
+    pub fn hand_over(
+        &self,
+        message: &Arc<DirectMessage>,
+        direct: &mut Vec<(ConnId, DirectDelivery)>,
+        forwards: &mut Vec<(NodeId, PeerMessage)>,
+    ) {
+        let draw = Draw::nth(self.me.0, self.handed_over.fetch_add(1, Ordering::Relaxed));
+        self.matches(message.message.topic.as_str()).hand_over(message, draw, direct, forwards);
     }
 
     /// Direct deliveries of a message that another node forwarded to this one, in order of the connections.
@@ -187,8 +218,33 @@ impl Routing {
         self.matches(message.message.topic.as_str()).deliver(message, out);
     }
 
+    /// Deliveries of a message that this node publishes for its own connections alone: all that match, and one member of
+    /// each share group that has members here.
+    pub fn own_deliveries(&self, message: &Arc<DirectMessage>, out: &mut Vec<(ConnId, DirectDelivery)>) {
+        let found = self.matches(message.message.topic.as_str());
+        found.deliver(message, out);
+        let draw = Draw::nth(self.me.0, self.handed_over.fetch_add(1, Ordering::Relaxed));
+        let shares: Vec<TopicFilter> = found.shares.iter().map(|share| share.share.clone()).collect();
+        self.local_share_deliveries(message, &shares, draw, out);
+    }
+
+    /// Deliveries of a message that another node forwarded for one member here of each of these share groups.
+    pub fn local_share_deliveries(
+        &self,
+        message: &Arc<DirectMessage>,
+        shares: &[TopicFilter],
+        draw: Draw,
+        out: &mut Vec<(ConnId, DirectDelivery)>,
+    ) {
+        shares::deliver(&self.share_members, message, shares, draw, out);
+    }
+
     fn add_route(&mut self, filter: &TopicFilter, target: RouteTarget) -> bool {
-        let targets = self.routes.entry(filter.as_str(), Vec::new);
+        let targets = if filter.is_shared() {
+            self.share_routes.entry(filter)
+        } else {
+            self.routes.entry(filter.as_str(), Vec::new)
+        };
         match targets.binary_search(&target) {
             Ok(_) => false,
             Err(at) => {
@@ -199,11 +255,16 @@ impl Routing {
     }
 
     fn remove_route(&mut self, filter: &TopicFilter, target: RouteTarget) -> bool {
-        let Some(targets) = self.routes.get_mut(filter.as_str()) else { return false };
+        let shared = filter.is_shared();
+        let targets =
+            if shared { self.share_routes.get_mut(filter) } else { self.routes.get_mut(filter.as_str()) };
+        let Some(targets) = targets else { return false };
         let Ok(at) = targets.binary_search(&target) else { return false };
         targets.remove(at);
-        if targets.is_empty() {
-            self.routes.remove(filter.as_str());
+        match (targets.is_empty(), shared) {
+            (true, true) => self.share_routes.remove(filter),
+            (true, false) => drop(self.routes.remove(filter.as_str())),
+            (false, _) => {}
         }
         true
     }
@@ -218,7 +279,11 @@ impl Routing {
             identifier: subscription.identifier,
             durable,
         };
-        let subscribers = self.local.entry(subscription.filter.as_str(), Vec::new);
+        let subscribers = if subscription.filter.is_shared() {
+            self.share_members.entry(&subscription.filter)
+        } else {
+            self.local.entry(subscription.filter.as_str(), Vec::new)
+        };
         match subscribers.binary_search_by_key(&conn, |old| old.conn) {
             // [MQTT-3.8.4-3] a subscription with the same filter is replaced.
             Ok(at) => {
@@ -255,13 +320,17 @@ impl Routing {
     }
 
     fn remove_subscriber(&mut self, conn: ConnId, filter: &TopicFilter) {
+        let shared = filter.is_shared();
         let subscribers =
-            self.local.get_mut(filter.as_str()).expect("a filter of a connection has subscribers");
+            if shared { self.share_members.get_mut(filter) } else { self.local.get_mut(filter.as_str()) };
+        let subscribers = subscribers.expect("a filter of a connection has subscribers");
         let at = subscribers.binary_search_by_key(&conn, |old| old.conn);
         let removed = subscribers.remove(at.expect("the connection is one of them"));
         self.transient -= usize::from(!removed.durable);
-        if subscribers.is_empty() {
-            self.local.remove(filter.as_str());
+        match (subscribers.is_empty(), shared) {
+            (true, true) => self.share_members.remove(filter),
+            (true, false) => drop(self.local.remove(filter.as_str())),
+            (false, _) => {}
         }
     }
 }
@@ -271,12 +340,14 @@ impl Routing {
 pub struct RouteMatch {
     /// Version of the routes this answer belongs to.
     pub version: u64,
-    /// Partitions with durable subscriptions of QoS 1 or 2 that match, ordered.
+    /// Partitions with durable subscriptions of QoS 1 or 2, or share groups, that match, ordered.
     pub partitions: Vec<GroupId>,
     /// Other nodes with connections that take messages directly, ordered.
     pub nodes: Vec<NodeId>,
     /// Connections of this node with a matching subscription, ordered.
     pub local: Vec<LocalMatch>,
+    /// Share groups that match, in the order of their texts.
+    pub shares: Vec<ShareMatch>,
 }
 
 impl RouteMatch {
@@ -288,20 +359,35 @@ impl RouteMatch {
         publish_targets(message, fan_out, partitions)
     }
 
-    /// Whether anyone is to receive a message directly.
+    /// Whether anyone is to receive a message of this QoS directly.
     #[must_use]
-    pub fn has_direct(&self) -> bool {
-        !self.nodes.is_empty() || !self.local.is_empty()
+    pub fn has_direct(&self, qos: QoS) -> bool {
+        let shared = || self.shares.iter().any(|share| share.is_direct(qos));
+        !self.nodes.is_empty() || !self.local.is_empty() || shared()
     }
 
-    /// Whether there is no receiver at all.
+    /// Whether there is no receiver at all of a message of QoS 1 or 2.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.partitions.is_empty() && !self.has_direct()
+        self.partitions.is_empty() && !self.has_direct(QoS::AtLeastOnce)
     }
 
-    /// The direct deliveries of a message to connections of this node, in order of the connections.
-    pub fn deliver(&self, message: &Arc<DirectMessage>, out: &mut Vec<(ConnId, DirectDelivery)>) {
+    /// Hands a message to all who receive it directly: connections of this node, other nodes, and of each share group
+    /// the member that the draw chooses.
+    pub fn hand_over(
+        &self,
+        message: &Arc<DirectMessage>,
+        draw: Draw,
+        direct: &mut Vec<(ConnId, DirectDelivery)>,
+        forwards: &mut Vec<(NodeId, PeerMessage)>,
+    ) {
+        forwards.extend(self.nodes.iter().map(|node| (*node, PeerMessage::Forward(Arc::clone(message)))));
+        self.deliver(message, direct);
+        shares::dispatch(&self.shares, message, draw, direct, forwards);
+    }
+
+    /// The direct deliveries of a message to connections of this node, in order of the connections; not those by shares.
+    fn deliver(&self, message: &Arc<DirectMessage>, out: &mut Vec<(ConnId, DirectDelivery)>) {
         for matched in &self.local {
             let Some(granted) = matched.granted_to(message.message.publisher) else { continue };
             let mut granted = granted;
@@ -310,14 +396,7 @@ impl RouteMatch {
                 let Some(further) = &granted.further else { continue };
                 granted = further;
             }
-            let qos = granted.qos.min(message.message.qos);
-            let delivery = DirectDelivery {
-                qos,
-                retain: message.message.retain && granted.retain_as_published,
-                identifiers: granted.identifiers.clone(),
-                message: Arc::clone(message),
-            };
-            out.push((matched.conn, delivery));
+            out.push((matched.conn, granted.delivery(message)));
         }
     }
 }
@@ -402,6 +481,15 @@ impl Granted {
             all.further = further.filter(|further| !further.identifiers.is_empty()).map(Box::new);
         }
         Some(all)
+    }
+
+    fn delivery(&self, message: &Arc<DirectMessage>) -> DirectDelivery {
+        DirectDelivery {
+            qos: self.qos.min(message.message.qos),
+            retain: message.message.retain && self.retain_as_published,
+            identifiers: self.identifiers.clone(),
+            message: Arc::clone(message),
+        }
     }
 
     /// `None` for no subscriptions.

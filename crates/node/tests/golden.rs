@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use quorate_codec::{PacketId, QoS, ReasonCode, Text, TopicFilter, TopicName};
 use quorate_node::edge::{DirectMessage, SessionDelivery};
 use quorate_node::peer::PeerMessage;
+use quorate_node::routing::Draw;
 use quorate_state::{
     ConnId, DeliverySeq, GroupId, Incarnation, LogIndex, Message, NodeId, Reply, SessionId, StreamId,
     StreamSeq,
@@ -30,6 +31,10 @@ fn message() -> Message {
         properties: Bytes::from_static(&[1, 1]),
         payload: Bytes::from_static(b"{\"t\":21.5}"),
     }
+}
+
+fn share(text: &'static str) -> TopicFilter {
+    TopicFilter::new(Text::from_static(text)).unwrap()
 }
 
 fn raft_messages() -> Vec<raft::eraftpb::Message> {
@@ -114,6 +119,11 @@ fn frames() -> Vec<PeerMessage> {
         PeerMessage::RetainedPage { query, messages: vec![(body, Some(3))], next: Some(topic()) },
         PeerMessage::RetainedPage { query, messages: vec![], next: None },
         PeerMessage::Forward(Arc::new(DirectMessage { message: message() })),
+        PeerMessage::ForwardShared {
+            draw: Draw(0x1112_1314_1516_1718),
+            shares: vec![share("$share/workers/plant/#"), share("$share/audit/plant/+/état")],
+            message: Arc::new(DirectMessage { message: message() }),
+        },
         PeerMessage::Counters {
             values: vec![("uptime".to_owned(), 7), ("bytes/received".to_owned(), u64::MAX)],
         },
@@ -148,14 +158,16 @@ fn frames_of_version_1_are_written_and_read_alike() {
 fn every_kind_of_frame_is_in_the_golden_file() {
     let kinds: std::collections::BTreeSet<String> =
         frames().iter().map(|frame| encoded(frame)[2..4].to_owned()).collect();
-    let expected: Vec<String> = (1..=15).chain([17]).map(|kind| format!("{kind:02x}")).collect();
+    let expected: Vec<String> = (1..=17).map(|kind| format!("{kind:02x}")).collect();
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), expected);
 }
 
 #[test]
 fn frame_cut_short_or_with_more_behind_is_malformed() {
-    // The payload of a Forward goes to the end of its frame.
-    for frame in frames().into_iter().filter(|frame| !matches!(frame, PeerMessage::Forward(_))) {
+    // The payload of a forwarded message goes to the end of its frame.
+    let open_ended =
+        |frame: &PeerMessage| matches!(frame, PeerMessage::Forward(_) | PeerMessage::ForwardShared { .. });
+    for frame in frames().into_iter().filter(|frame| !open_ended(frame)) {
         let whole = unhex(&encoded(&frame));
         for length in 0..whole.len() {
             assert!(PeerMessage::decode(whole.slice(..length)).is_err(), "{length} bytes of {frame:?}");

@@ -7,6 +7,7 @@
 pub mod cluster;
 pub mod health;
 pub mod metrics_text;
+pub mod shares;
 
 use std::sync::Arc;
 
@@ -66,8 +67,8 @@ impl AdminState {
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Quorate admin API", description = "Health, metrics and state of a node and its cluster"),
-    paths(health::livez, health::readyz, metrics_text::metrics, cluster::state, openapi),
-    components(schemas(quorate_api::ClusterState, quorate_api::Readiness))
+    paths(health::livez, health::readyz, metrics_text::metrics, cluster::state, shares::shares, openapi),
+    components(schemas(quorate_api::ClusterState, quorate_api::Readiness, quorate_api::shares::SharePage))
 )]
 struct ApiDescription;
 
@@ -89,6 +90,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics_text::metrics))
         .route("/v1/cluster/state", get(cluster::state))
+        .route("/v1/shares", get(shares::shares))
         .route("/v1/openapi.json", get(openapi))
         .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
         .with_state(state)

@@ -11,7 +11,6 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use quorate_node::client::{ClientConfig, Context};
 use quorate_node::edge::{ClientOutput, DirectDelivery, DirectMessage};
-use quorate_node::peer::PeerMessage;
 use quorate_node::routing::Routing;
 use quorate_node::system_topics::SystemTopics;
 use quorate_state::{ConnId, Incarnation, NodeId, Owner, PublishTarget};
@@ -134,10 +133,8 @@ impl Edge {
 
     /// Hands a message to the connections that take it directly, here and on other nodes.
     pub fn hand_over(&self, message: &Arc<DirectMessage>) {
-        let found = self.routing.read().matches(message.message.topic.as_str());
         let mut out = ClientOutput::default();
-        found.deliver(message, &mut out.direct);
-        out.forwards.extend(found.nodes.iter().map(|node| (*node, Arc::clone(message))));
+        self.routing.read().hand_over(message, &mut out.direct, &mut out.forwards);
         self.deliver_direct(&mut out.direct);
         self.forward(&mut out);
     }
@@ -148,7 +145,6 @@ impl Edge {
             return;
         };
         for (node, message) in out.forwards.drain(..) {
-            let message = PeerMessage::Forward(message);
             if links.forward(node, |out| message.encode(out)) {
                 self.metrics.forwards_out.add(1);
             } else {

@@ -232,6 +232,9 @@ impl Worker {
                 drop(answer.send(block.map(|index| self.node.live(group, LogIndex(index))).collect()));
             }
             Question::Status { with_hash, answer } => drop(answer.send(self.node.status(with_hash, now))),
+            Question::Shares { after, max, answer } => {
+                drop(answer.send(self.node.shares(after.as_ref(), max)));
+            }
             Question::Readiness(answer) => drop(answer.send(self.node.readiness(now))),
         }
     }

@@ -52,6 +52,10 @@ impl PeerReceiver {
                         edge.metrics.forwards_in.add(1);
                         routing.local_deliveries(&message, &mut deliveries);
                     }
+                    Ok(PeerMessage::ForwardShared { draw, shares, message }) => {
+                        edge.metrics.forwards_in.add(1);
+                        routing.local_share_deliveries(&message, &shares, draw, &mut deliveries);
+                    }
                     Ok(PeerMessage::Counters { values }) => {
                         edge.heard.lock().note(peer, Figures::of_peer(values), edge.clock.now());
                     }
@@ -82,7 +86,11 @@ impl LinkReceiver for PeerReceiver {
         let mut events = Vec::with_capacity(frames.len());
         for frame in frames {
             match PeerMessage::decode(frame.payload) {
-                Ok(PeerMessage::Forward(_) | PeerMessage::Counters { .. }) => return false,
+                Ok(
+                    PeerMessage::Forward(_)
+                    | PeerMessage::ForwardShared { .. }
+                    | PeerMessage::Counters { .. },
+                ) => return false,
                 Ok(message) => events.push(Event::Peer(peer, message)),
                 Err(error) => {
                     tracing::warn!(peer = peer.0, %error, "peer sent a malformed message");

@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
+use quorate_codec::TopicFilter;
 use quorate_node::node::{Clause, NodeStatus};
-use quorate_state::{GroupId, LogIndex};
+use quorate_state::{GroupId, LogIndex, ShareInfo};
 use tokio::sync::oneshot;
 
 use crate::inbox::Inbox;
@@ -28,6 +29,15 @@ pub enum Question {
     },
     /// Whether the node may take traffic.
     Readiness(oneshot::Sender<Vec<Clause>>),
+    /// Share groups of the partitions here, in the order of their filters.
+    Shares {
+        /// Those after this one.
+        after: Option<TopicFilter>,
+        /// At most so many.
+        max: usize,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Vec<(GroupId, ShareInfo)>>,
+    },
     /// Up to where the checkpoint of each of these groups is durable; those below the index given are asked to move on.
     Floors {
         /// Groups, with the index that is wanted.

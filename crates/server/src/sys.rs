@@ -80,6 +80,6 @@ async fn publish(edge: &Edge, own: &mut OwnFigures, status: &NodeStatus, interva
 /// To the connections of this node only: every node publishes for itself.
 fn deliver(edge: &Edge, message: &Arc<DirectMessage>) {
     let mut deliveries = Vec::new();
-    edge.routing.read().local_deliveries(message, &mut deliveries);
+    edge.routing.read().own_deliveries(message, &mut deliveries);
     let _gives_way_to_nobody = edge.deliver_direct(&mut deliveries);
 }

@@ -85,6 +85,8 @@ pub struct Features {
     pub dying: usize,
     /// Writers and readers of retained messages.
     pub retained: bool,
+    /// Share groups with members and publishers.
+    pub shares: bool,
     /// Pause between a publisher's messages.
     pub publish_every: Duration,
     /// How long faults happen.
@@ -101,7 +103,7 @@ impl Features {
             faults.push(FaultKind::Crash);
         }
         let nodes = *random.pick(&[3, 3, 3, 4, 5]);
-        Features {
+        let mut features = Features {
             nodes,
             partitions: *random.pick(&[1, 2, 3, 4]),
             faults: if calm { Vec::new() } else { faults },
@@ -121,9 +123,12 @@ impl Features {
             transients: random.below(3),
             dying: random.below(3),
             retained: random.permille(600),
+            shares: false,
             publish_every: random.millis(8, 60),
             fault_time: random.millis(6000, 14_000),
-        }
+        };
+        features.shares = random.permille(400);
+        features
     }
 
     /// No fault in the whole run.

@@ -17,6 +17,7 @@ mod order;
 mod packet_identifiers;
 mod retained;
 mod session_present;
+mod share_groups;
 mod state_machine_safety;
 mod subscription_barrier;
 mod subscriptions;
@@ -47,7 +48,7 @@ impl Broken {
 pub type Check = fn(&History) -> Result<(), Broken>;
 
 /// All of them, by the name of the promise.
-pub const ALL: [(&str, Check); 16] = [
+pub const ALL: [(&str, Check); 17] = [
     ("raft-election-safety", election_safety::check),
     ("raft-log-matching", log_matching::check),
     ("raft-leader-completeness", committed_before_leading::check),
@@ -63,6 +64,7 @@ pub const ALL: [(&str, Check); 16] = [
     ("D11-one-owner", one_owner::check),
     ("D11-session-present", session_present::check),
     ("D12-wills", wills::check),
+    ("D14-share-groups", share_groups::check),
     ("D15-order", order::check),
 ];
 

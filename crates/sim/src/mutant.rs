@@ -37,10 +37,14 @@ pub enum Mutant {
     WillForgotten,
     /// A checkpoint forgets what was applied of other partitions' outboxes.
     OutboxRepeated,
+    /// Messages that a lost member of a share group gives back count as consumed.
+    ShareReturnDropped,
+    /// A share group never hears that its members are done with messages.
+    ShareCreditKept,
 }
 
 /// All of them, with the name on the command line and what they do.
-pub const ALL: [(Mutant, &str, &str); 15] = [
+pub const ALL: [(Mutant, &str, &str); 17] = [
     (Mutant::AckBeforeFsync, "ack-before-fsync", "the log is reported durable before its sync"),
     (Mutant::VoteNotPersisted, "vote-not-persisted", "votes and terms are not written to the log"),
     (
@@ -76,6 +80,16 @@ pub const ALL: [(Mutant, &str, &str); 15] = [
     (Mutant::WillRepeated, "will-repeated", "a checkpoint keeps wills that were published"),
     (Mutant::WillForgotten, "will-forgotten", "every end of a connection counts as a normal one"),
     (Mutant::OutboxRepeated, "outbox-repeated", "a checkpoint forgets the positions of outboxes"),
+    (
+        Mutant::ShareReturnDropped,
+        "share-return-dropped",
+        "what a lost member of a share group gives back counts as consumed",
+    ),
+    (
+        Mutant::ShareCreditKept,
+        "share-credit-kept",
+        "a share group never hears that members are done with messages",
+    ),
 ];
 
 impl Mutant {

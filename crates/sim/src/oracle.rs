@@ -133,6 +133,17 @@ pub struct ClientFacts {
     pub receive_max: u16,
     /// Sends every unacknowledged message again, in order, on the next connection.
     pub resends: bool,
+    /// The share group that it is a member of.
+    pub share: Option<ShareFacts>,
+}
+
+/// A client's place in a share group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ShareFacts {
+    /// The group.
+    pub group: Filter,
+    /// QoS of its subscription.
+    pub qos: u8,
 }
 
 /// The record of a run.
@@ -184,6 +195,13 @@ impl History {
             (Some(filter), Some(topic)) => filter.matches(topic),
             _ => false,
         }
+    }
+
+    /// Whether every message on a topic is for every session that subscribes to the filter: it is, unless the
+    /// subscription is shared.
+    pub fn serves_all(&self, filter: Filter, topic: Topic) -> bool {
+        let shared = self.filters.get(usize::from(filter.0)).is_some_and(TopicFilter::is_shared);
+        !shared && self.matches(filter, topic)
     }
 
     /// Number of a topic, if it is in the table.

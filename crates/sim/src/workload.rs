@@ -10,7 +10,7 @@ use quorate_codec::{ProtocolVersion, QoS, TopicFilter, TopicName};
 
 use crate::client::{ModelClient, Plan, PublishPlan, text};
 use crate::features::Features;
-use crate::oracle::{ClientFacts, Filter, History, Topic};
+use crate::oracle::{ClientFacts, Filter, History, ShareFacts, Topic};
 use crate::random::Random;
 
 /// Ordinary topics come first in the table.
@@ -19,20 +19,29 @@ const TOPICS: [&str; 6] = ["t/a/0", "t/a/1", "t/b/0", "t/b/1", "t/c/0", "t/c/1"]
 /// Topics with retained messages.
 const RETAINED: [&str; 3] = ["r/0", "r/1", "r/2"];
 
+/// Topics that share groups alone subscribe to.
+const SHARED: [&str; 2] = ["s/0", "s/1"];
+
+/// Share groups: two with different filters, which both match one of the topics.
+const SHARES: [&str; 2] = ["$share/g/s/#", "$share/h/s/1"];
+
 const FILTERS: [&str; 9] = ["t/#", "t/a/+", "t/+/1", "t/b/0", "t/c/#", "t/a/0", "+/b/#", "r/+", "t/c/1"];
 
 /// First of the filters that each match one retained topic alone.
 const RETAINED_FILTERS: u16 = FILTERS.len() as u16;
+
+/// First of the share groups.
+const SHARE_FILTERS: u16 = RETAINED_FILTERS + RETAINED.len() as u16;
 
 /// Filter for all retained topics.
 const RETAINED_ALL: Filter = Filter(7);
 
 /// Fills the tables of a run.
 pub fn tables(history: &mut History) {
-    for name in TOPICS.iter().chain(&RETAINED) {
+    for name in TOPICS.iter().chain(&RETAINED).chain(&SHARED) {
         history.topics.push(TopicName::new(text(name)).expect("a valid topic"));
     }
-    for name in FILTERS.iter().chain(&RETAINED) {
+    for name in FILTERS.iter().chain(&RETAINED).chain(&SHARES) {
         history.filters.push(TopicFilter::new(text(name)).expect("a valid filter"));
     }
 }
@@ -44,6 +53,11 @@ fn ordinary_topics() -> Vec<Topic> {
 fn retained_topics() -> Vec<Topic> {
     let first = TOPICS.len() as u16;
     (first..first + RETAINED.len() as u16).map(Topic).collect()
+}
+
+fn shared_topics() -> Vec<Topic> {
+    let first = (TOPICS.len() + RETAINED.len()) as u16;
+    (first..first + SHARED.len() as u16).map(Topic).collect()
 }
 
 fn idle(client_id: String, random: &mut Random) -> Plan {
@@ -93,6 +107,9 @@ pub fn clients(features: &Features, history: &mut History, random: &mut Random) 
             plans.push(retained_reader(number, random));
         }
     }
+    if features.shares {
+        shares(&mut plans, features, random);
+    }
     plans.into_iter().map(|plan| add(plan, features, history, random)).collect()
 }
 
@@ -103,6 +120,11 @@ fn add(plan: Plan, features: &Features, history: &mut History, random: &mut Rand
         durable: plan.durable,
         receive_max: if five { plan.receive_max } else { u16::MAX },
         resends: plan.resends,
+        share: plan
+            .filters
+            .iter()
+            .find(|filter| filter.0 >= SHARE_FILTERS)
+            .map(|group| ShareFacts { group: *group, qos: plan.qos as u8 }),
     });
     ModelClient::new(number, plan, random.fork(), features.nodes)
 }
@@ -166,6 +188,42 @@ fn transient(number: usize, features: &Features, random: &mut Random) -> Plan {
             [3, 5, 8].into_iter().map(Filter).filter(|filter| !plan.filters.contains(filter)).collect();
     }
     plan
+}
+
+/// Share groups: durable members in both, so that what is published is consumed in the end; transient ones that come
+/// and go, some of QoS 0; publishers of all QoS.
+fn shares(plans: &mut Vec<Plan>, features: &Features, random: &mut Random) {
+    let mut member = |name: &str, share: u16, durable: bool, random: &mut Random| {
+        let mut plan = idle(format!("member-{name}"), random);
+        plan.durable = durable;
+        plan.filters = vec![Filter(SHARE_FILTERS + share)];
+        plan.stay = random.permille(500).then(|| random.millis(500, 6000));
+        plan.qos = if !durable && random.permille(250) { QoS::AtMostOnce } else { acknowledged(random) };
+        plan.takeover = (features.takeovers && random.permille(500)).then(|| random.millis(600, 5000));
+        plans.push(plan);
+    };
+    for number in 0..1 + random.below(2) {
+        member(&format!("g-{number}"), 0, true, random);
+    }
+    for number in 0..random.below(4) {
+        member(&format!("g-transient-{number}"), 0, false, random);
+    }
+    member("h-0", 1, true, random);
+    for number in 0..random.below(2) {
+        member(&format!("h-transient-{number}"), 1, false, random);
+    }
+    for number in 0..1 + random.below(2) {
+        let mut plan = publisher(number, features, random);
+        plan.client_id = format!("share-publisher-{number}");
+        plan.publish.iter_mut().for_each(|publish| publish.topics = shared_topics());
+        plans.push(plan);
+    }
+    if random.permille(500) {
+        let mut plan = at_most_once(features, random);
+        plan.client_id = "share-at-most-once".to_owned();
+        plan.publish.iter_mut().for_each(|publish| publish.topics = shared_topics());
+        plans.push(plan);
+    }
 }
 
 /// A client that has a will and leaves often, with or without a word.

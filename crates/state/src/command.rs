@@ -8,7 +8,8 @@ use bytes::Bytes;
 use quorate_codec::{PacketId, QoS, SubscriptionOptions, Text, TopicFilter, TopicName};
 
 use crate::ids::{
-    Epoch, GroupId, Incarnation, LogIndex, NodeId, Owner, SessionId, StreamId, StreamSeq, Timestamp, WillId,
+    Epoch, GroupId, Incarnation, LogIndex, NodeId, Owner, SessionId, ShareId, ShareVersion, StreamId,
+    StreamSeq, Timestamp, WillId,
 };
 
 /// All that a leader put into one entry: the commands of several streams under one stamp.
@@ -149,7 +150,7 @@ pub enum Command {
         /// Where the message goes.
         targets: Vec<PublishTarget>,
     },
-    /// SUBSCRIBE of a durable session.
+    /// SUBSCRIBE of a durable session; of a transient one for shared subscriptions.
     Subscribe {
         /// Session.
         session: SessionId,
@@ -158,7 +159,7 @@ pub enum Command {
         /// Filters, in packet order.
         filters: Vec<SubscribeFilter>,
     },
-    /// UNSUBSCRIBE of a durable session.
+    /// UNSUBSCRIBE of a durable session; of a transient one for shared subscriptions.
     Unsubscribe {
         /// Session.
         session: SessionId,
@@ -229,6 +230,87 @@ pub enum Command {
         /// Last dead incarnation; lower ones are dead too.
         incarnation: Incarnation,
     },
+    // ---- share groups ----
+    /// A session takes part in a share group from now on, or again, or differently; to the group's home partition.
+    /// Answered with `Reply::ShareJoined`, or `Reply::Rejected` when a limit is reached.
+    ShareJoin {
+        /// The filter with `$share/` and the name.
+        filter: TopicFilter,
+        /// Who.
+        member: ShareMember,
+        /// As the session's partition gave it with the answer to SUBSCRIBE or CONNECT. An older join changes nothing.
+        version: ShareVersion,
+        /// QoS granted, 1 or 2.
+        qos: QoS,
+        /// Subscription Identifier.
+        identifier: Option<u32>,
+        /// Keep the RETAIN flag as published.
+        retain_as_published: bool,
+        /// How many messages it may have unsettled, 1 to `SHARE_WINDOW_MAX`; other values count as the nearest.
+        window: u16,
+    },
+    /// The connection of a member's session is closed: it gets no further messages until it joins again.
+    ShareOffline {
+        /// Filter with `$share/` and the name.
+        filter: TopicFilter,
+        /// Who.
+        member: ShareMember,
+        /// A join that is newer goes before it.
+        version: ShareVersion,
+    },
+    /// A session takes no part any more: it unsubscribed, or ended.
+    ShareLeave {
+        /// Filter with `$share/` and the name.
+        filter: TopicFilter,
+        /// Who.
+        member: ShareMember,
+        /// A join that is newer goes before it.
+        version: ShareVersion,
+    },
+    /// A session was taken into a share group; to the session's partition, which answers with `ShareOffline` or
+    /// `ShareLeave` when the session is not there for it any more.
+    ShareConfirm {
+        /// Session.
+        session: SessionId,
+        /// Filter with `$share/` and the name.
+        filter: TopicFilter,
+        /// The group's number.
+        share: ShareId,
+    },
+    /// A message of a share group for one member; to the session's partition, which answers with `ShareSettled` when
+    /// the message is done with there, or `ShareReturn` when somebody else is to get it. Each is answered once.
+    ShareDeliver {
+        /// The group's number.
+        share: ShareId,
+        /// The message's number in the group.
+        dispatch: u64,
+        /// Session.
+        session: SessionId,
+        /// QoS to deliver with, 1 or 2.
+        qos: QoS,
+        /// RETAIN flag to deliver with.
+        retain: bool,
+        /// Subscription Identifier.
+        identifier: Option<u32>,
+        /// Remaining lifetime in seconds.
+        expiry_s: Option<u32>,
+        /// The message.
+        message: Message,
+    },
+    /// Messages of a share group that are done with: acknowledged, received, or dropped and counted.
+    ShareSettled {
+        /// The group's number.
+        share: ShareId,
+        /// The messages' numbers.
+        dispatches: Vec<u64>,
+    },
+    /// Messages of a share group that somebody else is to get.
+    ShareReturn {
+        /// The group's number.
+        share: ShareId,
+        /// The messages' numbers.
+        dispatches: Vec<u64>,
+    },
     // ---- control ----
     /// Add a route. A filter's targets are a set: adding one twice needs one removal.
     RouteAdd {
@@ -273,6 +355,15 @@ pub enum Command {
         /// Node.
         node: NodeId,
     },
+}
+
+/// A session that takes part in a share group.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ShareMember {
+    /// The session's home partition.
+    pub group: GroupId,
+    /// Session.
+    pub session: SessionId,
 }
 
 /// A partition that a message goes to, and what it is to do there: see [`Command::Publish`].

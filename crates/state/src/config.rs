@@ -22,6 +22,8 @@ pub enum Overflow {
 pub struct PartitionConfig {
     /// The partition, 1 or higher.
     pub group: GroupId,
+    /// Partitions of the cluster: says where a share group is at home. Never changes.
+    pub partitions: u32,
     /// Longest session expiry in seconds; `u32::MAX` for none. "Never" counts as this.
     pub session_expiry_max_s: u32,
     /// Sessions in this partition, connected or not. About 500 bytes each.
@@ -46,6 +48,7 @@ impl PartitionConfig {
     pub fn new(group: GroupId) -> Self {
         Self {
             group,
+            partitions: 1,
             session_expiry_max_s: 7 * 24 * 3600,
             sessions_max: 1_000_000,
             queue_messages_max: 1_000_000,

@@ -346,6 +346,13 @@ impl Apply for Control {
             | Command::Acknowledge { .. }
             | Command::Enqueue { .. }
             | Command::Purge { .. }
+            | Command::ShareJoin { .. }
+            | Command::ShareOffline { .. }
+            | Command::ShareLeave { .. }
+            | Command::ShareConfirm { .. }
+            | Command::ShareDeliver { .. }
+            | Command::ShareSettled { .. }
+            | Command::ShareReturn { .. }
             | Command::NodeDown { .. } => self.refuse(place, "not a command for control", effects),
         }
     }

@@ -14,6 +14,7 @@ use crate::ids::{Owner, Timestamp};
 use crate::inflight::InflightMessage;
 use crate::limits::INFLIGHT_MESSAGES_MAX;
 use crate::live::Live;
+use crate::membership::{Origin, ShareNews};
 use crate::queue::Queued;
 use crate::session::{DirtySessions, Session, dirty};
 
@@ -34,6 +35,8 @@ pub(crate) struct Delivery<'a> {
     pub(crate) live: &'a mut Live,
     pub(crate) totals: &'a mut Totals,
     pub(crate) effects: &'a mut Vec<Effect>,
+    /// What share groups are to be told when the work is done.
+    pub(crate) news: ShareNews,
 }
 
 /// Counts dropped messages, in one effect as long as the reason stays the same.
@@ -83,7 +86,10 @@ impl Delivery<'_> {
             self.send_new(session, marks, queued);
             return;
         }
-        if let Err(reason) = self.make_room(session, marks, queued.message.bytes) {
+        // A message of a share group had its room there: here the member's window is what bounds it.
+        if !queued.is_shared()
+            && let Err(reason) = self.make_room(session, marks, queued.message.bytes)
+        {
             dropped(self.effects, reason, 1);
             return;
         }
@@ -149,7 +155,9 @@ impl Delivery<'_> {
         self.totals.queued_messages -= session.queue.len();
         self.totals.queued_bytes -= session.queue.bytes();
         while let Some(queued) = session.queue.pop() {
-            if queued.expires.is_past(self.now) {
+            if session.memberships.is_ghost(&queued) {
+                count -= 1;
+            } else if queued.expires.is_past(self.now) {
                 dropped(self.effects, DropReason::MessageExpired, 1);
                 count -= 1;
             }
@@ -194,19 +202,51 @@ impl Delivery<'_> {
     }
 
     fn pop(&mut self, session: &mut Session, marks: &mut DirtySessions) -> Option<Queued> {
-        let queued = session.queue.pop()?;
-        self.totals.queued_messages -= 1;
-        self.totals.queued_bytes -= u64::from(queued.message.bytes);
-        marks.mark(session, dirty::QUEUE | dirty::DELIVERY);
-        Some(queued)
+        loop {
+            let queued = session.queue.pop()?;
+            self.totals.queued_messages -= 1;
+            self.totals.queued_bytes -= u64::from(queued.message.bytes);
+            marks.mark(session, dirty::QUEUE | dirty::DELIVERY);
+            if !session.memberships.is_ghost(&queued) {
+                return Some(queued);
+            }
+            self.release(session, queued);
+        }
     }
 
     fn release(&mut self, session: &mut Session, queued: Queued) {
         if queued.is_received() {
             return;
         }
-        self.live.release(queued.message.index);
         session.identifiers.release(queued.identifiers);
+        if queued.is_shared() {
+            // Without an origin it was given back, and the message released then.
+            let Some(origin) = session.memberships.take(queued.message) else { return };
+            self.news.settled.push(origin);
+        }
+        self.live.release(queued.message.index);
+    }
+
+    /// Gives back to share groups what they may give to somebody else, because the connection is closed: QoS 1 that was
+    /// not acknowledged, and all that was not sent.
+    pub(crate) fn give_back(&mut self, session: &mut Session) {
+        for queued in session.inflight.take_shared() {
+            self.totals.inflight -= 1;
+            session.identifiers.release(queued.identifiers);
+            self.live.release(queued.message.index);
+            self.news.returned.extend(session.memberships.take(queued.message));
+        }
+        self.give_back_unsent(session, |_| true);
+    }
+
+    /// Gives back what is queued of some share groups. It stays in the queue, to be skipped.
+    pub(crate) fn give_back_unsent(&mut self, session: &mut Session, of: impl Fn(&Origin) -> bool) {
+        let sent = session.inflight.iter().map(|message| &message.queued);
+        let sent = sent.filter(|queued| queued.is_shared());
+        for (index, origin) in session.memberships.take_unless(sent, of) {
+            self.live.release(index);
+            self.news.returned.push(origin);
+        }
     }
 
     /// Which quota one more message would exceed.
@@ -221,6 +261,14 @@ impl Delivery<'_> {
     }
 
     fn drop_expired_front(&mut self, session: &mut Session, marks: &mut DirtySessions) -> bool {
+        let ghost = session.queue.front().is_some_and(|front| session.memberships.is_ghost(front));
+        if ghost && let Some(queued) = session.queue.pop() {
+            self.totals.queued_messages -= 1;
+            self.totals.queued_bytes -= u64::from(queued.message.bytes);
+            marks.mark(session, dirty::QUEUE | dirty::DELIVERY);
+            self.release(session, queued);
+            return true;
+        }
         let expired = session.queue.front().is_some_and(|front| front.expires.is_past(self.now));
         if expired && let Some(queued) = self.pop(session, marks) {
             self.release(session, queued);

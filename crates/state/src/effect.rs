@@ -7,7 +7,8 @@ use quorate_codec::{PacketId, QoS, ReasonCode, Text};
 
 use crate::command::{SessionExpiry, SubscribeFilter};
 use crate::ids::{
-    DeliverySeq, Epoch, GroupId, Incarnation, MessageRef, NodeId, Owner, SessionId, StreamId, StreamSeq,
+    DeliverySeq, Epoch, GroupId, Incarnation, MessageRef, NodeId, Owner, SessionId, ShareVersion, StreamId,
+    StreamSeq,
 };
 
 /// Something to be done because an entry was applied.
@@ -103,7 +104,7 @@ pub enum DropReason {
     QueueBytes,
     /// The message expired before it was delivered.
     MessageExpired,
-    /// The session expired or was purged with messages queued.
+    /// The session expired or was purged with messages queued, or the last session of a share group has left it.
     SessionEnded,
     /// Clean Start discarded the session.
     CleanStart,
@@ -142,6 +143,8 @@ pub enum Reply {
         next_delivery: DeliverySeq,
         /// Session expiry in force (capped by the server's limit).
         expiry: SessionExpiry,
+        /// For the joins with which the connection's node makes the session's shared subscriptions active again.
+        version: ShareVersion,
     },
     /// CONNECT refused.
     ConnectRefused(ReasonCode),
@@ -156,6 +159,11 @@ pub enum Reply {
     /// PUBREL of a message that is to be retained, which the partition of its topic is not known to have: the packet
     /// identifier is still in use, ask again.
     Unsettled,
+    /// The session takes part in the share group.
+    ShareJoined {
+        /// Position in the outbox of the share group's partition to control that announced the group's route.
+        route: StreamSeq,
+    },
     /// The epoch is not the session's: the connection has lost the session.
     Fenced,
     /// Control: identity given to a joining node.
@@ -177,4 +185,6 @@ pub struct SubscribeResult {
     /// Position in this group's outbox to control that announced the route; SUBACK waits until control has
     /// applied it and all live nodes know it. `None` when no route is needed.
     pub route: Option<StreamSeq>,
+    /// Of a shared subscription with QoS 1 or 2: for the join that is to follow; 0 for others.
+    pub version: ShareVersion,
 }

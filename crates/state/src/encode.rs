@@ -14,6 +14,10 @@ use crate::ids::{Epoch, GroupId, Incarnation, NodeId, Owner, SessionId, StreamSe
 use crate::reply::{expiry, owner, put_expiry, put_owner, put_subscribe_filter, subscribe_filter};
 use crate::wire::{DecodeError, Reader, put_count, put_optional_u32, put_text, qos_bits, qos_of_bits};
 
+mod share;
+
+pub(crate) use share::ShareDispatch;
+
 /// First byte of each command.
 pub(crate) mod tag {
     pub(crate) const PUBLISH: u8 = 1;
@@ -29,6 +33,13 @@ pub(crate) mod tag {
     pub(crate) const RELEASE: u8 = 11;
     pub(crate) const RECEIVE: u8 = 12;
     pub(crate) const PUBLISH_WILL: u8 = 13;
+    pub(crate) const SHARE_JOIN: u8 = 16;
+    pub(crate) const SHARE_OFFLINE: u8 = 17;
+    pub(crate) const SHARE_LEAVE: u8 = 18;
+    pub(crate) const SHARE_CONFIRM: u8 = 19;
+    pub(crate) const SHARE_DELIVER: u8 = 20;
+    pub(crate) const SHARE_SETTLED: u8 = 21;
+    pub(crate) const SHARE_RETURN: u8 = 22;
     pub(crate) const ROUTE_ADD: u8 = 32;
     pub(crate) const ROUTE_REMOVE: u8 = 33;
     pub(crate) const NODE_UP: u8 = 34;
@@ -167,6 +178,10 @@ pub(crate) enum CommandView<'a> {
         targets: Vec<PublishTarget>,
         message: MessageView<'a>,
     },
+    ShareDeliver {
+        deliver: ShareDispatch,
+        message: MessageView<'a>,
+    },
     Other(Command),
 }
 
@@ -206,6 +221,10 @@ impl<'a> CommandView<'a> {
                 let (session, epoch) = session_epoch(&mut reader)?;
                 let messages = enqueued(&mut reader, MessageView::read)?;
                 Ok(Self::Enqueue { session, epoch, messages })
+            }
+            tag::SHARE_DELIVER => {
+                let deliver = ShareDispatch::read(&mut reader)?;
+                Ok(Self::ShareDeliver { deliver, message: MessageView::read(reader)? })
             }
             _ => Command::read(start).map(Self::Other),
         }
@@ -352,6 +371,13 @@ impl Command {
                 out.put_u8(tag::PURGE);
                 put_text(out, client_id.as_str());
             }
+            Self::ShareJoin { .. }
+            | Self::ShareOffline { .. }
+            | Self::ShareLeave { .. }
+            | Self::ShareConfirm { .. }
+            | Self::ShareDeliver { .. }
+            | Self::ShareSettled { .. }
+            | Self::ShareReturn { .. } => share::encode(self, out),
             Self::NodeDown { node, incarnation } => put_node(out, tag::NODE_DOWN, *node, *incarnation),
             Self::RouteAdd { filter, target } => put_route(out, tag::ROUTE_ADD, filter.as_str(), *target),
             Self::RouteRemove { filter, target } => {
@@ -479,6 +505,7 @@ impl Command {
                 let (node, incarnation) = node(&mut reader)?;
                 Self::NodeDown { node, incarnation }
             }
+            tag @ tag::SHARE_JOIN..=tag::SHARE_RETURN => return share::read(tag, reader),
             tag::ROUTE_ADD => {
                 let (filter, target) = (reader.topic_filter()?, route_target(&mut reader)?);
                 Self::RouteAdd { filter, target }

@@ -6,6 +6,8 @@
 
 use std::hash::{BuildHasherDefault, Hasher};
 
+use quorate_codec::TopicFilter;
+
 use crate::ids::GroupId;
 
 /// Odd multiplier with well spread bits (from the golden ratio).
@@ -35,6 +37,14 @@ pub fn partition_of_client(client_id: &str, partitions: u32) -> GroupId {
 #[must_use]
 pub fn partition_of_topic(topic: &str, partitions: u32) -> GroupId {
     partition_of(stable_hash(topic.as_bytes()), partitions)
+}
+
+/// Home partition of a share group by its filter with `$share/` and the name, of `partitions` in all.
+#[must_use]
+pub fn partition_of_share(filter: &TopicFilter, partitions: u32) -> GroupId {
+    let filter = filter.as_str();
+    let shared = filter.strip_prefix("$share/").unwrap_or(filter);
+    partition_of(stable_hash(shared.as_bytes()), partitions)
 }
 
 fn partition_of(hash: u64, partitions: u32) -> GroupId {

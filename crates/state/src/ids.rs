@@ -66,6 +66,15 @@ id!(
     /// epoch, without gaps.
     DeliverySeq(u64)
 );
+id!(
+    /// A share group within its partition. Never reused: a group that begins again under its filter gets a new one.
+    ShareId(u64)
+);
+id!(
+    /// Order of what happens to the share subscriptions of one session: grows with each SUBSCRIBE, UNSUBSCRIBE, CONNECT
+    /// and close that concerns them. What comes to a share group late, and over different ways, is told apart by it.
+    ShareVersion(u64)
+);
 
 /// The control group.
 pub const CONTROL: GroupId = GroupId(0);

@@ -168,6 +168,25 @@ impl Inflight {
         Some(message.queued)
     }
 
+    /// Takes out the QoS 1 messages of share groups: somebody else is to get them. Their packet identifiers are free.
+    pub(crate) fn take_shared(&mut self) -> Vec<Queued> {
+        let mut taken = Vec::new();
+        let goes = |queued: &Queued| queued.is_shared() && queued.qos() == QoS::AtLeastOnce;
+        self.messages.retain(|message| {
+            if !goes(&message.queued) {
+                return true;
+            }
+            if message.seq == 0 {
+                self.held -= 1;
+            } else {
+                self.sent_bytes -= u64::from(message.queued.message.bytes);
+            }
+            taken.push(message.queued);
+            false
+        });
+        taken
+    }
+
     fn find(&self, packet_id: PacketId) -> Option<usize> {
         let front = self.messages.front()?;
         if front.packet_id() == packet_id {

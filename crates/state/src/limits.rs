@@ -32,6 +32,16 @@ pub const OUTBOX_MESSAGES_MAX: usize = 100_000;
 /// Bytes of such messages. They are on disk, and held there until the destination has them.
 pub const OUTBOX_BYTES_MAX: u64 = 1 << 30;
 
+/// Messages of a share group that one member may have unsettled: enough for 10,000 per second at 25 ms, few enough that a
+/// slow member keeps little from the others. 130 bytes each, in both partitions together, besides the message.
+pub const SHARE_WINDOW_MAX: u16 = 256;
+
+/// Share groups in one partition; one more is refused (Quota exceeded). 500 bytes each.
+pub const SHARES_MAX: usize = 100_000;
+
+/// Sessions in one share group; one more is refused (Quota exceeded). 200 bytes each, and their windows.
+pub const SHARE_MEMBERS_MAX: usize = 10_000;
+
 /// Log entries per chunk of the reference counts. A lone reference in a chunk costs about 100 bytes.
 pub const LIVE_CHUNK_ENTRIES: u64 = 256;
 

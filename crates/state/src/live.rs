@@ -1,6 +1,6 @@
 //! Which log entries still hold a body that somebody needs.
 //!
-//! Owns: the number of references (queued, inflight, retained) into each entry.
+//! Owns: the number of references (queued, inflight, retained, in an outbox or a share group) into each entry.
 //! Does not: store references; not part of the checkpoint, it is counted again from what is.
 //! Invariants: a count is the number of references, exactly; a chunk without references does not exist.
 //! Limits: LIVE_CHUNK_ENTRIES, LIVE_SPARSE_MAX. A single old reference costs about 100 bytes, a dense log 8 per entry.

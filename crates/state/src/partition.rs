@@ -21,9 +21,12 @@ use crate::ids::{
     DeliverySeq, Epoch, Incarnation, LogIndex, MessageRef, NodeId, Owner, SessionId, StreamSeq, Timestamp,
     WillId,
 };
+use crate::limits::SHARE_WINDOW_MAX;
 use crate::live::Live;
+use crate::membership::ShareNews;
 use crate::retained::{Retained, RetainedItem};
 use crate::session::{DirtySessions, Presence, Session, Sessions};
+use crate::share::{Shares, Terms};
 use crate::subscription::Subscribers;
 use crate::topic_trie::TopicTrie;
 use crate::will::DueWills;
@@ -33,9 +36,13 @@ mod checkpoint;
 mod invariants;
 mod publish;
 mod publish_once;
+mod share;
+mod share_member;
 mod subscribe;
 mod takeover;
 mod will;
+
+pub use share::{ShareInfo, ShareMemberInfo};
 
 /// The replicated state of a partition.
 #[derive(Clone, Debug)]
@@ -46,6 +53,7 @@ pub struct Partition {
     filters: TopicTrie<Subscribers>,
     retained: Retained,
     displaced: Displaced,
+    shares: Shares,
     live: Live,
     totals: Totals,
     last_session: SessionId,
@@ -120,6 +128,7 @@ impl Partition {
             filters: TopicTrie::new(),
             retained: Retained::default(),
             displaced: Displaced::default(),
+            shares: Shares::default(),
             live: Live::default(),
             totals: Totals::default(),
             last_session: SessionId(0),
@@ -244,8 +253,12 @@ impl Partition {
     ) -> Option<R> {
         let (session, marks) = self.sessions.get_mut(id)?;
         let (live, totals) = (&mut self.live, &mut self.totals);
-        let mut delivery = Delivery { now: self.state.now, config: &self.config, live, totals, effects };
-        Some(work(&mut delivery, session, marks))
+        let (now, news) = (self.state.now, ShareNews::default());
+        let mut delivery = Delivery { now, config: &self.config, live, totals, effects, news };
+        let result = work(&mut delivery, session, marks);
+        let news = delivery.news;
+        self.post_share_news(news);
+        Some(result)
     }
 
     /// Whether the command comes from the connection that holds the session; otherwise it is answered.
@@ -307,6 +320,7 @@ impl Partition {
         }
         self.totals.online -= 1;
         self.sessions.set_presence(id, Presence::Offline { since: self.state.now }, expiry);
+        self.share_closed(id, effects);
         self.fire_undelayed_will(id, effects);
     }
 
@@ -373,10 +387,11 @@ impl Partition {
         if session.stored {
             self.ended.extend(checkpoint::session_keys(&session));
         }
+        self.share_ended(&session);
         self.totals.online -= u64::from(session.owner().is_some());
         for (filter, subscription) in std::mem::take(&mut session.subscriptions) {
             self.totals.subscriptions -= 1;
-            if subscription.options.qos != quorate_codec::QoS::AtMostOnce {
+            if subscription.is_fed_here(&filter) {
                 self.unlink(id, &filter);
             }
             if session.stored {
@@ -386,8 +401,12 @@ impl Partition {
             }
         }
         let (live, totals) = (&mut self.live, &mut self.totals);
-        let mut delivery = Delivery { now: self.state.now, config: &self.config, live, totals, effects };
+        let (now, news) = (self.state.now, ShareNews::default());
+        let mut delivery = Delivery { now, config: &self.config, live, totals, effects, news };
+        delivery.give_back(&mut session);
         delivery.discard(&mut session, reason);
+        let news = delivery.news;
+        self.post_share_news(news);
     }
 
     /// Refers to a message of the entry being applied; `None` beyond what an entry can hold.
@@ -412,12 +431,33 @@ impl Partition {
             Command::Release { session, epoch, packet_id } => {
                 self.release_packet_id(place, (session, epoch, packet_id), effects);
             }
+            Command::ShareJoin { filter, member, version, qos, identifier, retain_as_published, window } => {
+                let window = window.clamp(1, SHARE_WINDOW_MAX);
+                let terms = Terms { qos, identifier, retain_as_published, window };
+                self.share_join(place, &filter, (member, version), terms, effects);
+            }
+            Command::ShareOffline { filter, member, version } => {
+                self.share_offline(&filter, (member, version), effects);
+            }
+            Command::ShareLeave { filter, member, version } => {
+                self.share_leave(&filter, (member, version), effects);
+            }
+            Command::ShareConfirm { session, filter, share } => {
+                self.share_confirm(place, session, &filter, share);
+            }
+            Command::ShareSettled { share, dispatches } => {
+                self.share_settled(place, share, &dispatches, effects);
+            }
+            Command::ShareReturn { share, dispatches } => {
+                self.share_return(place, share, &dispatches, effects);
+            }
             Command::Connect { .. }
             | Command::Publish { .. }
             | Command::PublishOnce { .. }
             | Command::Acknowledge { .. }
             | Command::Receive { .. }
-            | Command::Enqueue { .. } => {
+            | Command::Enqueue { .. }
+            | Command::ShareDeliver { .. } => {
                 unreachable!("read as a view of its own")
             }
             Command::RouteAdd { .. }
@@ -470,6 +510,9 @@ impl Apply for Partition {
             }
             Ok(CommandView::Enqueue { session, epoch, messages }) => {
                 self.enqueue(place, (session, epoch), &messages, effects);
+            }
+            Ok(CommandView::ShareDeliver { deliver, message }) => {
+                self.share_deliver(place, deliver, &message, effects);
             }
             Ok(CommandView::Other(command)) => self.other(place, command, effects),
             Err(_) => self.state.reply(place, Reply::refused("the command cannot be read"), effects),

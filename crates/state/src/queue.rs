@@ -31,6 +31,7 @@ const _: () = assert!(size_of::<Queued>() == 24, "queues hold millions of these"
 const FLAG_RETAIN: u8 = 0b100;
 const FLAG_DUP: u8 = 0b1000;
 const FLAG_RECEIVED: u8 = 0b1_0000;
+const FLAG_SHARED: u8 = 0b10_0000;
 
 impl Queued {
     pub(crate) fn new(
@@ -66,8 +67,20 @@ impl Queued {
         self.flags & FLAG_RECEIVED != 0
     }
 
+    /// As a message of a share group.
+    pub(crate) fn shared(mut self) -> Self {
+        self.flags |= FLAG_SHARED;
+        self
+    }
+
+    /// It came from a share group, which is to be told what becomes of it.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.flags & FLAG_SHARED != 0
+    }
+
     pub(crate) fn set_received(&mut self) {
         self.flags |= FLAG_RECEIVED;
+        self.flags &= !FLAG_SHARED;
         self.message = MessageRef { index: LogIndex(0), offset: 0, bytes: 0 };
         self.expires = Expires::NEVER;
         self.identifiers = 0;
@@ -89,7 +102,7 @@ impl Queued {
         let identifiers = reader.u16()?;
         let at = reader.at();
         let flags = reader.u8()?;
-        if qos_of_bits(flags & 0b11).is_none() || flags >> 5 != 0 {
+        if qos_of_bits(flags & 0b11).is_none() || flags >> 6 != 0 {
             return Err(DecodeError::Tag { tag: flags, at });
         }
         Ok(Self { message, expires, identifiers, flags })

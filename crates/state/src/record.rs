@@ -8,7 +8,7 @@
 use bytes::{BufMut, BytesMut};
 use thiserror::Error;
 
-use crate::ids::{GroupId, SessionId};
+use crate::ids::{GroupId, SessionId, ShareId};
 use crate::wire::DecodeError;
 
 /// Version of the record formats that this program writes.
@@ -49,6 +49,16 @@ pub(crate) mod kind {
     pub(crate) const INBOUND: u8 = 24;
     /// Will: its message.
     pub(crate) const DUE_WILL: u8 = 25;
+    /// Session: its share groups, and which of its messages are theirs.
+    pub(crate) const SHARED: u8 = 27;
+    /// Share group: filter, route, counters, positions of the queue.
+    pub(crate) const SHARE: u8 = 28;
+    /// Share group, member.
+    pub(crate) const SHARE_MEMBER: u8 = 29;
+    /// Share group: messages that members gave back.
+    pub(crate) const SHARE_RETURNED: u8 = 30;
+    /// Share group, block number.
+    pub(crate) const SHARE_BLOCK: u8 = 31;
     /// Node (control).
     pub(crate) const NODE: u8 = 32;
     /// Group (control).
@@ -174,6 +184,12 @@ pub enum RestoreError {
         kind: u8,
         /// The session.
         session: SessionId,
+    },
+    /// Records of a share group are missing, or contradict each other.
+    #[error("share group {share} is not whole")]
+    Share {
+        /// The group.
+        share: ShareId,
     },
     /// Blocks of a queue are missing.
     #[error("the queue of session {session} is not whole")]

@@ -6,7 +6,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::command::{SessionExpiry, SubscribeFilter};
 use crate::effect::{Reply, SubscribeResult};
-use crate::ids::{ConnId, DeliverySeq, Epoch, Incarnation, NodeId, Owner, SessionId, StreamSeq};
+use crate::ids::{
+    ConnId, DeliverySeq, Epoch, Incarnation, NodeId, Owner, SessionId, ShareVersion, StreamSeq,
+};
 use crate::wire::{
     DecodeError, Reader, options_byte, own_filter, own_text, put_count, put_optional_u32, put_text,
 };
@@ -22,6 +24,7 @@ const REFUSED: u8 = 8;
 const DUPLICATE: u8 = 9;
 const NOT_FOUND: u8 = 10;
 const UNSETTLED: u8 = 11;
+const SHARE_JOINED: u8 = 12;
 
 impl Reply {
     /// Writes the reply; its length is not written.
@@ -37,6 +40,7 @@ impl Reply {
                 subscriptions,
                 next_delivery,
                 expiry,
+                version,
             } => {
                 out.put_u8(CONNECTED);
                 out.put_u64_le(session.0);
@@ -48,6 +52,7 @@ impl Reply {
                 put_expiry(out, *expiry);
                 put_count(out, subscriptions.len());
                 subscriptions.iter().for_each(|filter| put_subscribe_filter(out, filter));
+                out.put_u64_le(version.0);
             }
             Self::Subscribed(results) => {
                 out.put_u8(SUBSCRIBED);
@@ -56,12 +61,17 @@ impl Reply {
                     out.put_u8(result.reason.value());
                     out.put_u8(u8::from(result.existed));
                     out.put_u64_le(result.route.map_or(0, |route| route.0));
+                    out.put_u64_le(result.version.0);
                 }
             }
             Self::Unsubscribed(existed) => {
                 out.put_u8(UNSUBSCRIBED);
                 put_count(out, existed.len());
                 existed.iter().for_each(|existed| out.put_u8(u8::from(*existed)));
+            }
+            Self::ShareJoined { route } => {
+                out.put_u8(SHARE_JOINED);
+                out.put_u64_le(route.0);
             }
             Self::Fenced => out.put_u8(FENCED),
             Self::Duplicate => out.put_u8(DUPLICATE),
@@ -101,7 +111,8 @@ impl Reply {
                     let reason = reader.reason()?;
                     let existed = reader.flag()?;
                     let route = Some(StreamSeq(reader.u64()?)).filter(|route| route.0 != 0);
-                    results.push(SubscribeResult { reason, existed, route });
+                    let version = ShareVersion(reader.u64()?);
+                    results.push(SubscribeResult { reason, existed, route, version });
                 }
                 Ok(Self::Subscribed(results))
             }
@@ -112,6 +123,7 @@ impl Reply {
                 }
                 Ok(Self::Unsubscribed(existed))
             }
+            SHARE_JOINED => Ok(Self::ShareJoined { route: StreamSeq(reader.u64()?) }),
             FENCED => Ok(Self::Fenced),
             DUPLICATE => Ok(Self::Duplicate),
             NOT_FOUND => Ok(Self::NotFound),
@@ -137,6 +149,7 @@ impl Reply {
             let SubscribeFilter { filter, options, identifier } = subscribe_filter(reader)?;
             subscriptions.push(SubscribeFilter { filter: own_filter(&filter), options, identifier });
         }
+        let version = ShareVersion(reader.u64()?);
         Ok(Self::Connected {
             session,
             epoch,
@@ -145,6 +158,7 @@ impl Reply {
             subscriptions,
             next_delivery,
             expiry,
+            version,
         })
     }
 

@@ -10,7 +10,7 @@ use std::collections::HashMap; // lookup only
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use quorate_codec::{SubscriptionOptions, Text, TopicFilter};
+use quorate_codec::{QoS, SubscriptionOptions, Text, TopicFilter};
 
 use crate::command::{SessionExpiry, SubscribeFilter};
 use crate::expiry::{SessionTimers, session_end, will_due};
@@ -19,6 +19,7 @@ use crate::identifiers::IdentifierSets;
 use crate::ids::{Epoch, Incarnation, NodeId, Owner, SessionId, Timestamp};
 use crate::inbound::Inbound;
 use crate::inflight::Inflight;
+use crate::membership::Memberships;
 use crate::queue::Queue;
 use crate::reply::{expiry, owner, put_expiry, put_owner};
 use crate::will::{HeldWill, message_ref, put_message_ref};
@@ -31,6 +32,7 @@ pub(crate) mod dirty {
     pub(crate) const QUEUE: u8 = 4;
     pub(crate) const IDENTIFIERS: u8 = 8;
     pub(crate) const INBOUND: u8 = 16;
+    pub(crate) const SHARED: u8 = 128;
 }
 
 /// A subscription in a session.
@@ -38,6 +40,14 @@ pub(crate) mod dirty {
 pub(crate) struct Subscription {
     pub(crate) options: SubscriptionOptions,
     pub(crate) identifier: Option<u32>,
+}
+
+impl Subscription {
+    /// Whether its partition gets the messages for it: those of QoS 0 the connection's node gets, and those of shared
+    /// subscriptions the partition of the share group.
+    pub(crate) fn is_fed_here(&self, filter: &TopicFilter) -> bool {
+        self.options.qos != QoS::AtMostOnce && !filter.is_shared()
+    }
 }
 
 /// Whether a connection holds the session.
@@ -66,6 +76,7 @@ pub(crate) struct Session {
     pub(crate) inbound: Inbound,
     /// Of the connection that holds it, or held it last.
     pub(crate) will: Option<HeldWill>,
+    pub(crate) memberships: Memberships,
     pub(crate) queue: Queue,
     pub(crate) dirty: u8,
     /// The checkpoint has records of it.
@@ -183,6 +194,7 @@ impl Session {
             inflight: Inflight::default(),
             inbound: Inbound::default(),
             will: None,
+            memberships: Memberships::default(),
             queue: Queue::default(),
             dirty: 0,
             stored: false,

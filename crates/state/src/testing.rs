@@ -206,7 +206,12 @@ impl Driven<Partition> {
 
     /// What the outbox to a group has for it, as commands.
     pub(crate) fn outbox(&self, to: GroupId) -> Vec<Command> {
-        let items = self.machine.outbox(to, StreamSeq(0));
+        self.outbox_from(to, StreamSeq(0), usize::MAX)
+    }
+
+    /// As [`Self::outbox`], up to `max` from a position on.
+    pub(crate) fn outbox_from(&self, to: GroupId, from: StreamSeq, max: usize) -> Vec<Command> {
+        let items = self.machine.outbox(to, from).take(max);
         let commands = items.map(|(_, item)| {
             let mut command = match item {
                 OutboxItem::Command(command) => command,

@@ -92,6 +92,8 @@ fn commands() -> Vec<Command> {
         principal,
         will: None,
     };
+    let (share, version) = (ShareId(4), ShareVersion(6));
+    let member = ShareMember { group: GroupId(2), session };
     let ids = |numbers: &[u16]| numbers.iter().map(|number| PacketId::new(*number).unwrap()).collect();
     vec![
         Command::Publish { message: plain_message(), store_retained: false, fan_out: true },
@@ -146,6 +148,30 @@ fn commands() -> Vec<Command> {
         Command::NodeLost { node: NodeId(2), incarnation: Incarnation(5) },
         Command::Place { group: GroupId(3), voters: vec![NodeId(1), NodeId(2), NodeId(4)] },
         Command::NodeForget { node: NodeId(2) },
+        Command::ShareJoin {
+            filter: filter("$share/g/a/#"),
+            member,
+            version,
+            qos: QoS::ExactlyOnce,
+            identifier: Some(7),
+            retain_as_published: true,
+            window: 256,
+        },
+        Command::ShareOffline { filter: filter("$share/g/a/#"), member, version },
+        Command::ShareLeave { filter: filter("$share/g/a/#"), member, version },
+        Command::ShareConfirm { session, filter: filter("$share/g/a/#"), share },
+        Command::ShareDeliver {
+            share,
+            dispatch: 70,
+            session,
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            identifier: None,
+            expiry_s: Some(12),
+            message: full_message(),
+        },
+        Command::ShareSettled { share, dispatches: vec![70, 72] },
+        Command::ShareReturn { share, dispatches: vec![71] },
     ]
 }
 
@@ -179,8 +205,12 @@ fn replies() -> Vec<Reply> {
         subscriptions: subscribe_filters(),
         next_delivery: DeliverySeq(1),
         expiry: SessionExpiry::After(3600),
+        version: ShareVersion(3),
     };
-    let result = |reason, existed, route| SubscribeResult { reason, existed, route };
+    let result = |reason, existed, route| {
+        let version = ShareVersion(if existed { 2 } else { 0 });
+        SubscribeResult { reason, existed, route, version }
+    };
     use quorate_codec::ReasonCode as Reason;
     vec![
         Reply::Rejected(Reason::QUOTA_EXCEEDED),
@@ -198,6 +228,7 @@ fn replies() -> Vec<Reply> {
         Reply::Unsettled,
         Reply::Joined { node: NodeId(4) },
         Reply::Refused(text("the node was removed")),
+        Reply::ShareJoined { route: StreamSeq(8) },
     ]
 }
 
@@ -240,6 +271,76 @@ fn partition() -> Partition {
     let segment =
         |stream, commands| Segment { stream, first: StreamSeq(1), confirmed: StreamSeq(0), commands };
     let segments = vec![segment(stream, commands), segment(StreamId::Group(CONTROL), vec![down])];
+    let batch = Batch { stamp: Timestamp(5_000), segments, leader: vec![] };
+    partition.apply(LogIndex(1), &batch.encode(), &mut Vec::new());
+    partition
+}
+
+fn sharing_config() -> PartitionConfig {
+    PartitionConfig { partitions: 3, ..PartitionConfig::new(GroupId(3)) }
+}
+
+/// A partition with a share group that has a record of every kind, and a session that has a message of it.
+fn sharing_partition() -> Partition {
+    let mut partition = Partition::new(sharing_config());
+    let node = StreamId::Node(NodeId(2), Incarnation(5));
+    let (session, epoch, version) = (SessionId(1), Epoch(1), ShareVersion(1));
+    let (here, elsewhere) = (GroupId(3), GroupId(2));
+    let share = ShareId(1);
+    let mut wanted = subscribe_filters().remove(0);
+    wanted.filter = filter("$share/dock/plant/#");
+    let connect = Command::Connect {
+        client_id: text("sensor-7"),
+        owner: owner(),
+        clean_start: false,
+        expiry: SessionExpiry::After(3600),
+        receive_max: 1,
+        principal: text("plant"),
+        will: None,
+    };
+    let join = |group, window| Command::ShareJoin {
+        filter: filter("$share/dock/plant/#"),
+        member: ShareMember { group, session },
+        version,
+        qos: QoS::AtLeastOnce,
+        identifier: Some(268_435_455),
+        retain_as_published: true,
+        window,
+    };
+    let publish = Command::Publish { message: full_message(), store_retained: false, fan_out: true };
+    let deliver = Command::ShareDeliver {
+        share,
+        dispatch: 1,
+        session,
+        qos: QoS::AtLeastOnce,
+        retain: true,
+        identifier: None,
+        expiry_s: Some(90),
+        message: full_message(),
+    };
+    let commands = vec![
+        connect,
+        Command::Subscribe { session, epoch, filters: vec![wanted.clone()] },
+        join(elsewhere, 2),
+        join(here, 1),
+        publish.clone(),
+        publish.clone(),
+        publish.clone(),
+        publish,
+    ];
+    let confirm = Command::ShareConfirm { session, filter: wanted.filter.clone(), share };
+    let member = ShareMember { group: elsewhere, session };
+    let offline = Command::ShareOffline { filter: wanted.filter, member, version: ShareVersion(2) };
+    let segment =
+        |stream, commands| Segment { stream, first: StreamSeq(1), confirmed: StreamSeq(0), commands };
+    let segments = vec![
+        segment(node, commands),
+        segment(StreamId::Group(here), vec![confirm, deliver]),
+        segment(
+            StreamId::Group(elsewhere),
+            vec![offline, Command::ShareReturn { share, dispatches: vec![3] }],
+        ),
+    ];
     let batch = Batch { stamp: Timestamp(5_000), segments, leader: vec![] };
     partition.apply(LogIndex(1), &batch.encode(), &mut Vec::new());
     partition
@@ -350,6 +451,25 @@ fn partition_records_of_version_1_are_written_and_restore() {
     restored.check();
     assert_eq!(restored.hash(), partition.hash());
     assert_eq!(restored.counts(), partition.counts());
+}
+
+#[test]
+fn share_records_of_version_1_are_written_and_restore() {
+    let golden = include_str!("golden/shares-1.hex");
+    let partition = sharing_partition();
+    let kinds: std::collections::BTreeSet<u8> = partition.records().map(|(key, _)| key[0]).collect();
+    assert!([27, 28, 29, 30, 31].iter().all(|kind| kinds.contains(kind)), "{kinds:?}");
+    check("shares-1.hex", golden, &records(partition.records()));
+    let restored = Partition::restore(sharing_config(), LogIndex(1), stored(golden)).unwrap();
+    restored.check();
+    assert_eq!(restored.hash(), partition.hash());
+    assert_eq!(restored.shares(None, 9), partition.shares(None, 9));
+    for place in 0..stored(golden).len() {
+        // Without one of its records a share group is refused or another one, but never a panic.
+        let mut fewer = stored(golden);
+        fewer.remove(place);
+        let _ = Partition::restore(sharing_config(), LogIndex(1), fewer);
+    }
 }
 
 #[test]

@@ -169,3 +169,28 @@ fn takeover_on_another_node_leaves_one_owner() {
     assert!(second.wait_connected().unwrap(), "Session Present");
     wait_for("the first connection to be closed", || (!first.errors().is_empty()).then_some(())).unwrap();
 }
+
+#[test]
+fn share_group_members_on_all_nodes_consume_each_message_once() {
+    let cluster = Cluster::start("share", 3).unwrap();
+    let member = |node: usize, durable: bool| {
+        let member = Client::connect(&format!("share-{node}"), cluster.node(node).mqtt_port, !durable);
+        member.subscribe("$share/group/share/#").unwrap();
+        member
+    };
+    let members = [member(0, true), member(1, false), member(2, true)];
+    for node in 0..3 {
+        let publisher = Client::connect(&format!("share-pub-{node}"), cluster.node(node).mqtt_port, true);
+        for n in 1..=100_usize {
+            let payload = (node * 100 + n).to_string();
+            publisher.publish(&format!("share/{node}"), payload.as_bytes(), false).unwrap();
+        }
+        publisher.wait_acked(100).unwrap();
+    }
+    let all = || members.iter().map(Client::messages).collect::<Vec<_>>();
+    wait_for("all consumed", || (all().iter().map(Vec::len).sum::<usize>() >= 300).then_some(())).unwrap();
+    let all = all();
+    assert_eq!(all.iter().map(Vec::len).sum::<usize>(), 300, "a message went to two members");
+    assert_eq!(sequences(&all.concat()).len(), 300);
+    assert!(all.iter().all(|messages| messages.len() > 50), "{:?}", all.iter().map(Vec::len));
+}

@@ -1,14 +1,16 @@
 //! Messages on their way to the client: of its durable session, and those that reach the connection directly.
 //!
-//! Owns: the queue and the packet identifiers of a transient session; what of a durable session waits for the window.
-//! Does not: hold the queue of a durable session; choose its packet identifiers.
+//! Owns: the queue and the packet identifiers of a transient session; what of a partition waits for the window.
+//! Does not: hold the queue of a durable session; choose its packet identifiers. A transient session has messages of its
+//! share groups from its partition: they get packet identifiers of the connection here, and keep the partition's towards it.
 //! Invariants: never two inflight messages on one packet identifier; QoS 1 messages leave in the order in which they
 //! came; every message dropped is counted with its reason.
 //! Limits: `ClientConfig::direct_queue_messages_max` and `direct_queue_bytes_max`, then the newest is dropped;
 //! OUTPUT_BYTES_MAX for a client that does not read. Spec: MQTT 5, 3.3.2.3.3, 4.3, 4.4, 4.9.
 
 use core::time::Duration;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,8 +31,8 @@ pub(super) struct Outgoing {
     queue: VecDeque<Queued>,
     queue_bytes: usize,
     packet_ids: PacketIds,
-    /// Messages of the durable session that found the window full. Its partition keeps to the same window, so this
-    /// is empty but for a client whose window shrank.
+    /// Messages of the partition that found the window full. The partition keeps to the same window, so this holds only
+    /// what others took of it: direct messages of a transient session, or an earlier connection with a larger one.
     waiting: VecDeque<SessionDelivery>,
 }
 
@@ -111,7 +113,7 @@ impl Client {
         self.offer(Queued { qos, retain: true, identifiers, expiry_s, since: now, message }, out, now);
     }
 
-    /// A message of the durable session.
+    /// A message that the session's partition holds.
     pub(super) fn deliver_session(&mut self, delivery: SessionDelivery, out: &mut ClientOutput) {
         if self.outgoing.waiting.is_empty() {
             self.send_session(delivery, out);
@@ -123,17 +125,18 @@ impl Client {
     /// The client has received a QoS 2 message. PUBREL promises never to send it again: for a durable session that is to
     /// be durable first; a transient one has nobody who could send it again.
     pub(super) fn delivery_received(&mut self, packet_id: PacketId) {
-        if self.outgoing.packet_ids.holds(packet_id) {
-            self.send_release(packet_id);
-        } else {
-            self.received.push(packet_id);
+        match self.outgoing.packet_ids.holder(packet_id) {
+            Some(Holder::Connection) => self.send_release(packet_id),
+            Some(Holder::Partition(named)) => self.received.push(named),
+            None => self.received.push(packet_id),
         }
     }
 
     /// The session's partition knows that the client has received these messages: PUBREL.
     pub(super) fn receipt_is_durable(&mut self, packet_ids: &Durable<Vec<PacketId>>) {
-        for packet_id in packet_ids.get() {
-            self.send_release(*packet_id);
+        for named in packet_ids.get() {
+            let packet_id = self.outgoing.packet_ids.of_partition(*named).unwrap_or(*named);
+            self.send_release(packet_id);
         }
     }
 
@@ -145,21 +148,29 @@ impl Client {
 
     /// The client acknowledged a message.
     pub(super) fn delivery_acknowledged(&mut self, packet_id: PacketId) {
-        if !self.outgoing.packet_ids.release(packet_id) {
-            self.acknowledged.push(packet_id);
+        match self.outgoing.packet_ids.release(packet_id) {
+            Some(Holder::Connection) => {}
+            Some(Holder::Partition(named)) => self.acknowledged.push(named),
+            None => self.acknowledged.push(packet_id),
         }
     }
 
-    /// Sends what waits, as far as window and output allow.
+    /// Sends what waits, as far as window and output allow: by turns of the partition and of the connection's own.
     pub(super) fn pump(&mut self, out: &mut ClientOutput, now: Duration) {
-        while !self.outgoing.waiting.is_empty() && self.connection.inflight_room() > 0 {
-            let Some(delivery) = self.outgoing.waiting.pop_front() else { return };
-            self.send_session(delivery, out);
-        }
-        while !self.outgoing.queue.is_empty() && self.has_window() {
-            let Some(queued) = self.outgoing.queue.pop_front() else { return };
-            self.outgoing.queue_bytes -= queued.bytes();
-            self.send_queued(&queued, out, now);
+        loop {
+            let waiting = !self.outgoing.waiting.is_empty()
+                && self.connection.inflight_room() > 0
+                && self.outgoing.packet_ids.in_use.len() < usize::from(u16::MAX);
+            if let Some(delivery) = waiting.then(|| self.outgoing.waiting.pop_front()).flatten() {
+                self.send_session(delivery, out);
+            }
+            let queued = !self.outgoing.queue.is_empty() && self.has_window();
+            if let Some(queued) = queued.then(|| self.outgoing.queue.pop_front()).flatten() {
+                self.outgoing.queue_bytes -= queued.bytes();
+                self.send_queued(&queued, out, now);
+            } else if !waiting {
+                return;
+            }
         }
     }
 
@@ -213,7 +224,8 @@ impl Client {
         let packet_id = match queued.qos {
             QoS::AtMostOnce => None,
             QoS::AtLeastOnce | QoS::ExactlyOnce => {
-                Some(self.outgoing.packet_ids.acquire().expect("the window is smaller than the identifiers"))
+                let packet_id = self.outgoing.packet_ids.acquire(Holder::Connection);
+                Some(packet_id.expect("the window is smaller than the identifiers"))
             }
         };
         let message = &queued.message.message;
@@ -234,26 +246,43 @@ impl Client {
     }
 
     fn send_session(&mut self, session: SessionDelivery, out: &mut ClientOutput) {
+        let named = session.packet_id;
+        let Some(packet_id) = self.packet_id_for(&session) else {
+            // More than any window: it goes out when an identifier is free.
+            self.outgoing.waiting.push_front(session);
+            return;
+        };
         let sent = match &session.message {
-            None => self.connection.release(session.packet_id),
+            None => self.connection.release(packet_id),
             Some(message) => self.connection.deliver(&delivery(
                 message,
-                publish_qos(session.qos, Some(session.packet_id)),
+                publish_qos(session.qos, Some(packet_id)),
                 session.dup,
                 session.retain,
                 &session.identifiers,
                 session.expiry_s,
             )),
         };
+        if sent.is_err() {
+            self.outgoing.packet_ids.release(packet_id);
+        }
         match sent {
             Ok(()) | Err(NotSent::Closed) => {}
             Err(NotSent::TooLarge) => {
                 // [MQTT-3.1.2-25] as if it had been delivered: the session goes on with the next one.
                 out.dropped.push((DropReason::PacketTooLarge, 1));
-                self.acknowledged.push(session.packet_id);
+                self.acknowledged.push(named);
             }
             Err(NotSent::WindowFull) => self.outgoing.waiting.push_front(session),
         }
+    }
+
+    /// The packet identifier with which a message of the partition goes out. `None` when a transient session has none.
+    fn packet_id_for(&mut self, session: &SessionDelivery) -> Option<PacketId> {
+        if !self.is_transient() {
+            return Some(session.packet_id);
+        }
+        self.outgoing.packet_ids.acquire(Holder::Partition(session.packet_id))
     }
 }
 
@@ -301,60 +330,86 @@ fn delivery<'a>(
     }
 }
 
-/// Packet identifiers of a transient session, given in turn.
+/// Who gave a message that a transient session has inflight, and is to hear of its acknowledgement.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Holder {
+    /// The connection itself: a direct message.
+    Connection,
+    /// The session's partition, which knows the message by this identifier.
+    Partition(PacketId),
+}
+
+/// Packet identifiers of a transient session, given in turn. Empty for a durable one: its partition gives them.
 #[derive(Debug, Default)]
 struct PacketIds {
     last: u16,
-    in_use: BTreeSet<PacketId>,
+    in_use: BTreeMap<PacketId, Holder>,
+    /// From the partition's identifiers to those in use.
+    of_partition: BTreeMap<PacketId, PacketId>,
 }
 
 impl PacketIds {
     /// The next free one; `None` when all are in use.
-    fn acquire(&mut self) -> Option<PacketId> {
+    fn acquire(&mut self, holder: Holder) -> Option<PacketId> {
         for _ in 0..=self.in_use.len() {
             self.last = if self.last == u16::MAX { 1 } else { self.last + 1 };
             let packet_id = PacketId::new(self.last)?;
-            if self.in_use.insert(packet_id) {
+            if let Entry::Vacant(free) = self.in_use.entry(packet_id) {
+                free.insert(holder);
+                if let Holder::Partition(named) = holder {
+                    self.of_partition.insert(named, packet_id);
+                }
                 return Some(packet_id);
             }
         }
         None
     }
 
-    fn holds(&self, packet_id: PacketId) -> bool {
-        self.in_use.contains(&packet_id)
+    fn holder(&self, packet_id: PacketId) -> Option<Holder> {
+        self.in_use.get(&packet_id).copied()
     }
 
-    /// Whether it was in use.
-    fn release(&mut self, packet_id: PacketId) -> bool {
-        self.in_use.remove(&packet_id)
+    fn of_partition(&self, named: PacketId) -> Option<PacketId> {
+        self.of_partition.get(&named).copied()
+    }
+
+    /// Whose it was, if it was in use.
+    fn release(&mut self, packet_id: PacketId) -> Option<Holder> {
+        let holder = self.in_use.remove(&packet_id)?;
+        if let Holder::Partition(named) = holder {
+            self.of_partition.remove(&named);
+        }
+        Some(holder)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn packet_ids_wrap_around_and_skip_those_in_use() {
-        let mut ids = PacketIds { last: u16::MAX - 2, in_use: BTreeSet::new() };
-        let taken: Vec<u16> = (0..4).map(|_| ids.acquire().unwrap().get()).collect();
+        let mut ids = PacketIds { last: u16::MAX - 2, ..PacketIds::default() };
+        let taken: Vec<u16> = (0..4).map(|_| ids.acquire(Holder::Connection).unwrap().get()).collect();
         assert_eq!(taken, [65_534, 65_535, 1, 2]);
         ids.last = u16::MAX - 2;
-        assert!(ids.release(PacketId::new(1).unwrap()));
-        assert_eq!(ids.acquire().unwrap().get(), 1);
-        assert_eq!(ids.acquire().unwrap().get(), 3);
+        assert_eq!(ids.release(PacketId::new(1).unwrap()), Some(Holder::Connection));
+        assert_eq!(ids.acquire(Holder::Connection).unwrap().get(), 1);
+        assert_eq!(ids.acquire(Holder::Connection).unwrap().get(), 3);
     }
 
     #[test]
     fn packet_ids_all_in_use_gives_none() {
         let mut ids = PacketIds::default();
-        let taken: BTreeSet<PacketId> = (0..65_535).map(|_| ids.acquire().unwrap()).collect();
+        let taken: BTreeSet<PacketId> =
+            (0..65_535).map(|_| ids.acquire(Holder::Connection).unwrap()).collect();
         assert_eq!(taken.len(), 65_535);
-        assert_eq!(ids.acquire(), None);
-        assert!(ids.release(PacketId::new(777).unwrap()));
-        assert!(!ids.release(PacketId::new(777).unwrap()));
-        assert_eq!(ids.acquire(), PacketId::new(777));
-        assert_eq!(ids.acquire(), None);
+        assert_eq!(ids.acquire(Holder::Connection), None);
+        assert_eq!(ids.release(PacketId::new(777).unwrap()), Some(Holder::Connection));
+        assert_eq!(ids.release(PacketId::new(777).unwrap()), None);
+        assert_eq!(ids.acquire(Holder::Connection), PacketId::new(777));
+        assert_eq!(ids.acquire(Holder::Connection), None);
     }
 }

@@ -23,7 +23,7 @@ use quorate_state::{Command, GroupId, Message, PublishTarget};
 use super::{Client, Context, DurableSession, Phase};
 use crate::durable::Durable;
 use crate::edge::{ClientOutput, ClientRequest, DirectMessage, PublishNumber, PublishOutcome};
-use crate::routing::{RouteCache, RouteMatch, retained_partition};
+use crate::routing::{Draw, RouteCache, RouteMatch, retained_partition};
 use crate::system_topics::is_read_only;
 
 /// The publishes of one connection.
@@ -38,6 +38,8 @@ pub(super) struct Publishing {
     /// PUBRELs of a durable session without PUBCOMP.
     releasing: usize,
     cache: RouteCache,
+    /// Messages that members of share groups were chosen for.
+    drawn: u64,
 }
 
 /// A routed publish of QoS 1 or 2.
@@ -153,7 +155,7 @@ impl Client {
                 }
                 continue;
             }
-            let handed_over = hand_over(direct.as_ref(), out);
+            let handed_over = self.hand_over(direct.as_ref(), out);
             let ack = proof.map_or(Ack::HandedOver(handed_over), Ack::Durable);
             acknowledge(&mut self.connection, number, token, &ack, reason);
         }
@@ -167,7 +169,7 @@ impl Client {
         out: &mut ClientOutput,
     ) {
         let route = self.publishing.cache.lookup(context.routing, topic.as_str());
-        if !publish.retain && !route.has_direct() {
+        if !publish.retain && !route.has_direct(QoS::AtMostOnce) {
             return;
         }
         let message = self.message(publish, topic, QoS::AtMostOnce);
@@ -177,8 +179,8 @@ impl Client {
             let number = self.publishing.next_number();
             out.requests.push(ClientRequest::Publish { number, targets: vec![(group, command)] });
         }
-        if route.has_direct() {
-            hand_over(Some(&(route, Arc::new(DirectMessage { message }))), out);
+        if route.has_direct(QoS::AtMostOnce) {
+            self.hand_over(Some(&(route, Arc::new(DirectMessage { message }))), out);
         }
     }
 
@@ -236,7 +238,7 @@ impl Client {
                 if !targets.is_empty() {
                     out.requests.push(ClientRequest::Publish { number, targets });
                 }
-                let direct = route.has_direct();
+                let direct = route.has_direct(message.qos);
                 (outstanding, direct.then(|| (route, Arc::new(DirectMessage { message }))))
             }
         };
@@ -271,7 +273,8 @@ impl Client {
         let DurableSession { group, session, epoch } = session;
         let targets = route.targets(&message, self.config.partitions);
         let packet_id = token.packet_id();
-        let direct = route.has_direct().then(|| Arc::new(DirectMessage { message: message.clone() }));
+        let direct =
+            route.has_direct(message.qos).then(|| Arc::new(DirectMessage { message: message.clone() }));
         let command = encode(&Command::PublishOnce { session, epoch, packet_id, targets, message });
         ClientRequest::PublishOnce { number, group, command, direct }
     }
@@ -290,6 +293,20 @@ impl Client {
         commands.collect()
     }
 
+    /// Hands a message to its direct receivers, on this node and on others.
+    fn hand_over(
+        &mut self,
+        direct: Option<&(Arc<RouteMatch>, Arc<DirectMessage>)>,
+        out: &mut ClientOutput,
+    ) -> HandedOver {
+        if let Some((route, message)) = direct {
+            let draw = Draw::nth(self.client_hash, self.publishing.drawn);
+            self.publishing.drawn += u64::from(!route.shares.is_empty());
+            route.hand_over(message, draw, &mut out.direct, &mut out.forwards);
+        }
+        HandedOver(())
+    }
+
     fn message(&self, publish: &Publish, topic: TopicName, qos: QoS) -> Message {
         let properties = publish.properties.as_deref();
         Message {
@@ -302,15 +319,6 @@ impl Client {
             payload: publish.payload.clone(),
         }
     }
-}
-
-/// Hands a message to its direct receivers, on this node and on others.
-fn hand_over(direct: Option<&(Arc<RouteMatch>, Arc<DirectMessage>)>, out: &mut ClientOutput) -> HandedOver {
-    if let Some((route, message)) = direct {
-        out.forwards.extend(route.nodes.iter().map(|node| (*node, Arc::clone(message))));
-        route.deliver(message, &mut out.direct);
-    }
-    HandedOver(())
 }
 
 /// The only way to a PUBACK with success.

@@ -151,9 +151,6 @@ impl Client {
 
     /// Why a filter cannot be subscribed to; `None` when it can.
     fn refusal(&self, filter: &TopicFilter) -> Option<ReasonCode> {
-        if filter.is_shared() {
-            return Some(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
-        }
         let filters = &self.subscribing.filters;
         let full = filters.len() >= self.config.subscriptions_max && !filters.contains(filter);
         full.then_some(ReasonCode::QUOTA_EXCEEDED)

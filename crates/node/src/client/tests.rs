@@ -10,12 +10,14 @@ use quorate_state::{Command, ConnId, DeliverySeq, Epoch, GroupId, Message, NodeI
 
 use super::*;
 use crate::edge::{DirectMessage, PublishNumber, PublishOutcome, SessionDelivery};
+use crate::peer::PeerMessage;
 use crate::routing::retained_partition;
 
 mod direct;
 mod exactly_once;
 mod publish;
 mod session;
+mod shares;
 mod subscribe;
 mod system;
 

@@ -12,8 +12,8 @@ use quorate_codec::{PacketId, ReasonCode, TopicFilter};
 use quorate_state::command::{Command, RouteTarget, SessionExpiry, SubscribeFilter};
 use quorate_state::hash::partition_of_client;
 use quorate_state::{
-    CONTROL, ConnId, DeliverySeq, GroupId, Incarnation, LogIndex, NodeId, Owner, Reply, StreamId, StreamSeq,
-    WillId,
+    CONTROL, ConnId, DeliverySeq, GroupId, Incarnation, LogIndex, NodeId, Owner, Reply, ShareVersion,
+    StreamId, StreamSeq, WillId,
 };
 
 use super::Node;
@@ -29,8 +29,11 @@ pub(super) enum Op {
     Connect(ConnId),
     Publish(ConnId, PublishNumber),
     PublishOnce(ConnId, PublishNumber, Option<Arc<DirectMessage>>),
-    Subscribe(ConnId, PacketId, Vec<SubscribeFilter>, Vec<(StreamId, StreamSeq)>),
-    Unsubscribe(ConnId, PacketId),
+    Subscribe(Box<Subscribing>),
+    /// With what the node knows of the filters, when the partition knows only some of them.
+    Unsubscribe(ConnId, PacketId, Option<Vec<bool>>),
+    /// A session joins a share group; the SUBSCRIBE that waits for it and the filter's place in it.
+    ShareJoin(ConnId, TopicFilter, Option<(u64, usize)>),
     Acknowledge(ConnId),
     Release(ConnId, PacketId),
     Receive(ConnId, Vec<PacketId>),
@@ -38,6 +41,17 @@ pub(super) enum Op {
     Join([u8; 16]),
     /// The answer changes nothing here.
     Quiet,
+}
+
+/// A SUBSCRIBE on its way through the session's partition.
+#[derive(Debug)]
+pub(super) struct Subscribing {
+    pub(super) conn: ConnId,
+    pub(super) packet_id: PacketId,
+    pub(super) filters: Vec<SubscribeFilter>,
+    /// Per filter, whether the connection had it.
+    pub(super) existed: Vec<bool>,
+    pub(super) needs: Vec<(StreamId, StreamSeq)>,
 }
 
 impl Node {
@@ -122,7 +136,7 @@ impl Node {
         }
     }
 
-    fn held(&self, conn: ConnId) -> Option<(GroupId, Held)> {
+    pub(super) fn held(&self, conn: ConnId) -> Option<(GroupId, Held)> {
         let connection = self.connections.all.get(&conn)?;
         Some((connection.group, connection.held.clone()?))
     }
@@ -143,6 +157,7 @@ impl Node {
             resync_asked_at: None,
             early: Vec::new(),
             filters: Default::default(),
+            receive_max,
             closing: false,
         };
         self.connections.all.insert(conn, connection);
@@ -173,16 +188,18 @@ impl Node {
                 }
                 _ => self.lost_session(conn),
             },
-            Op::Subscribe(conn, packet_id, filters, needs) => {
-                self.subscribe_done(group, conn, proof.map(|()| packet_id), filters, needs, reply, now);
-            }
-            Op::Unsubscribe(conn, packet_id) => match reply {
+            Op::Subscribe(subscribing) => self.subscribe_done(group, *subscribing, proof, reply, now),
+            Op::Unsubscribe(conn, packet_id, known) => match reply {
                 Some(Reply::Unsubscribed(existed)) if self.connections.all.contains_key(&conn) => {
                     let packet_id = proof.map(|()| packet_id);
+                    let existed = known.unwrap_or(existed);
                     self.client(conn, ClientEvent::Unsubscribed { packet_id, existed });
                 }
                 _ => self.lost_session(conn),
             },
+            Op::ShareJoin(conn, filter, waiting) => {
+                self.share_joined(group, conn, &filter, waiting, reply, now);
+            }
             Op::Acknowledge(conn) => {
                 if reply == Some(Reply::Fenced) {
                     self.lost_session(conn);
@@ -218,6 +235,7 @@ impl Node {
                 subscriptions,
                 next_delivery,
                 expiry,
+                version,
             }) => {
                 // A durable session that is resumed to end with this connection stays the partition's until then.
                 let durable = session_present || expiry != SessionExpiry::AtClose;
@@ -233,7 +251,7 @@ impl Node {
                 connection.next_delivery = connection.next_delivery.max(next_delivery);
                 let session_present = proof.map(|()| session_present);
                 if previous.is_empty() {
-                    self.open(conn, session_present, expiry, subscriptions);
+                    self.open(conn, session_present, expiry, subscriptions, version);
                     return;
                 }
                 for owner in &previous {
@@ -241,7 +259,7 @@ impl Node {
                 }
                 let pending = previous.iter().copied().collect();
                 connection.pending =
-                    Some(Pending { previous: pending, session_present, expiry, subscriptions });
+                    Some(Pending { previous: pending, session_present, expiry, subscriptions, version });
                 for owner in previous {
                     self.close_previous(owner);
                 }
@@ -315,8 +333,8 @@ impl Node {
     /// A former connection is closed: opens every connection that waited for it alone.
     pub(super) fn previous_ended(&mut self, previous: Owner) {
         for (conn, pending) in self.connections.ended(previous) {
-            let Pending { session_present, expiry, subscriptions, .. } = pending;
-            self.open(conn, session_present, expiry, subscriptions);
+            let Pending { session_present, expiry, subscriptions, version, .. } = pending;
+            self.open(conn, session_present, expiry, subscriptions, version);
         }
     }
 
@@ -327,6 +345,7 @@ impl Node {
         session_present: Durable<bool>,
         expiry: SessionExpiry,
         subscriptions: Vec<SubscribeFilter>,
+        version: ShareVersion,
     ) {
         let Some(connection) = self.connections.all.get_mut(&conn) else { return };
         let Some(held) = connection.held.clone() else { return };
@@ -336,6 +355,7 @@ impl Node {
         for subscription in &subscriptions {
             self.add_local_route(conn, &subscription.filter);
         }
+        self.rejoin_shares(conn, &subscriptions, version);
         self.client(
             conn,
             ClientEvent::Connected {
@@ -392,7 +412,7 @@ impl Node {
         (stream, seq)
     }
 
-    fn drop_local_route(&mut self, filter: &TopicFilter) {
+    pub(super) fn drop_local_route(&mut self, filter: &TopicFilter) {
         let Some(route) = self.connections.routes.get_mut(filter) else { return };
         route.count = route.count.saturating_sub(1);
         if route.count == 0 {
@@ -410,10 +430,14 @@ impl Node {
         };
         let needs: Vec<(StreamId, StreamSeq)> =
             filters.iter().map(|subscription| self.add_local_route(conn, &subscription.filter)).collect();
-        if held.durable {
+        // The partition has all subscriptions of a durable session, and the shared ones of a transient session.
+        let mut replicated = filters.clone();
+        replicated.retain(|subscription| held.durable || subscription.filter.is_shared());
+        if !replicated.is_empty() {
             let command =
-                Command::Subscribe { session: held.session, epoch: held.epoch, filters: filters.clone() };
-            self.push(group, &command, Op::Subscribe(conn, packet_id, filters, needs));
+                Command::Subscribe { session: held.session, epoch: held.epoch, filters: replicated };
+            let subscribing = Subscribing { conn, packet_id, filters, existed, needs };
+            self.push(group, &command, Op::Subscribe(Box::new(subscribing)));
             return;
         }
         let reasons = filters.iter().map(|f| granted(f.options.qos)).collect();
@@ -423,34 +447,48 @@ impl Node {
         self.wait(Waiting { conn, packet_id, reasons, retained, needs, index: None }, now);
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn subscribe_done(
         &mut self,
         group: GroupId,
-        conn: ConnId,
-        packet_id: Durable<PacketId>,
-        filters: Vec<SubscribeFilter>,
-        mut needs: Vec<(StreamId, StreamSeq)>,
+        subscribing: Subscribing,
+        proof: Durable<()>,
         reply: Option<Reply>,
         now: Duration,
     ) {
-        let Some(Reply::Subscribed(results)) = reply else {
+        let Subscribing { conn, packet_id, filters, existed, mut needs } = subscribing;
+        let (Some(Reply::Subscribed(results)), Some((_, held))) = (reply, self.held(conn)) else {
             self.lost_session(conn);
             return;
         };
         needs.extend(results.iter().filter_map(|result| Some((StreamId::Group(group), result.route?))));
-        let reasons = results.iter().map(|result| result.reason).collect();
-        let (filters, existed): (Vec<_>, Vec<_>) = filters
-            .into_iter()
-            .zip(&results)
-            .filter(|(_, result)| !result.reason.is_failure())
-            .map(|(filter, result)| (filter, result.existed))
-            .unzip();
-        let retained = wanted_retained(filters, &existed);
-        self.wait(Waiting { conn, packet_id, reasons, retained, needs, index: None }, now);
+        let mut results = results.into_iter();
+        let mut reasons = Vec::with_capacity(filters.len());
+        let mut made = (Vec::new(), Vec::new());
+        let mut joins = Vec::new();
+        for (at, (subscription, existed)) in filters.into_iter().zip(existed).enumerate() {
+            let asked = held.durable || subscription.filter.is_shared();
+            let Some(result) = asked.then(|| results.next()).flatten() else {
+                reasons.push(granted(subscription.options.qos));
+                made.0.push(subscription);
+                made.1.push(existed);
+                continue;
+            };
+            reasons.push(result.reason);
+            if result.version != ShareVersion(0) {
+                joins.push((at, subscription.clone(), result.version));
+            }
+            if !result.reason.is_failure() {
+                made.0.push(subscription);
+                made.1.push(result.existed);
+            }
+        }
+        let retained = wanted_retained(made.0, &made.1);
+        let packet_id = proof.map(|()| packet_id);
+        let waiting = Waiting { conn, packet_id, reasons, retained, needs, index: None };
+        self.join_shares(waiting, joins, now);
     }
 
-    fn wait(&mut self, waiting: Waiting, now: Duration) {
+    pub(super) fn wait(&mut self, waiting: Waiting, now: Duration) {
         self.connections.waiting.push_back(waiting);
         self.finish_waiting(now);
     }
@@ -505,9 +543,12 @@ impl Node {
             }
             existed.push(had);
         }
-        if held.durable {
-            let command = Command::Unsubscribe { session: held.session, epoch: held.epoch, filters };
-            self.push(group, &command, Op::Unsubscribe(conn, packet_id));
+        let asked: Vec<TopicFilter> =
+            filters.into_iter().filter(|filter| held.durable || filter.is_shared()).collect();
+        if !asked.is_empty() {
+            let command = Command::Unsubscribe { session: held.session, epoch: held.epoch, filters: asked };
+            let known = (!held.durable).then_some(existed);
+            self.push(group, &command, Op::Unsubscribe(conn, packet_id, known));
         } else {
             let packet_id = Durable::committed(packet_id);
             self.client(conn, ClientEvent::Unsubscribed { packet_id, existed });
@@ -540,12 +581,14 @@ fn granted(qos: quorate_codec::QoS) -> ReasonCode {
     }
 }
 
-/// The subscriptions that want retained messages [MQTT-3.3.1-9, MQTT-3.3.1-10, MQTT-3.3.1-11].
+/// The subscriptions that want retained messages [MQTT-3.3.1-9, MQTT-3.3.1-10, MQTT-3.3.1-11]. Shared ones never do
+/// (MQTT 5, 4.8.2).
 fn wanted_retained(filters: Vec<SubscribeFilter>, existed: &[bool]) -> Vec<SubscribeFilter> {
     filters
         .into_iter()
         .zip(existed)
         .filter(|(subscription, existed)| match subscription.options.retain_handling {
+            _ if subscription.filter.is_shared() => false,
             quorate_codec::RetainHandling::Always => true,
             quorate_codec::RetainHandling::IfNew => !**existed,
             quorate_codec::RetainHandling::Never => false,

@@ -12,9 +12,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use quorate_codec::{PacketId, ReasonCode, TopicFilter};
 use quorate_state::command::{SessionExpiry, SubscribeFilter};
 use quorate_state::{
-    ConnId, DeliverySeq, Epoch, GroupId, LogIndex, NodeId, Owner, SessionId, StreamId, StreamSeq,
+    ConnId, DeliverySeq, Epoch, GroupId, LogIndex, NodeId, Owner, SessionId, ShareVersion, StreamId,
+    StreamSeq,
 };
 
+use super::shares::Joining;
 use crate::durable::Durable;
 use crate::edge::SessionDelivery;
 
@@ -34,6 +36,8 @@ pub(super) struct Pending {
     pub(super) session_present: Durable<bool>,
     pub(super) expiry: SessionExpiry,
     pub(super) subscriptions: Vec<SubscribeFilter>,
+    /// For the joins of the shared ones among them.
+    pub(super) version: ShareVersion,
 }
 
 /// One connection.
@@ -50,6 +54,8 @@ pub(super) struct Connection {
     /// Deliveries that came before CONNACK may be sent; at most an inflight window.
     pub(super) early: Vec<SessionDelivery>,
     pub(super) filters: BTreeSet<TopicFilter>,
+    /// Messages of QoS 1 and 2 that the client takes without acknowledging.
+    pub(super) receive_max: u16,
     /// Told to close; nothing more is sent to it.
     pub(super) closing: bool,
 }
@@ -80,6 +86,8 @@ pub(super) struct Connections {
     pub(super) all: BTreeMap<ConnId, Connection>,
     pub(super) routes: BTreeMap<TopicFilter, LocalRoute>,
     pub(super) waiting: VecDeque<Waiting>,
+    /// SUBSCRIBEs whose share groups have not all answered yet.
+    pub(super) joining: Joining,
     /// Announcements known to have passed the barrier, per stream.
     pub(super) passed: BTreeMap<StreamId, StreamSeq>,
     /// Which connections of this node wait for a connection, here or elsewhere, to close: the index of `Pending`.
@@ -127,6 +135,7 @@ impl Connections {
         self.awaited.clear();
         self.routes.clear();
         self.waiting.clear();
+        self.joining.clear();
         self.passed.clear();
         self.unsettled.clear();
     }

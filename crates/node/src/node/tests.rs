@@ -16,6 +16,8 @@ use crate::action::LogRecord;
 use crate::consensus::log::StoredEntry;
 use crate::edge::{ClientEvent, ClientRequest, ConnectRequest, PublishOutcome};
 
+mod shares;
+
 /// A log in memory, written when the node asks for it.
 #[derive(Default)]
 struct MemoryLog(Mutex<BTreeMap<(GroupId, u64), StoredEntry>>);

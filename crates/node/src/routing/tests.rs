@@ -5,6 +5,8 @@ use bytes::Bytes;
 use quorate_codec::{RetainHandling, SubscriptionOptions, Text, TopicName};
 use quorate_state::Message;
 
+mod shares;
+
 const ME: NodeId = NodeId(1);
 const NOBODY: u64 = 0;
 

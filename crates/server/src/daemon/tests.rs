@@ -98,6 +98,19 @@ fn single_node_serves_and_keeps_what_it_acknowledged_over_a_restart() {
     let (status, openapi) = http_get(admin, "/v1/openapi.json");
     assert!(status == 200 && openapi.contains("/v1/cluster/state"));
     assert_eq!(http_get(admin, "/none").0, 404);
+    let mut member = TestClient::connect(node.mqtt(), "member", None);
+    member.subscribe("$share/g/s/#");
+    publisher.publish("s/1", "shared", false);
+    assert_eq!(member.message(), "shared");
+    let (status, body) = http_get(admin, "/v1/shares?limit=1");
+    assert_eq!(status, 200, "{body}");
+    let page: quorate_api::shares::SharePage = serde_json::from_str(&body).unwrap();
+    assert_eq!((page.shares[0].filter.as_str(), page.shares[0].members_total), ("$share/g/s/#", 1));
+    assert!(page.shares[0].members[0].online);
+    let (status, body) = http_get(admin, "/v1/shares?after=%24share%2Fg%2Fs%2F%23");
+    assert_eq!((status, body.contains("$share")), (200, false), "{body}");
+    assert_eq!(http_get(admin, "/v1/shares?after=a%2F%23%2Fb").0, 400);
+    drop(member);
     node.stop();
 
     let node = Running::start(&config);

@@ -1,6 +1,7 @@
 //! D5: duplicates are bounded: only a reconnect makes them, and each at most Receive Maximum + 64.
 //!
-//! Source: contract D5. What an entry more of the same message brings is not a duplicate of delivery (see D4).
+//! Source: contract D5. What an entry more of the same message brings is not a duplicate of delivery (see D4). Those of
+//! share groups are D14's.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +23,11 @@ pub fn check(history: &History) -> Result<(), Broken> {
             Event::Connected { client, .. } => *connections.entry(*client).or_default() += 1,
             Event::Delivered(delivery) if delivery.packet_id != 0 && !delivery.retain => {
                 let client = delivery.client;
-                let Some(facts) = history.clients.get(client as usize).filter(|facts| facts.durable) else {
+                let Some(facts) = history
+                    .clients
+                    .get(client as usize)
+                    .filter(|facts| facts.durable && facts.share.is_none())
+                else {
                     continue;
                 };
                 let Some(id) = delivery.id else { continue };

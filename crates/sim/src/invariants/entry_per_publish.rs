@@ -16,9 +16,10 @@ pub fn check(history: &History) -> Result<(), Broken> {
             Event::PublishSent { id, .. } => *sent.entry(*id).or_default() += 1,
             Event::ConnectSent { will: Some(will), .. } => *sent.entry(will.id).or_default() += 1,
             Event::Delivered(delivery) if delivery.packet_id != 0 && !delivery.dup && !delivery.retain => {
-                let durable =
-                    history.clients.get(delivery.client as usize).is_some_and(|facts| facts.durable);
-                let (Some(id), true) = (delivery.id, durable) else { continue };
+                let of = history.clients.get(delivery.client as usize);
+                // A share group gives a message to a member again that gave it back: see D14.
+                let counts = of.is_some_and(|facts| facts.durable && facts.share.is_none());
+                let (Some(id), true) = (delivery.id, counts) else { continue };
                 let copies = copies.entry((delivery.client, id)).or_default();
                 *copies += 1;
                 let packets = sent.get(&id).copied().unwrap_or(0);

@@ -3,7 +3,8 @@
 //! Source: contract D1, and the first half of D10 for durable sessions: the publish began after SUBACK.
 //! A message counts when its session was subscribed for certain from before its first PUBLISH until its PUBACK. What
 //! PUBREC acknowledged is durable in its publisher's partition and still on its way to the others, where an UNSUBSCRIBE may
-//! come before it: a session counts when it was subscribed to the end.
+//! come before it: a session counts when it was subscribed to the end. Shared subscriptions
+//! are D14's.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,7 +41,7 @@ pub fn check(history: &History) -> Result<(), Broken> {
         let span = Span { from: *sent_at, until };
         for (client, facts) in (0..).zip(&history.clients) {
             let wanted = facts.durable
-                && subscriptions.certainly(client, |filter| history.matches(filter, *topic), span);
+                && subscriptions.certainly(client, |filter| history.serves_all(filter, *topic), span);
             if wanted && !got.contains(&(client, id)) {
                 let what =
                     format!("client {client} never got {id:?} on {topic:?}, acknowledged at {acked_at:?}");

@@ -9,14 +9,14 @@ use super::Broken;
 use crate::oracle::{Conn, Event, History, MessageId};
 
 pub fn check(history: &History) -> Result<(), Broken> {
-    type Held = (Option<MessageId>, Conn);
+    type Held = (Option<MessageId>, Conn, u8);
     let mut held: BTreeMap<(u32, u16), Held> = BTreeMap::new();
     for entry in &history.entries {
         match &entry.event {
             Event::Delivered(delivery) if delivery.packet_id != 0 => {
-                let now: Held = (delivery.id, delivery.conn);
+                let now: Held = (delivery.id, delivery.conn, delivery.qos);
                 let before = held.insert((delivery.client, delivery.packet_id), now);
-                let Some((id, conn)) = before else { continue };
+                let Some((id, conn, _)) = before else { continue };
                 let again = id == delivery.id && conn != delivery.conn;
                 if !again {
                     let what = format!("{id:?} was in flight on the packet identifier of {delivery:?}");
@@ -26,8 +26,12 @@ pub fn check(history: &History) -> Result<(), Broken> {
             Event::DeliveryAcked { client, packet_id, .. } => {
                 held.remove(&(*client, *packet_id));
             }
-            Event::Connected { client, present: false, .. } => {
-                held.retain(|(who, _), _| who != client);
+            Event::Connected { client, present, .. } => {
+                // What a member of a share group had not acknowledged of QoS 1 is somebody else's now (MQTT 5, 4.8.2).
+                let member = history.clients.get(*client as usize).is_some_and(|facts| facts.share.is_some());
+                if !present || member {
+                    held.retain(|(who, _), (.., qos)| who != client || *present && *qos == 2);
+                }
             }
             _ => {}
         }

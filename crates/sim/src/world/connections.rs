@@ -262,25 +262,24 @@ impl World {
             }
         }
         for (to, message) in out.forwards {
-            self.forward(place, process, to, message);
+            self.forward(place, process, to, &message);
         }
         process.requests.extend(out.requests.into_iter().map(|request| (conn, request)));
     }
 
-    fn forward(&mut self, place: usize, process: &Process, to: NodeId, message: Arc<DirectMessage>) {
+    fn forward(&mut self, place: usize, process: &Process, to: NodeId, message: &PeerMessage) {
         let mut frame = BytesMut::new();
-        PeerMessage::Forward(message).encode(&mut frame);
+        message.encode(&mut frame);
         self.send_frame(place, process, to, Lane::Routing, frame.freeze(), false);
     }
 
     /// Hands a message to all that take it directly, as a node says.
     pub(super) fn hand_over(&mut self, place: usize, process: &mut Process, message: &Arc<DirectMessage>) {
-        let found = process.routing.matches(message.message.topic.as_str());
-        let mut deliveries = Vec::new();
-        found.deliver(message, &mut deliveries);
+        let (mut deliveries, mut forwards) = (Vec::new(), Vec::new());
+        process.routing.hand_over(message, &mut deliveries, &mut forwards);
         self.deliver_direct(place, process, deliveries);
-        for node in &found.nodes {
-            self.forward(place, process, *node, Arc::clone(message));
+        for (node, message) in forwards {
+            self.forward(place, process, node, &message);
         }
     }
 

@@ -68,8 +68,14 @@ impl World {
                     process.routing.local_deliveries(&message, &mut deliveries);
                     self.deliver_direct(to, &mut process, deliveries);
                 }
+                Ok(PeerMessage::ForwardShared { draw, shares, message }) => {
+                    let mut deliveries = Vec::new();
+                    process.routing.local_share_deliveries(&message, &shares, draw, &mut deliveries);
+                    self.deliver_direct(to, &mut process, deliveries);
+                }
                 Ok(mut message) => {
                     self.close_gap(&mut process, &mut message);
+                    self.betray_shares(&mut message);
                     process.from_peers.push(NodeEvent::Peer(from, message));
                 }
                 Err(error) => panic!("a frame from node {from} does not decode: {error}"),

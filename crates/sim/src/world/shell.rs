@@ -277,6 +277,28 @@ impl World {
         }
     }
 
+    /// The mutants' links change what partitions tell share groups.
+    pub(super) fn betray_shares(&self, message: &mut PeerMessage) {
+        if !matches!(self.mutant, Some(Mutant::ShareReturnDropped | Mutant::ShareCreditKept)) {
+            return;
+        }
+        let PeerMessage::StreamAppend { commands, .. } = message else { return };
+        for encoded in commands {
+            let changed = match (self.mutant, Command::decode(&mut encoded.clone())) {
+                (Some(Mutant::ShareReturnDropped), Ok(Command::ShareReturn { share, dispatches })) => {
+                    Command::ShareSettled { share, dispatches }
+                }
+                (Some(Mutant::ShareCreditKept), Ok(Command::ShareSettled { share, .. })) => {
+                    Command::ShareSettled { share, dispatches: Vec::new() }
+                }
+                _ => continue,
+            };
+            let mut bytes = BytesMut::new();
+            changed.encode(&mut bytes);
+            *encoded = bytes.freeze();
+        }
+    }
+
     /// The log thread takes up what waits, unless a sync is underway.
     pub(super) fn run_log(&mut self, place: usize, process: &mut Process) {
         while process.log_syncing.is_none() && !process.log_resetting {

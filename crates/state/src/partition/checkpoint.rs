@@ -10,13 +10,15 @@ use crate::config::PartitionConfig;
 use crate::group_state::put_meta_head;
 use crate::hash::StableHash;
 use crate::identifiers::IdentifierSets;
-use crate::ids::{Epoch, GroupId, LogIndex, SessionId, StreamSeq, Timestamp, WillId};
+use crate::ids::{Epoch, GroupId, LogIndex, SessionId, ShareId, StreamSeq, Timestamp, WillId};
 use crate::inbound::Inbound;
 use crate::inflight::Inflight;
+use crate::membership::Memberships;
 use crate::partition::{NO_ROUTE, Partition};
 use crate::queue::Queue;
 use crate::record::{Changes, Key, KeyReader, RECORD_VERSION, RestoreError, kind};
 use crate::session::{Session, Subscription, dirty};
+use crate::share::Share;
 use crate::subscription::Subscribers;
 use crate::wire::{DecodeError, Reader, options_byte, put_optional_u32};
 
@@ -49,6 +51,7 @@ impl Partition {
         );
         changes.extend(self.due_wills.changes().map(|(will, content)| (will_key(will), content)));
         changes.extend(self.displaced.changes().map(|(epoch, content)| (displaced_key(epoch), content)));
+        self.shares.changes(&mut changes);
         changes
     }
 
@@ -82,6 +85,9 @@ impl Partition {
         let inbound = self.sessions.iter_by_id().filter(|session| !session.inbound.is_empty());
         let inbound =
             inbound.map(|session| (session_key(kind::INBOUND, session.id), inbound_content(session)));
+        let shared = self.sessions.iter_by_id().filter(|session| !session.memberships.is_unused());
+        let shared =
+            shared.map(|session| (session_key(kind::SHARED, session.id), session.memberships.encode()));
         let displaced = self.displaced.records().map(|(epoch, content)| (displaced_key(epoch), content));
         meta.chain(self.state.records())
             .chain(sessions)
@@ -94,6 +100,8 @@ impl Partition {
             .chain(displaced)
             .chain(inbound)
             .chain(self.due_wills.records().map(|(will, content)| (will_key(will), content)))
+            .chain(shared)
+            .chain(self.shares.records())
     }
 
     /// A number that is equal for equal states, whatever checkpoints they went through. Reads the whole state.
@@ -136,6 +144,7 @@ impl Partition {
         out.put_u64_le(self.last_session.0);
         out.put_u64_le(self.last_epoch.0);
         out.put_u64_le(self.last_will.0);
+        out.put_u64_le(self.shares.last.0);
         out.into()
     }
 
@@ -154,6 +163,7 @@ impl Partition {
         self.last_session = SessionId(reader.u64().map_err(bad)?);
         self.last_epoch = Epoch(reader.u64().map_err(bad)?);
         self.last_will = WillId(reader.u64().map_err(bad)?);
+        self.shares.last = ShareId(reader.u64().map_err(bad)?);
         reader.done().map_err(bad)
     }
 
@@ -205,6 +215,11 @@ impl Partition {
                 self.live.add(index, 1);
             }
             kind::DUE_WILL => self.due_wills.restore(WillId(key.u64()?), content).map_err(bad)?,
+            kind::SHARED => {
+                let memberships = Memberships::decode(content).map_err(bad)?;
+                self.owner_of(kind::SHARED, SessionId(key.u64()?))?.memberships = memberships;
+            }
+            kind::SHARE..=kind::SHARE_BLOCK => self.shares.restore(&mut key, content)?,
             kind::DISPLACED => self.displaced.restore(Epoch(key.u64()?), content).map_err(bad)?,
             _ => return self.state.restore_record(&mut key, content),
         }
@@ -222,7 +237,7 @@ impl Partition {
         filter: TopicFilter,
         subscription: Subscription,
     ) -> Result<(), RestoreError> {
-        if subscription.options.qos != quorate_codec::QoS::AtMostOnce {
+        if subscription.is_fed_here(&filter) {
             let subscribers = self.filters.entry(filter.as_str(), || Subscribers::new(NO_ROUTE));
             subscribers.insert(id, subscription.into());
         }
@@ -236,6 +251,8 @@ impl Partition {
         self.state.outboxes.messages().for_each(|message| self.live.add(message.index, 1));
         self.due_wills.iter().for_each(|(_, message)| self.live.add(message.index, 1));
         self.displaced.wills().for_each(|message| self.live.add(message.index, 1));
+        self.shares.is_sound()?;
+        self.shares.iter().flat_map(Share::messages).for_each(|message| self.live.add(message.index, 1));
         let ids: Vec<SessionId> = self.sessions.iter_by_id().map(|session| session.id).collect();
         for id in ids {
             let Some((session, _)) = self.sessions.get_mut(id) else { continue };
@@ -253,13 +270,21 @@ impl Partition {
             }
             let inflight = session.inflight.iter().map(|message| &message.queued);
             let inflight = inflight.filter(|queued| !queued.is_received());
+            let mut shared = 0;
             for queued in session.queue.iter().chain(inflight) {
                 if queued.identifiers != 0 && session.identifiers.set(queued.identifiers).is_empty() {
                     let source = DecodeError::Order { at: 0 };
                     return Err(RestoreError::Content { kind: kind::IDENTIFIERS, source });
                 }
-                self.live.add(queued.message.index, 1);
                 session.identifiers.hold(queued.identifiers);
+                if !session.memberships.is_ghost(queued) {
+                    self.live.add(queued.message.index, 1);
+                    shared += usize::from(queued.is_shared());
+                }
+            }
+            if shared != session.memberships.messages() {
+                let source = DecodeError::Order { at: 0 };
+                return Err(RestoreError::Content { kind: kind::SHARED, source });
             }
         }
         Ok(())
@@ -269,7 +294,7 @@ impl Partition {
 /// Keys of what the checkpoint has of a session, other than its subscriptions.
 pub(super) fn session_keys(session: &Session) -> Vec<Vec<u8>> {
     let id = session.id;
-    let kinds = [kind::SESSION, kind::IDENTIFIERS, kind::DELIVERY, kind::INBOUND];
+    let kinds = [kind::SESSION, kind::IDENTIFIERS, kind::DELIVERY, kind::INBOUND, kind::SHARED];
     let single = kinds.into_iter().map(|kind| session_key(kind, id));
     single.chain(session.queue.stored_blocks().map(|number| block_key(id, number))).collect()
 }
@@ -291,6 +316,10 @@ fn session_changes(session: &mut Session, changes: &mut Changes) {
     if what & dirty::INBOUND != 0 {
         let content = (!session.inbound.is_empty()).then(|| inbound_content(session));
         changes.push((session_key(kind::INBOUND, id), content));
+    }
+    // Messages of share groups come and go together with their places.
+    if what & (dirty::SHARED | dirty::DELIVERY | dirty::QUEUE) != 0 && !session.memberships.is_unused() {
+        changes.push((session_key(kind::SHARED, id), Some(session.memberships.encode())));
     }
     if what & dirty::QUEUE != 0 {
         session.queue.changes(|number, content| changes.push((block_key(id, number), content)));

@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use quorate_codec::QoS;
+use quorate_codec::{QoS, TopicFilter};
 
 use crate::delivery::Totals;
 use crate::live::Live;
 use crate::partition::{NO_ROUTE, Partition};
+use crate::share::Share;
 
 impl Partition {
     /// Panics when an invariant does not hold.
@@ -36,7 +37,16 @@ impl Partition {
             }
             let inflight = session.inflight.iter().map(|message| &message.queued);
             let inflight = inflight.filter(|queued| !queued.is_received());
-            session.queue.iter().chain(inflight).for_each(|queued| live.add(queued.message.index, 1));
+            let all = session.queue.iter().chain(inflight);
+            let all: Vec<_> = all.filter(|queued| !session.memberships.is_ghost(queued)).collect();
+            all.iter().for_each(|queued| live.add(queued.message.index, 1));
+            let shared = all.iter().filter(|queued| queued.is_shared()).count();
+            assert_eq!(shared, session.memberships.messages(), "messages of share groups have an origin");
+            assert!(
+                session.owner().is_some()
+                    || all.iter().all(|queued| !queued.is_shared() || queued.qos() == QoS::ExactlyOnce),
+                "of share groups a session without connection has QoS 2 only"
+            );
             let window = usize::from(session.receive_max.min(self.config.inflight_max).max(1));
             assert!(
                 session.inflight.sent() <= window || session.owner().is_none(),
@@ -48,16 +58,18 @@ impl Partition {
             }
             assert!(session.epoch <= self.last_epoch && session.id <= self.last_session);
             assert!(
-                session.durable || session.subscriptions.is_empty(),
+                session.durable || session.subscriptions.keys().all(TopicFilter::is_shared),
                 "transient sessions subscribe elsewhere"
             );
             for (filter, subscription) in &session.subscriptions {
-                if subscription.options.qos != QoS::AtMostOnce {
+                if subscription.is_fed_here(filter) {
                     *subscribers.entry(filter.as_str()).or_default() += 1;
                 }
             }
         }
         self.state.outboxes.messages().for_each(|message| live.add(message.index, 1));
+        self.shares.check();
+        self.shares.iter().flat_map(Share::messages).for_each(|message| live.add(message.index, 1));
         self.due_wills.iter().for_each(|(_, message)| live.add(message.index, 1));
         self.displaced.wills().for_each(|message| live.add(message.index, 1));
         self.retained.iter().for_each(|(_, message)| live.add(message.message.index, 1));

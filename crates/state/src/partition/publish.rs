@@ -48,11 +48,14 @@ impl Partition {
         };
         let mut matched = std::mem::take(&mut self.matched);
         matched.clear();
+        let mut shares = Vec::new();
         if fan_out && message.qos != QoS::AtMostOnce {
             self.collect(message.topic, &mut matched);
+            shares = self.shares.of_topic(message.topic);
         }
         if store_retained && !self.can_retain(message)
             || !self.have_room(message, reference, &matched, effects)
+            || !self.shares_have_room(&shares, reference.bytes, effects)
         {
             self.state.reply(place, Reply::Rejected(QUOTA_REFUSAL), effects);
             // Of those two, no publisher hears: the drop is counted.
@@ -68,6 +71,7 @@ impl Partition {
             for copies in matched.chunk_by(|left, right| left.session == right.session) {
                 self.hand_over(message, reference, copies, effects);
             }
+            self.share_out(&shares, message, reference, effects);
         }
         self.matched = matched;
     }

@@ -10,7 +10,7 @@ use quorate_codec::{QoS, ReasonCode, TopicFilter};
 use crate::command::{Command, RouteTarget, SubscribeFilter};
 use crate::effect::{Effect, Reply, SubscribeResult};
 use crate::group_state::Place;
-use crate::ids::{CONTROL, Epoch, SessionId, StreamSeq};
+use crate::ids::{CONTROL, Epoch, SessionId, ShareVersion, StreamSeq};
 use crate::partition::{NO_ROUTE, Partition};
 use crate::session::Subscription;
 use crate::subscription::Subscribers;
@@ -28,20 +28,23 @@ impl Partition {
         if !self.is_current(place, session, epoch, effects) {
             return;
         }
-        if !self.sessions.get(session).is_some_and(|session| session.durable) {
+        let durable = self.sessions.get(session).is_some_and(|session| session.durable);
+        if !durable && !filters.iter().all(|wanted| wanted.filter.is_shared()) {
             self.state.reply(place, Reply::refused("the session ends with its connection"), effects);
             return;
         }
         // [MQTT-3.8.4-5]: as if each filter had come alone.
-        let results = filters.into_iter().map(|filter| self.subscribe_one(session, &filter)).collect();
+        let results = filters.iter().map(|filter| self.subscribe_one(session, filter, effects)).collect();
         self.state.reply(place, Reply::Subscribed(results), effects);
     }
 
-    fn subscribe_one(&mut self, id: SessionId, wanted: &SubscribeFilter) -> SubscribeResult {
-        let failed = |reason| SubscribeResult { reason, existed: false, route: None };
-        if wanted.filter.as_str().starts_with("$share/") {
-            return failed(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
-        }
+    fn subscribe_one(
+        &mut self,
+        id: SessionId,
+        wanted: &SubscribeFilter,
+        effects: &mut Vec<Effect>,
+    ) -> SubscribeResult {
+        let failed = |reason| SubscribeResult { reason, existed: false, route: None, version: NO_VERSION };
         let Some((session, _)) = self.sessions.get_mut(id) else {
             return failed(ReasonCode::UNSPECIFIED_ERROR);
         };
@@ -55,16 +58,21 @@ impl Partition {
         // [MQTT-3.8.4-3]: an existing subscription is replaced.
         session.subscriptions.insert(filter.clone(), subscription);
         self.totals.subscriptions += u64::from(before.is_none());
-        let route = if options.qos == QoS::AtMostOnce {
-            if before.is_some_and(|before| before.options.qos != QoS::AtMostOnce) {
+        let mut version = NO_VERSION;
+        let route = if subscription.is_fed_here(&filter) {
+            Some(self.link(id, &filter, subscription))
+        } else {
+            if before.is_some_and(|before| before.is_fed_here(&filter)) {
                 self.unlink(id, &filter);
             }
+            if filter.is_shared() {
+                let before = before.map(|before| before.options.qos);
+                version = self.share_subscribed(id, &filter, (before, options.qos), effects);
+            }
             None
-        } else {
-            Some(self.link(id, &filter, subscription))
         };
         self.dirty_subscriptions.insert((id, filter));
-        SubscribeResult { reason: granted(options.qos), existed: before.is_some(), route }
+        SubscribeResult { reason: granted(options.qos), existed: before.is_some(), route, version }
     }
 
     pub(super) fn unsubscribe(
@@ -85,8 +93,10 @@ impl Partition {
             existed.push(removed.is_some());
             if let Some((filter, subscription)) = removed {
                 self.totals.subscriptions -= 1;
-                if subscription.options.qos != QoS::AtMostOnce {
+                if subscription.is_fed_here(&filter) {
                     self.unlink(id, &filter);
+                } else if subscription.options.qos != QoS::AtMostOnce {
+                    self.share_unsubscribed(id, &filter, effects);
                 }
                 self.dirty_subscriptions.insert((id, filter));
             }
@@ -119,6 +129,9 @@ impl Partition {
         }
     }
 }
+
+/// Of a subscription that is not shared.
+const NO_VERSION: ShareVersion = ShareVersion(0);
 
 fn granted(qos: QoS) -> ReasonCode {
     match qos {

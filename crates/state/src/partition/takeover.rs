@@ -12,7 +12,7 @@ use crate::effect::{DropReason, Effect, Reply};
 use crate::encode::{Connect, MessageView};
 use crate::expiry::capped;
 use crate::group_state::Place;
-use crate::ids::{Epoch, Owner, SessionId};
+use crate::ids::{Epoch, Owner, SessionId, ShareVersion};
 use crate::partition::Partition;
 use crate::session::{Presence, Session, dirty};
 use crate::wire::own_text;
@@ -91,7 +91,8 @@ impl Partition {
         let session_present = matches!(found, Found::Resumed(_));
         self.hold_will(place, session, will);
         self.occupy(session, &connect, expiry);
-        self.answer(place, session, session_present, previous, effects);
+        let version = self.share_connected(session);
+        self.answer(place, (session, version), session_present, previous, effects);
         self.with_session(session, effects, |delivery, session, marks| delivery.fill_window(session, marks));
     }
 
@@ -123,7 +124,7 @@ impl Partition {
     fn answer(
         &mut self,
         place: Place,
-        id: SessionId,
+        (id, version): (SessionId, ShareVersion),
         session_present: bool,
         previous: Vec<Owner>,
         effects: &mut Vec<Effect>,
@@ -137,6 +138,7 @@ impl Partition {
             subscriptions: session.subscribe_filters(),
             next_delivery: session.inflight.next_seq(),
             expiry: session.expiry,
+            version,
         };
         self.state.reply(place, reply, effects);
     }

@@ -89,7 +89,7 @@ fn direct_receivers_see_a_message_only_after_its_commit() {
     harness.applied(1);
     assert!(harness.out.direct.is_empty() && harness.out.forwards.is_empty());
     harness.applied(1);
-    let [(node, forwarded)] = &harness.out.forwards[..] else { panic!() };
+    let [(node, PeerMessage::Forward(forwarded))] = &harness.out.forwards[..] else { panic!() };
     assert_eq!((*node, payload_of(forwarded)), (NodeId(2), "1".to_owned()));
     assert_eq!(harness.handed_over(), ["1"]);
     assert_eq!(harness.pubacks(), [(1, OK)]);

@@ -15,30 +15,37 @@ fn subscribed(packet_id: u16, reasons: &[ReasonCode]) -> ClientEvent {
     ClientEvent::Subscribed { packet_id: Durable::committed(id(packet_id)), reasons: reasons.to_vec() }
 }
 
+fn with_subscriptions(subscriptions_max: usize) -> Harness {
+    let mut harness = Harness::with(ProtocolVersion::V5, ClientConfig { subscriptions_max, ..config() });
+    harness.open(connect(ProtocolVersion::V5, "me"), false, SessionExpiry::AtClose, vec![]);
+    harness
+}
+
 #[test]
 fn suback_merges_reasons_in_packet_order() {
     // [MQTT-3.8.4-6]
-    let mut harness = Harness::durable();
-    harness.send(subscribe(5, &[("a", ZERO), ("$share/g/b", ONE), ("c", QoS::ExactlyOnce), ("d", ONE)]));
+    let mut harness = with_subscriptions(2);
+    harness.send(subscribe(5, &[("a", ZERO), ("$share/g/b", ONE), ("c", ONE), ("a", QoS::ExactlyOnce)]));
     let requests = harness.requests();
     let [ClientRequest::Subscribe { packet_id, filters }] = &requests[..] else { panic!("{requests:?}") };
     let asked: Vec<(&str, QoS)> = filters.iter().map(|one| (one.filter.as_str(), one.options.qos)).collect();
-    assert_eq!((packet_id.get(), asked), (5, vec![("a", ZERO), ("c", QoS::ExactlyOnce), ("d", ONE)]));
-    assert_eq!(harness.routing.local_subscriptions(), 3);
-    assert_eq!(subacks(&mut harness), []);
-    let answer = [ReasonCode::GRANTED_QOS_0, ReasonCode::QUOTA_EXCEEDED, ReasonCode::GRANTED_QOS_1];
-    harness.event(subscribed(5, &answer));
-    let not_shared = ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED;
-    assert_eq!(subacks(&mut harness), [(5, vec![answer[0], not_shared, answer[1], answer[2]])]);
-    // What the partition refused is not served directly either.
+    let expected = vec![("a", ZERO), ("$share/g/b", ONE), ("a", QoS::ExactlyOnce)];
+    assert_eq!((packet_id.get(), asked), (5, expected));
     assert_eq!(harness.routing.local_subscriptions(), 2);
+    assert_eq!(subacks(&mut harness), []);
+    let answer = [ReasonCode::GRANTED_QOS_0, ReasonCode::UNSPECIFIED_ERROR, ReasonCode::GRANTED_QOS_2];
+    harness.event(subscribed(5, &answer));
+    let full = ReasonCode::QUOTA_EXCEEDED;
+    assert_eq!(subacks(&mut harness), [(5, vec![answer[0], answer[1], full, answer[2]])]);
+    // What the partition refused is not served directly either.
+    assert_eq!(harness.routing.local_subscriptions(), 1);
 }
 
 #[test]
 fn suback_comes_at_once_when_every_filter_is_refused() {
-    let mut harness = Harness::transient();
-    harness.send(subscribe(5, &[("$share/g/b", ONE)]));
-    assert_eq!(subacks(&mut harness), [(5, vec![ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED])]);
+    let mut harness = with_subscriptions(0);
+    harness.send(subscribe(5, &[("b", ONE)]));
+    assert_eq!(subacks(&mut harness), [(5, vec![ReasonCode::QUOTA_EXCEEDED])]);
     assert!(harness.requests().is_empty());
 }
 

@@ -5,13 +5,16 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::*;
-use crate::command::{PublishTarget, Will};
-use crate::ids::{ConnId, GroupId};
+use crate::command::{PublishTarget, ShareMember, Will};
+use crate::hash::partition_of_share;
+use crate::ids::{ConnId, GroupId, ShareId, ShareVersion};
 use crate::record::RestoreError;
 
 const CLIENTS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 const TOPICS: [&str; 5] = ["t", "t/1", "t/2", "u/1", "u/2/3"];
-const FILTERS: [&str; 8] = ["t", "t/+", "t/#", "u/#", "+/1", "#", "$share/g/t", "u/2/3"];
+const FILTERS: [&str; 8] = ["t", "t/+", "t/#", "u/#", "+/1", "#", SHARED[0], "u/2/3"];
+/// Share groups that are at home in the partition.
+const SHARED: [&str; 2] = ["$share/b/t/#", "$share/a/#"];
 
 struct World {
     random: Random,
@@ -146,12 +149,50 @@ impl World {
                 let targets = vec![target(GroupId(5), true), target(GroupId(6), false)];
                 Command::PublishWill { will, targets }
             }
+            76..80 => self.share_command(true),
             63 => Command::Purge { client_id: text(CLIENTS[self.random.below(6) as usize]) },
             _ => {
                 let message = self.message();
                 let store_retained = message.retain;
                 Command::Publish { message, store_retained, fan_out: true }
             }
+        }
+    }
+
+    /// What a share group and its members' partitions may say to each other, of this partition or of another, true or not.
+    fn share_command(&mut self, joins: bool) -> Command {
+        let (session, _) = self.session();
+        let group = if self.random.chance(60) { GROUP } else { GroupId(5) };
+        let member = ShareMember { group, session };
+        let filter = filter(SHARED[self.random.below(2) as usize]);
+        let version = ShareVersion(self.random.below(30));
+        let share = ShareId(1 + self.random.below(6));
+        let dispatches = (0..self.random.below(4)).map(|_| 1 + self.random.below(60)).collect();
+        match self.random.below(if joins { 7 } else { 6 }) {
+            0 => Command::ShareOffline { filter, member, version },
+            1 => Command::ShareLeave { filter, member, version },
+            2 => Command::ShareConfirm { session, filter, share },
+            3 => Command::ShareSettled { share, dispatches },
+            4 => Command::ShareReturn { share, dispatches },
+            5 => Command::ShareDeliver {
+                share,
+                dispatch: self.random.below(60),
+                session,
+                qos: [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][self.random.below(3) as usize],
+                retain: self.random.chance(50),
+                identifier: self.random.chance(50).then_some(3),
+                expiry_s: self.random.chance(30).then_some(1),
+                message: self.message(),
+            },
+            _ => Command::ShareJoin {
+                filter,
+                member,
+                version,
+                qos: [QoS::AtLeastOnce, QoS::ExactlyOnce][self.random.below(2) as usize],
+                identifier: None,
+                retain_as_published: self.random.chance(50),
+                window: self.random.below(9) as u16,
+            },
         }
     }
 
@@ -162,9 +203,15 @@ impl World {
             let down = Command::NodeDown { node: NODE, incarnation: Incarnation(self.incarnation - 1) };
             return self.group.batch(StreamId::Group(CONTROL), &[down]);
         }
+        if self.random.chance(10) {
+            let from = StreamId::Group([GROUP, GroupId(5)][self.random.below(2) as usize]);
+            let commands: Vec<Command> =
+                (0..self.random.below(9)).map(|_| self.share_command(false)).collect();
+            return self.group.batch(from, &commands);
+        }
         if self.random.chance(5) {
             let mut builder = BatchBuilder::new(self.group.stamp);
-            let to = [CONTROL, GroupId(5), GroupId(6)][self.random.below(3) as usize];
+            let to = [CONTROL, GROUP, GroupId(5), GroupId(6)][self.random.below(4) as usize];
             builder.leader(LeaderCommand::OutboxApplied { to, seq: StreamSeq(self.random.below(30)) });
             return builder.finish();
         }
@@ -182,16 +229,20 @@ fn small(overflow: Overflow) -> PartitionConfig {
         retained_max: 4,
         session_expiry_max_s: 60,
         overflow,
+        partitions: 3,
         ..config()
     }
 }
 
-fn run(seed: u64, overflow: Overflow) {
+/// Returns how often a share group had messages that wait or are dispatched.
+fn run(seed: u64, overflow: Overflow) -> u64 {
     let config = small(overflow);
+    assert!(SHARED.iter().all(|name| partition_of_share(&filter(name), config.partitions) == GROUP));
     let group = Driven::partition(config.clone());
     let mut world = World { random: Random(seed), group, incarnation: 1, delivered: Vec::new(), conn: 0 };
     let mut replica = Partition::new(config.clone());
     let mut store = Store::new();
+    let mut shared = 0;
     write_changes(&mut store, replica.changes());
     for round in 0..400 {
         let data = world.entry();
@@ -202,6 +253,10 @@ fn run(seed: u64, overflow: Overflow) {
         assert_eq!(effects, same, "seed {seed} round {round}");
         world.delivered.extend(deliveries(&effects));
         world.group.machine.check();
+        let shares = world.group.machine.shares(None, 9);
+        let busy =
+            |share: &ShareInfo| share.waiting > 0 && share.members.iter().any(|member| member.dispatched > 0);
+        shared += shares.iter().filter(|share| busy(share)).count() as u64;
         if world.random.chance(20) {
             write_changes(&mut store, replica.changes());
             assert_eq!(store, replica.records().collect::<Store>().merged(&store));
@@ -217,6 +272,7 @@ fn run(seed: u64, overflow: Overflow) {
         }
     }
     assert_eq!(replica.hash(), world.group.machine.hash());
+    shared
 }
 
 /// Blocks of queues may hold what was taken from their front; apart from them a store is the records.
@@ -227,7 +283,8 @@ trait Merged {
 impl Merged for Store {
     fn merged(mut self, store: &Store) -> Store {
         for (key, content) in store {
-            if key.first() == Some(&crate::record::kind::QUEUE_BLOCK) && self.contains_key(key) {
+            let blocks = [crate::record::kind::QUEUE_BLOCK, crate::record::kind::SHARE_BLOCK];
+            if key.first().is_some_and(|kind| blocks.contains(kind)) && self.contains_key(key) {
                 self.insert(key.clone(), content.clone());
             }
         }
@@ -237,9 +294,12 @@ impl Merged for Store {
 
 #[test]
 fn replicas_with_random_commands_stay_equal_and_restore_equal() {
+    let mut shared = 0;
     for seed in 0..12 {
-        run(seed, [Overflow::RejectPublisher, Overflow::DropOldest, Overflow::DropNewest][seed as usize % 3]);
+        let overflow = [Overflow::RejectPublisher, Overflow::DropOldest, Overflow::DropNewest];
+        shared += run(seed, overflow[seed as usize % 3]);
     }
+    assert!(shared > 100, "{shared}: share groups had work");
 }
 
 #[test]
