@@ -247,6 +247,12 @@ impl Client {
         self.connection.is_closed() && !self.has_work()
     }
 
+    /// Whether the client ended the connection by DISCONNECT: its socket is closed after `ClientEvent::Ended`.
+    #[must_use]
+    pub fn has_said_goodbye(&self) -> bool {
+        matches!(self.connection.close_cause(), Some(CloseCause::Disconnect(_)))
+    }
+
     /// Whether bytes of the client are welcome. While not, the shell leaves them in the socket.
     #[must_use]
     pub fn wants_read(&self) -> bool {
@@ -294,7 +300,7 @@ impl Client {
     /// What makes a promise waits for the lease; so does what came after it, except what ends the connection.
     fn must_withhold(&self, event: &ClientEvent, context: &Context<'_>, now: Duration) -> bool {
         match event {
-            ClientEvent::Refused(_) | ClientEvent::Close(_) => false,
+            ClientEvent::Refused(_) | ClientEvent::Close(_) | ClientEvent::Ended => false,
             // Settled in order, and not while fenced: see `settle_publishes`.
             ClientEvent::PublishApplied { .. } => false,
             ClientEvent::Connected { .. }
@@ -333,6 +339,8 @@ impl Client {
             }
             ClientEvent::RetainedGiven => self.retained_given = true,
             ClientEvent::Close(reason) => self.close(reason, out),
+            // The shell waits for it; here all is over already.
+            ClientEvent::Ended => {}
         }
     }
 

@@ -168,6 +168,9 @@ pub enum ClientEvent {
     /// A page of retained messages ends, and there may be more. Answer: `ClientRequest::RetainedTaken`, when they are on
     /// their way to the client.
     RetainedGiven,
+    /// Answer to `ClientRequest::Closed`: the session's partition has applied all that the connection asked for, its end
+    /// last. A client that said DISCONNECT sees its socket closed after that, and finds its session as it left it.
+    Ended,
     /// Close now with this reason; answer `ClientRequest::Closed` at once.
     Close(ReasonCode),
 }

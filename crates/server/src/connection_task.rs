@@ -3,7 +3,8 @@
 //! Owns: the loop of a connection, its timer, its input. Does not: understand MQTT.
 //! Invariants: what the node sent is handled in order; one write per turn; an idle connection holds no buffers;
 //! what the client wants done is carried out before what it says is written; a busy connection gives way to others;
-//! a deadline of the client is looked at only after its socket.
+//! a deadline of the client is looked at only after its socket; who said DISCONNECT and sees the socket closed finds the
+//! session as it was left, on any node.
 //! Limits: `CLIENT_OUTPUT_BYTES_MAX` of unsent output stops the reading and the taking of direct deliveries;
 //! `CLIENT_TURN_BYTES` moved without giving way.
 
@@ -172,6 +173,7 @@ impl ConnectionTask {
                         | ClientEvent::Subscribed { .. }
                         | ClientEvent::Unsubscribed { .. }
                         | ClientEvent::RetainedGiven
+                        | ClientEvent::Ended
                         | ClientEvent::Close(_) => (),
                     }
                     client.handle_event(event, context, out, now);
@@ -301,8 +303,19 @@ impl ConnectionTask {
 
     /// Writes what is left and closes.
     async fn finish(&mut self) -> io::Result<()> {
+        if self.client.has_said_goodbye() {
+            // If the cluster cannot apply it now, it will: the socket need not wait for that.
+            let _ = timeout(CLIENT_CLOSE_TIMEOUT, self.session_ended()).await;
+        }
         let (transport, output) = (&mut self.transport, self.client.output());
         timeout(CLIENT_CLOSE_TIMEOUT, transport.finish(output)).await.unwrap_or(Ok(()))
+    }
+
+    /// Waits until the session's partition has applied what the client asked for before its DISCONNECT.
+    async fn session_ended(&mut self) {
+        while !self.mailbox.take_events().iter().any(|event| matches!(event, ClientEvent::Ended)) {
+            self.mailbox.arrived().await;
+        }
     }
 }
 

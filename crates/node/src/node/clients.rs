@@ -38,6 +38,7 @@ pub(super) enum Op {
     Release(ConnId, PacketId),
     Receive(ConnId, Vec<PacketId>),
     Will(WillId),
+    Closed(ConnId),
     Join([u8; 16]),
     /// The answer changes nothing here.
     Quiet,
@@ -205,6 +206,7 @@ impl Node {
                     self.lost_session(conn);
                 }
             }
+            Op::Closed(conn) => self.client(conn, ClientEvent::Ended),
             Op::Will(will) => self.will_done(group, will, reply, now),
             Op::Join(disk) => self.join_done(disk, reply),
             Op::Quiet => {}
@@ -377,7 +379,9 @@ impl Node {
         if let Some(held) = &connection.held {
             let Held { session, epoch, .. } = *held;
             let command = Command::Disconnect { session, epoch, expiry, normal };
-            self.push(connection.group, &command, Op::Quiet);
+            self.push(connection.group, &command, Op::Closed(conn));
+        } else {
+            self.client(conn, ClientEvent::Ended);
         }
         for filter in &connection.filters {
             self.drop_local_route(filter);
