@@ -14,6 +14,7 @@ mod deliver;
 mod lease;
 mod placement;
 mod retained;
+mod retained_bounds;
 mod shares;
 mod status;
 mod streams;
@@ -47,7 +48,8 @@ use clients::Op;
 use connection::Connections;
 use deliver::DeliveryBatch;
 use lease::{Lease, LeaseTable};
-use retained::RetainedReads;
+use retained::{RetainedReads, Wanted};
+use retained_bounds::RetainedBounds;
 use wills::Wills;
 
 /// What a node must know of itself. Equal over restarts, but for the incarnation.
@@ -149,6 +151,7 @@ pub struct Node {
     announced: Option<Incarnation>,
     lost_proposed: BTreeSet<(NodeId, Incarnation)>,
     retained: RetainedReads,
+    retained_bounds: RetainedBounds,
     wills: Wills,
     /// Wills became due in this pass.
     wills_due: bool,
@@ -191,6 +194,7 @@ impl Node {
             announced: None,
             lost_proposed: BTreeSet::new(),
             retained: RetainedReads::default(),
+            retained_bounds: RetainedBounds::default(),
             wills: Wills::default(),
             wills_due: false,
             deliveries: BTreeMap::new(),
@@ -453,9 +457,13 @@ impl Node {
                 }
             }
             PeerMessage::Barrier(index) => self.barrier_moved(index, now),
-            PeerMessage::RetainedQuery { group, query, filter, after } => {
-                self.retained_asked(from, group, query, filter, after);
+            PeerMessage::RetainedQuery { group, query, filter, after, until } => {
+                self.retained_asked(from, group, query, Wanted::Page { filter, after, until });
             }
+            PeerMessage::RetainedBoundQuery { group, query } => {
+                self.retained_asked(from, group, query, Wanted::Bound);
+            }
+            PeerMessage::RetainedBound { query, index } => self.retained_bound(query, index),
             PeerMessage::RetainedPage { query, messages, next } => {
                 self.retained_page(query, messages, next, now);
             }
@@ -472,6 +480,7 @@ impl Node {
         }
         self.tick_lease(now);
         self.tick_retained(now);
+        self.tick_bounds(now);
         self.tick_releases();
         self.route_wills(now);
         self.tick_placement(now);
@@ -545,6 +554,9 @@ impl Node {
         }
         if applied.contains(&CONTROL) {
             self.control_applied(now);
+        }
+        if self.retained_bounds.take_ready() {
+            self.finish_waiting(now);
         }
     }
 

@@ -115,6 +115,20 @@ pub enum PeerMessage {
     ControlApplied(LogIndex),
     /// From the control leader: every live node has applied control up to here.
     Barrier(LogIndex),
+    /// Ask for the position up to which a partition's retained messages count for a new subscription.
+    RetainedBoundQuery {
+        /// Partition.
+        group: GroupId,
+        /// Echoed.
+        query: u64,
+    },
+    /// Everything acknowledged before the question is at or before this position.
+    RetainedBound {
+        /// Echo.
+        query: u64,
+        /// Position in the partition's log.
+        index: LogIndex,
+    },
     /// Ask for retained messages of a partition.
     RetainedQuery {
         /// Partition.
@@ -125,6 +139,8 @@ pub enum PeerMessage {
         filter: TopicFilter,
         /// Continue after this topic.
         after: Option<TopicName>,
+        /// Leave out what came after this position.
+        until: LogIndex,
     },
     /// One page of retained messages.
     RetainedPage {
@@ -238,10 +254,21 @@ impl PeerMessage {
                 out.put_u8(12);
                 out.put_u64_le(index.0);
             }
-            PeerMessage::RetainedQuery { group, query, filter, after } => {
+            PeerMessage::RetainedBoundQuery { group, query } => {
+                out.put_u8(18);
+                out.put_u32_le(group.0);
+                out.put_u64_le(*query);
+            }
+            PeerMessage::RetainedBound { query, index } => {
+                out.put_u8(19);
+                out.put_u64_le(*query);
+                out.put_u64_le(index.0);
+            }
+            PeerMessage::RetainedQuery { group, query, filter, after, until } => {
                 out.put_u8(13);
                 out.put_u32_le(group.0);
                 out.put_u64_le(*query);
+                out.put_u64_le(until.0);
                 put_bytes(out, filter.as_str().as_bytes());
                 put_topic(out, after.as_ref());
             }
@@ -338,9 +365,18 @@ impl PeerMessage {
             },
             11 => PeerMessage::ControlApplied(LogIndex(reader.u64("applied")?)),
             12 => PeerMessage::Barrier(LogIndex(reader.u64("applied")?)),
+            18 => PeerMessage::RetainedBoundQuery {
+                group: GroupId(reader.u32("group")?),
+                query: reader.u64("query")?,
+            },
+            19 => PeerMessage::RetainedBound {
+                query: reader.u64("query")?,
+                index: LogIndex(reader.u64("index")?),
+            },
             13 => PeerMessage::RetainedQuery {
                 group: GroupId(reader.u32("group")?),
                 query: reader.u64("query")?,
+                until: LogIndex(reader.u64("until")?),
                 filter: read_filter(&mut reader)?,
                 after: read_topic(&mut reader)?,
             },

@@ -114,8 +114,10 @@ fn frames() -> Vec<PeerMessage> {
         PeerMessage::LeaseGrant { incarnation, sent_ms: 1234 },
         PeerMessage::ControlApplied(LogIndex(44)),
         PeerMessage::Barrier(LogIndex(43)),
-        PeerMessage::RetainedQuery { group, query, filter: filter.clone(), after: None },
-        PeerMessage::RetainedQuery { group, query, filter, after: Some(topic()) },
+        PeerMessage::RetainedBoundQuery { group, query },
+        PeerMessage::RetainedBound { query, index: LogIndex(44) },
+        PeerMessage::RetainedQuery { group, query, filter: filter.clone(), after: None, until: LogIndex(44) },
+        PeerMessage::RetainedQuery { group, query, filter, after: Some(topic()), until: LogIndex(u64::MAX) },
         PeerMessage::RetainedPage { query, messages: vec![(body, Some(3))], next: Some(topic()) },
         PeerMessage::RetainedPage { query, messages: vec![], next: None },
         PeerMessage::Forward(Arc::new(DirectMessage { message: message() })),
@@ -158,7 +160,7 @@ fn frames_of_version_1_are_written_and_read_alike() {
 fn every_kind_of_frame_is_in_the_golden_file() {
     let kinds: std::collections::BTreeSet<String> =
         frames().iter().map(|frame| encoded(frame)[2..4].to_owned()).collect();
-    let expected: Vec<String> = (1..=17).map(|kind| format!("{kind:02x}")).collect();
+    let expected: Vec<String> = (1..=19).map(|kind| format!("{kind:02x}")).collect();
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), expected);
 }
 

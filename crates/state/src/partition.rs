@@ -182,7 +182,8 @@ impl Partition {
 
     /// Up to `max` retained messages whose topics match, in byte order of the topics and after one of them, each with
     /// its remaining lifetime in seconds. Fewer than `max` means that there are no more. `now` is replicated time as the
-    /// leader would stamp it: the partition's own stands still while nothing is published.
+    /// leader would stamp it: the partition's own stands still while nothing is published. What came after the entry
+    /// `until` is left out: who was subscribed by then gets it as it is published.
     #[must_use]
     pub fn retained(
         &self,
@@ -190,8 +191,10 @@ impl Partition {
         after: Option<&TopicName>,
         max: usize,
         now: Timestamp,
+        until: LogIndex,
     ) -> Vec<RetainedItem> {
-        self.retained.page(filter.as_str(), after.map(TopicName::as_str), max, now.max(self.state.now))
+        let now = now.max(self.state.now);
+        self.retained.page(filter.as_str(), after.map(TopicName::as_str), max, now, until)
     }
 
     /// Whether some message of the entry is still queued, inflight or retained: then its body is needed.

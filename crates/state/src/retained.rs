@@ -79,13 +79,14 @@ impl Retained {
         self.topics.iter().map(|(topic, message)| (&**topic, message))
     }
 
-    /// Up to `max` messages whose topics match, in byte order of the topics, after one of them.
+    /// Up to `max` messages whose topics match, in byte order of the topics, after one of them, none from after `until`.
     pub(crate) fn page(
         &self,
         filter: &str,
         after: Option<&str>,
         max: usize,
         now: Timestamp,
+        until: LogIndex,
     ) -> Vec<RetainedItem> {
         let mut page = Vec::new();
         let mut from = match after {
@@ -97,7 +98,7 @@ impl Retained {
             let mut skip = None;
             for (topic, message) in self.topics.range::<str, _>(range) {
                 match compare(filter, topic) {
-                    Comparison::Match if message.expires.is_past(now) => {}
+                    Comparison::Match if message.expires.is_past(now) || message.message.index > until => {}
                     Comparison::Match => {
                         let name = topic_name(topic).expect("only valid topic names are stored");
                         page.push((name, message.message, message.expires.remaining_s(now)));
@@ -293,10 +294,20 @@ mod tests {
         for filter in filters {
             let expected: Vec<String> =
                 all.iter().filter(|topic| matches_naive(&filter, topic)).cloned().collect();
-            assert_eq!(topics(&retained.page(&filter, None, 10_000, Timestamp(0))), expected, "{filter}");
+            assert_eq!(
+                topics(&retained.page(&filter, None, 10_000, Timestamp(0), LogIndex(u64::MAX))),
+                expected,
+                "{filter}"
+            );
             let mut paged: Vec<String> = Vec::new();
             loop {
-                let page = retained.page(&filter, paged.last().map(String::as_str), 3, Timestamp(0));
+                let page = retained.page(
+                    &filter,
+                    paged.last().map(String::as_str),
+                    3,
+                    Timestamp(0),
+                    LogIndex(u64::MAX),
+                );
                 paged.extend(topics(&page));
                 if page.len() < 3 {
                     break;
@@ -311,7 +322,7 @@ mod tests {
         let mut retained = Retained::default();
         put(&mut retained, "t", Expires(5));
         put(&mut retained, "u", Expires(9));
-        assert_eq!(topics(&retained.page("#", None, 9, Timestamp(5_001))), ["u"]);
+        assert_eq!(topics(&retained.page("#", None, 9, Timestamp(5_001), LogIndex(u64::MAX))), ["u"]);
         assert_eq!(retained.pop_expired(Timestamp(5_000)), None);
         assert!(retained.pop_expired(Timestamp(5_001)).is_some());
         assert_eq!(retained.pop_expired(Timestamp(5_001)), None);

@@ -18,6 +18,7 @@ use quorate_state::{
 
 use super::Node;
 use super::connection::{Connection, Held, LocalRoute, Pending, Waiting};
+use super::retained_bounds::Bounds;
 use crate::action::Action;
 use crate::durable::Durable;
 use crate::edge::{ClientEvent, ClientRequest, ConnectRequest, DirectMessage, PublishNumber, PublishOutcome};
@@ -448,7 +449,7 @@ impl Node {
         let retained = wanted_retained(filters, &existed);
         // A transient session promises nothing beyond its connection: what makes its SUBACK true is the barrier alone.
         let packet_id = Durable::committed(packet_id);
-        self.wait(Waiting { conn, packet_id, reasons, retained, needs, index: None }, now);
+        self.wait(Waiting { conn, packet_id, reasons, retained, needs, index: None, bounds: None }, now);
     }
 
     fn subscribe_done(
@@ -488,7 +489,7 @@ impl Node {
         }
         let retained = wanted_retained(made.0, &made.1);
         let packet_id = proof.map(|()| packet_id);
-        let waiting = Waiting { conn, packet_id, reasons, retained, needs, index: None };
+        let waiting = Waiting { conn, packet_id, reasons, retained, needs, index: None, bounds: None };
         self.join_shares(waiting, joins, now);
     }
 
@@ -497,13 +498,14 @@ impl Node {
         self.finish_waiting(now);
     }
 
-    /// Answers every SUBSCRIBE whose routes all live nodes have by now.
+    /// Answers every SUBSCRIBE whose routes all live nodes have by now, and that knows up to where retained messages count.
     pub(super) fn finish_waiting(&mut self, now: Duration) {
         let Some(control) = self.groups.get(&CONTROL).map(|group| group.machine()) else { return };
         let applied = control.applied();
         let barrier = self.barrier;
         let mut done = Vec::new();
         let mut keep = std::collections::VecDeque::new();
+        let mut unasked = Vec::new();
         for mut waiting in std::mem::take(&mut self.connections.waiting) {
             let passed = &mut self.connections.passed;
             waiting.needs.retain(|(stream, seq)| passed.get(stream).is_none_or(|passed| passed < seq));
@@ -514,21 +516,41 @@ impl Node {
             }
             let passed_barrier =
                 waiting.needs.is_empty() || waiting.index.is_some_and(|index| index <= barrier);
-            if passed_barrier && !self.retained.is_full(waiting.conn) {
-                for (stream, seq) in &waiting.needs {
-                    let entry = passed.entry(*stream).or_default();
-                    *entry = (*entry).max(*seq);
-                }
-                done.push(waiting);
-            } else {
+            if !passed_barrier || self.retained.is_full(waiting.conn) {
                 keep.push_back(waiting);
+                continue;
+            }
+            for (stream, seq) in waiting.needs.drain(..) {
+                let entry = passed.entry(stream).or_default();
+                *entry = (*entry).max(seq);
+            }
+            if waiting.retained.is_empty() {
+                done.push((waiting, Bounds::default()));
+                continue;
+            }
+            match waiting.bounds {
+                Some(number) => match self.retained_bounds.take(number, now) {
+                    Some(bounds) => done.push((waiting, bounds)),
+                    None => keep.push_back(waiting),
+                },
+                None => {
+                    unasked.push(keep.len());
+                    keep.push_back(waiting);
+                }
+            }
+        }
+        for place in unasked {
+            let retained = keep.get(place).map_or_else(Vec::new, |waiting| waiting.retained.clone());
+            let number = self.ask_bounds(&retained, now);
+            if let Some(waiting) = keep.get_mut(place) {
+                waiting.bounds = Some(number);
             }
         }
         self.connections.waiting = keep;
-        for Waiting { conn, packet_id, reasons, retained, .. } in done {
+        for (Waiting { conn, packet_id, reasons, retained, .. }, bounds) in done {
             if self.connections.all.contains_key(&conn) {
                 self.client(conn, ClientEvent::Subscribed { packet_id, reasons });
-                self.read_retained(conn, retained, now);
+                self.read_retained(conn, retained, &bounds, now);
             }
         }
     }

@@ -71,6 +71,8 @@ pub(super) struct Waiting {
     pub(super) needs: Vec<(StreamId, StreamSeq)>,
     /// Control position at which it had; the barrier must reach it.
     pub(super) index: Option<LogIndex>,
+    /// Number of the question up to where retained messages count; asked when the barrier has passed.
+    pub(super) bounds: Option<u64>,
 }
 
 /// A direct route of this node.

@@ -304,6 +304,7 @@ impl Node {
         self.streams.clear();
         self.connections.forget_old();
         self.wills.forget();
+        self.retained_bounds.forget();
         self.announce();
     }
 

@@ -10,15 +10,17 @@
 
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_codec::{QoS, TopicFilter, TopicName};
 use quorate_state::command::{Command, SubscribeFilter};
 use quorate_state::hash::partition_of_topic;
-use quorate_state::{ConnId, GroupId, Message, NodeId};
+use quorate_state::{ConnId, GroupId, LogIndex, Message, NodeId};
 
 use super::Node;
 use super::clients::Op;
+use super::retained_bounds::Bounds;
 use crate::consensus::group::Group;
 use crate::edge::ClientEvent;
 use crate::limits::{
@@ -38,6 +40,7 @@ struct Read {
     subscription: SubscribeFilter,
     partitions: VecDeque<GroupId>,
     after: Option<TopicName>,
+    bounds: Bounds,
 }
 
 /// The reads of one connection: one is underway, the others wait for it in order.
@@ -49,7 +52,7 @@ struct Reads {
     query: u64,
     /// When it was asked; `None` while the client still has to take the page before.
     asked_at: Option<Duration>,
-    queued: VecDeque<SubscribeFilter>,
+    queued: VecDeque<(SubscribeFilter, Bounds)>,
 }
 
 /// A query at the leader.
@@ -57,8 +60,23 @@ struct Reads {
 struct Query {
     from: NodeId,
     query: u64,
-    filter: TopicFilter,
-    after: Option<TopicName>,
+    wanted: Wanted,
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub(super) enum Wanted {
+    /// The position up to which everything acknowledged by now is.
+    Bound,
+    /// A page.
+    Page {
+        /// Matching topics.
+        filter: TopicFilter,
+        /// After this one.
+        after: Option<TopicName>,
+        /// Nothing that came after this position.
+        until: LogIndex,
+    },
 }
 
 /// All reads and queries.
@@ -92,12 +110,19 @@ impl RetainedReads {
 
 impl Node {
     /// Starts reads for subscriptions that are now in force.
-    pub(super) fn read_retained(&mut self, conn: ConnId, subscriptions: Vec<SubscribeFilter>, now: Duration) {
+    pub(super) fn read_retained(
+        &mut self,
+        conn: ConnId,
+        subscriptions: Vec<SubscribeFilter>,
+        bounds: &Bounds,
+        now: Duration,
+    ) {
+        let subscriptions = subscriptions.into_iter().map(|subscription| (subscription, Arc::clone(bounds)));
         if let Some(reads) = self.retained.connections.get_mut(&conn) {
             reads.queued.extend(subscriptions);
             return;
         }
-        let mut queued = VecDeque::from(subscriptions);
+        let mut queued: VecDeque<_> = subscriptions.collect();
         let Some(first) = queued.pop_front() else { return };
         let current = self.new_read(first);
         let query = self.next_query();
@@ -106,19 +131,23 @@ impl Node {
         self.ask(conn, now);
     }
 
-    fn new_read(&self, subscription: SubscribeFilter) -> Read {
-        let filter = subscription.filter.as_str();
+    fn new_read(&self, (subscription, bounds): (SubscribeFilter, Bounds)) -> Read {
+        let partitions = self.partitions_of(&subscription.filter).into();
+        Read { subscription, partitions, after: None, bounds }
+    }
+
+    /// Where retained messages of matching topics may be.
+    pub(super) fn partitions_of(&self, filter: &TopicFilter) -> Vec<GroupId> {
         let count = self.config.cluster.partitions;
-        let partitions = if filter.contains(['+', '#']) {
+        if filter.as_str().contains(['+', '#']) {
             (1..=count).map(GroupId).collect()
         } else {
-            [partition_of_topic(filter, count)].into()
-        };
-        Read { subscription, partitions, after: None }
+            vec![partition_of_topic(filter.as_str(), count)]
+        }
     }
 
     /// A number that no earlier incarnation has used: an answer may come late.
-    fn next_query(&mut self) -> u64 {
+    pub(super) fn next_query(&mut self) -> u64 {
         self.retained.next += 1;
         (self.incarnation.0 << QUERY_BITS) | self.retained.next
     }
@@ -133,8 +162,9 @@ impl Node {
         let Some(group) = reads.current.partitions.front().copied().filter(|_| !full) else { return };
         let query = reads.query;
         let (filter, after) = (reads.current.subscription.filter.clone(), reads.current.after.clone());
+        let until = reads.current.bounds.get(&group).copied().unwrap_or(LogIndex(u64::MAX));
         if let Some(leader) = self.leader_of(group) {
-            self.send(leader, PeerMessage::RetainedQuery { group, query, filter, after });
+            self.send(leader, PeerMessage::RetainedQuery { group, query, filter, after, until });
         }
     }
 
@@ -157,18 +187,11 @@ impl Node {
     }
 
     /// As leader: a query arrives.
-    pub(super) fn retained_asked(
-        &mut self,
-        from: NodeId,
-        group: GroupId,
-        query: u64,
-        filter: TopicFilter,
-        after: Option<TopicName>,
-    ) {
+    pub(super) fn retained_asked(&mut self, from: NodeId, group: GroupId, query: u64, wanted: Wanted) {
         if self.groups.get(&group).is_some_and(Group::is_leading) {
             let queries = self.retained.waiting.entry(group).or_default();
             queries.retain(|known| known.from != from || known.query != query);
-            queries.push(Query { from, query, filter, after });
+            queries.push(Query { from, query, wanted });
         }
     }
 
@@ -183,14 +206,18 @@ impl Node {
 
     /// As leader: the proof is there, answer.
     pub(super) fn retained_round_done(&mut self, id: GroupId, round: u64) {
-        for Query { from, query, filter, after } in
-            self.retained.in_round.remove(&(id, round)).unwrap_or_default()
-        {
+        for Query { from, query, wanted } in self.retained.in_round.remove(&(id, round)).unwrap_or_default() {
             let Some(group) = self.groups.get(&id) else { return };
             let Some(partition) = group.machine().partition() else { return };
+            let Wanted::Page { filter, after, until } = wanted else {
+                let index = partition.applied();
+                self.send(from, PeerMessage::RetainedBound { query, index });
+                continue;
+            };
             // An idle partition's own time stands still: what has expired meanwhile is judged by the leader's.
             let stamp = group.stamp(self.now);
-            let mut page = partition.retained(&filter, after.as_ref(), RETAINED_PAGE_MESSAGES_MAX, stamp);
+            let mut page =
+                partition.retained(&filter, after.as_ref(), RETAINED_PAGE_MESSAGES_MAX, stamp, until);
             let fits = messages_that_fit(page.iter().map(|(_, message, _)| message.bytes as usize));
             let full = page.len() >= RETAINED_PAGE_MESSAGES_MAX || fits < page.len();
             page.truncate(fits);

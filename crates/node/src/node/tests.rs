@@ -470,7 +470,7 @@ fn takeover_given_up_half_way_leaves_the_wait_to_the_next() {
         world.request(1, 1, ClientRequest::Closed { expiry: None, normal: false });
         world.until("the last one open", |world| !world.events(3, 3).is_empty());
         assert!(matches!(&world.events(3, 3)[0], ClientEvent::Connected { .. }));
-        assert!(world.events(2, 2).is_empty());
+        assert!(!world.events(2, 2).iter().any(|event| matches!(event, ClientEvent::Connected { .. })));
     }
 }
 
