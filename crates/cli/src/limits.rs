@@ -8,7 +8,7 @@ pub const HTTP_RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Longest wait for an admin answer; the admin listener never does slow work for a read.
 pub const HTTP_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Longest wait for TCP connect and CONNACK, each. A takeover may have to wait for a lease to end.
+/// Longest wait for TCP connect, TLS handshake and CONNACK, each. A takeover may have to wait for a lease to end.
 pub const CONNECT_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Outgoing bytes of a connection above which producers pause. Two socket buffers' worth: enough to keep
@@ -35,6 +35,15 @@ pub const SUB_RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Most examples of a broken promise that a report names.
 pub const REPORT_EXAMPLES_MAX: usize = 10;
+
+/// Bytes of a file with a certificate or key that is read.
+pub const CERTIFICATE_FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Longest that a certificate may be made to last, in days: a hundred years.
+pub const CERTIFICATE_DAYS_MAX: u32 = 36_500;
+
+/// Host names and addresses of one certificate. Above what a node has; far below what TLS peers refuse.
+pub const CERTIFICATE_ADDRESSES_MAX: usize = 30;
 
 const _: () = assert!(RECONNECT_PAUSE_MIN.as_millis() < RECONNECT_PAUSE_MAX.as_millis());
 const _: () = assert!(OUTGOING_BYTES_HIGH <= 1024 * 1024, "send times in the payload would be stale");

@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation))]
 
 mod bench;
+mod cert;
 mod client;
 mod config;
 mod dev;
@@ -61,6 +62,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Check a configuration file
     Config(config::ConfigArgs),
+    /// Make certificates for nodes, listeners and clients
+    Cert(cert::CertArgs),
 }
 
 fn main() -> ExitCode {
@@ -82,6 +85,7 @@ fn run(command: Command) -> Outcome {
     match command {
         Command::Serve(args) => serve::run(args),
         Command::Config(args) => config::run(args),
+        Command::Cert(args) => cert::run(args),
         Command::Dev(args) => block_on(dev::run(args)),
         Command::Pub(args) => block_on(publish::run(args)),
         Command::Sub(args) => block_on(subscribe::run(args)),

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use clap::{ArgAction, Args};
 use quorate_codec::{Connect, ProtocolVersion, PublishProperties, QoS, TopicName, Will};
 
-use crate::client;
-use crate::exit::{Failure, Outcome};
+use crate::client::{self, ClientTls, TlsFlags};
+use crate::exit::{Exit, Failure, Outcome};
 use crate::mqtt_property::{Command, Property};
 
 /// Flags about the connection.
@@ -22,10 +22,12 @@ pub struct ConnectFlags {
     /// Host of the broker
     #[arg(short = 'h', long, default_value = "localhost")]
     host: String,
-    /// Port of the broker
-    #[arg(short, long, default_value_t = 1883)]
-    port: u16,
-    /// User, password, host, port and topic at once: mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC
+    /// Port of the broker [default: 1883, or 8883 with TLS]
+    #[arg(short, long)]
+    port: Option<u16>,
+    #[command(flatten)]
+    tls: TlsFlags,
+    /// User, password, host, port and topic at once: mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC, or mqtts:// with --cafile
     #[arg(short = 'L', long, value_name = "URL")]
     pub url: Option<String>,
     /// Client identifier; a random one when not given
@@ -82,6 +84,8 @@ pub struct ConnectFlags {
 pub struct Target {
     /// `HOST:PORT`.
     pub address: String,
+    /// TLS, if it is spoken.
+    pub tls: Option<ClientTls>,
     /// The CONNECT to send.
     pub connect: Connect,
     /// Topic of `-L`, if it was given.
@@ -107,7 +111,13 @@ impl ConnectFlags {
             return Err(Failure::usage("-c needs -i: a session is kept by its client identifier"));
         }
         let url = self.url.as_deref().map(Url::parse).transpose().map_err(Failure::usage)?;
-        let Url { username, password, host, port, topic } = url.unwrap_or_else(|| Url {
+        if url.as_ref().is_some_and(|url| url.secure != self.tls.is_given()) {
+            return Err(Failure::usage("mqtts:// and --cafile go together").hint(
+                "--cafile FILE names the authorities to trust: ca.pem for a certificate of quorate cert",
+            ));
+        }
+        let Url { username, password, host, port, topic, .. } = url.unwrap_or_else(|| Url {
+            secure: self.tls.is_given(),
             username: None,
             password: None,
             host: self.host.clone(),
@@ -127,8 +137,10 @@ impl ConnectFlags {
         for property in properties.iter().filter(|property| property.command == Command::Connect) {
             property.apply_connect(&mut connect).map_err(Failure::usage)?;
         }
+        let port = port.unwrap_or(if self.tls.is_given() { 8883 } else { 1883 });
+        let tls = self.tls.load().map_err(|error| Failure::new(Exit::Usage, error))?;
         let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        Ok(Target { address, connect, topic, properties })
+        Ok(Target { address, tls, connect, topic, properties })
     }
 
     fn client_id(&self, name: &str) -> String {
@@ -162,18 +174,21 @@ impl ConnectFlags {
 /// The parts of `-L`.
 #[derive(PartialEq, Eq, Debug)]
 struct Url {
+    secure: bool,
     username: Option<String>,
     password: Option<String>,
     host: String,
-    port: u16,
+    port: Option<u16>,
     topic: Option<String>,
 }
 
 impl Url {
     fn parse(url: &str) -> Result<Url, String> {
-        let rest = url
-            .strip_prefix("mqtt://")
-            .ok_or_else(|| format!("{url:?} does not start with mqtt:// (TLS is not supported here yet)"))?;
+        let (secure, rest) = match (url.strip_prefix("mqtt://"), url.strip_prefix("mqtts://")) {
+            (Some(rest), _) => (false, rest),
+            (None, Some(rest)) => (true, rest),
+            (None, None) => return Err(format!("{url:?} does not start with mqtt:// or mqtts://")),
+        };
         let (authority, topic) = match rest.split_once('/') {
             Some((authority, topic)) => (authority, Some(topic).filter(|topic| !topic.is_empty())),
             None => (rest, None),
@@ -189,15 +204,15 @@ impl Url {
         };
         let (host, port) = match place.rsplit_once(':') {
             Some((host, port)) if !port.contains(']') => {
-                (host, port.parse().map_err(|_| format!("{port:?} in {url:?} is not a port"))?)
+                (host, Some(port.parse().map_err(|_| format!("{port:?} in {url:?} is not a port"))?))
             }
-            _ => (place, 1883),
+            _ => (place, None),
         };
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         if host.is_empty() {
             return Err(format!("{url:?} has no host"));
         }
-        Ok(Url { username, password, host, port, topic: topic.map(str::to_owned) })
+        Ok(Url { secure, username, password, host, port, topic: topic.map(str::to_owned) })
     }
 }
 
@@ -287,6 +302,11 @@ mod tests {
             ("--will-topic a/#", "a/#"),
             ("-D connect nonsense 1", "nonsense"),
             ("-L http://x", "mqtt://"),
+            ("-L mqtts://x", "--cafile"),
+            ("-L mqtt://x --cafile /nonexistent", "--cafile"),
+            ("--cafile /nonexistent", "open /nonexistent"),
+            ("--cert a --key b", "--cafile"),
+            ("--cafile a --cert b", "--key"),
             ("-L mqtt://x:y/", "port"),
         ] {
             let problem = target(line).err().unwrap_or_default();

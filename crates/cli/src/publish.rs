@@ -87,7 +87,7 @@ pub async fn run(args: PublishArgs) -> Outcome {
         property.apply_publish(&mut properties).map_err(Failure::usage)?;
     }
     let source = source(&args)?;
-    let (connection, connack) = Connection::open(&target.address, &target.connect)
+    let (connection, connack) = Connection::open(&target.address, target.tls.as_ref(), &target.connect)
         .await
         .map_err(|error| connect_failure(error, &target))?;
     let window_max =

@@ -15,6 +15,9 @@ use crate::exit::{Exit, Failure, Outcome};
 Without a file: a single node with its data in ./quorate-data, MQTT on 127.0.0.1:1883, WebSocket on
 127.0.0.1:8083, admin HTTP on 127.0.0.1:9883.
 
+SIGTERM and SIGINT stop the node cleanly. SIGHUP has listeners read their certificates again; changed files are noticed
+without it.
+
 Exit codes of serve:
   0   stopped as asked
   65  log, checkpoint or identity is corrupt: the node must not go on with it

@@ -191,7 +191,7 @@ impl Subscriber {
     /// One connection, from CONNECT to its end.
     async fn connect_once(&mut self, pause: &mut Duration) -> Outcome<End> {
         let (connection, connack) = tokio::select! {
-            opened = Connection::open(&self.target.address, &self.target.connect) => {
+            opened = Connection::open(&self.target.address, self.target.tls.as_ref(), &self.target.connect) => {
                 opened.map_err(|error| connect_failure(error, &self.target))?
             }
             end = ended(&mut self.interrupt, &mut self.terminate, self.deadline) => return Ok(end),

@@ -7,6 +7,8 @@
 //! equal on all nodes; all others belong to the node and are read at each start.
 //! Limits: the file has at most `CONFIG_BYTES_MAX`.
 
+mod listener;
+pub mod network;
 mod reader;
 pub mod units;
 
@@ -18,6 +20,10 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use crate::limits::{BOOTSTRAP_NODES_MAX, CONFIG_BYTES_MAX, PARTITIONS_MAX, SYS_INTERVAL_MIN};
+pub use listener::{
+    Bind, ClientCertificate, ListenerKind, ListenerLimits, ListenerSettings, ProxySettings, TlsSettings,
+    TlsVersion,
+};
 use reader::{Reader, Section};
 
 /// The whole configuration of a node.
@@ -52,28 +58,6 @@ pub struct NodeSettings {
     pub data_dir: PathBuf,
     /// Zone label for placement; empty for none.
     pub zone: String,
-}
-
-/// One listener for clients.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListenerSettings {
-    /// What it speaks.
-    pub kind: ListenerKind,
-    /// Address and port.
-    pub bind: SocketAddr,
-    /// Plain text beyond loopback is accepted by the operator.
-    pub insecure: bool,
-    /// Client connections at once; more are closed when they come.
-    pub connections_max: usize,
-}
-
-/// What a listener speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListenerKind {
-    /// MQTT on TCP.
-    Tcp,
-    /// MQTT on WebSocket.
-    WebSocket,
 }
 
 /// The admin HTTP listener.
@@ -233,8 +217,8 @@ impl Default for Config {
                 zone: String::new(),
             },
             listeners: vec![
-                ListenerSettings::loopback(ListenerKind::Tcp, 1883),
-                ListenerSettings::loopback(ListenerKind::WebSocket, 8083),
+                ListenerSettings::plain(ListenerKind::Tcp, SocketAddr::from((LOOPBACK, 1883))),
+                ListenerSettings::plain(ListenerKind::WebSocket, SocketAddr::from((LOOPBACK, 8083))),
             ],
             admin: AdminSettings { bind: SocketAddr::from((LOOPBACK, 9883)), insecure: false },
             peer: None,
@@ -243,17 +227,6 @@ impl Default for Config {
             storage: StorageSettings::default(),
             sys: SysSettings { interval: Duration::from_secs(10) },
             log: LogSettings { format: LogFormat::Text, level: "info".to_owned() },
-        }
-    }
-}
-
-impl ListenerSettings {
-    fn loopback(kind: ListenerKind, port: u16) -> Self {
-        ListenerSettings {
-            kind,
-            bind: SocketAddr::from((LOOPBACK, port)),
-            insecure: false,
-            connections_max: 100_000,
         }
     }
 }
@@ -327,9 +300,11 @@ fn read_root(reader: &mut Reader<'_>, root: &mut Section<'_, '_>, base: &Path) -
     let node = read_node(reader, section, base, defaults.node);
     let section = root.section(reader, "admin");
     let admin = read_admin(reader, section, defaults.admin);
+    let section = root.section(reader, "limits");
+    let limits = read_limits(reader, section, defaults.limits);
     let listeners = match root.sections(reader, "listener") {
         None => defaults.listeners,
-        Some(sections) => read_listeners(reader, sections),
+        Some(sections) => listener::read_listeners(reader, sections, base, &limits),
     };
     let peer_section = root.section(reader, "peer");
     let peer_place = peer_section.place().clone();
@@ -337,8 +312,6 @@ fn read_root(reader: &mut Reader<'_>, root: &mut Section<'_, '_>, base: &Path) -
     let cluster_section = root.section(reader, "cluster");
     let cluster_place = cluster_section.place().clone();
     let cluster = read_cluster(reader, cluster_section, defaults.cluster);
-    let section = root.section(reader, "limits");
-    let limits = read_limits(reader, section, defaults.limits);
     let section = root.section(reader, "storage");
     let storage = read_storage(reader, section, defaults.storage);
     let section = root.section(reader, "sys");
@@ -401,38 +374,6 @@ fn read_address(
             None
         }
     }
-}
-
-fn read_listeners(reader: &mut Reader<'_>, sections: Vec<Section<'_, '_>>) -> Vec<ListenerSettings> {
-    let mut listeners: Vec<ListenerSettings> = Vec::new();
-    for mut section in sections {
-        let kinds = [("tcp", ListenerKind::Tcp), ("websocket", ListenerKind::WebSocket)];
-        let kind = section.choice(reader, "kind", &kinds).unwrap_or(ListenerKind::Tcp);
-        let bind_place = section.place_of("bind");
-        let bind = read_address(reader, &mut section, "bind");
-        if bind.is_none() && bind_place == *section.place() {
-            section.missing(reader, "bind", "write the address to listen on, like bind = \"127.0.0.1:1883\"");
-        }
-        let insecure = section.boolean(reader, "insecure").unwrap_or(false);
-        let connections_max = section.number(reader, "connections_max", 1, 10_000_000).unwrap_or(100_000);
-        section.finish(reader);
-        let Some(bind) = bind else { continue };
-        check_plaintext(reader, &bind_place, bind, insecure, "this listener");
-        if bind.port() != 0 && listeners.iter().any(|other| other.bind == bind) {
-            reader.error(
-                &bind_place,
-                format!("two listeners bind {bind}"),
-                "give each listener its own port",
-            );
-        }
-        listeners.push(ListenerSettings {
-            kind,
-            bind,
-            insecure,
-            connections_max: usize::try_from(connections_max).unwrap_or(usize::MAX),
-        });
-    }
-    listeners
 }
 
 fn check_plaintext(
@@ -709,7 +650,8 @@ fn check_relations(reader: &mut Reader<'_>, config: &Config, cluster: &reader::P
             "list the first nodes in cluster.bootstrap, or leave [peer] out on a single node",
         );
     }
-    let mut taken: Vec<SocketAddr> = config.listeners.iter().map(|listener| listener.bind).collect();
+    let mut taken: Vec<SocketAddr> =
+        config.listeners.iter().filter_map(|listener| listener.bind.address()).collect();
     for (bind, place) in
         [(Some(config.admin.bind), cluster), (config.peer.as_ref().map(|settings| settings.bind), peer)]
     {

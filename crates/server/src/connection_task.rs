@@ -15,13 +15,15 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use quorate_codec::ReasonCode;
-use quorate_node::client::{Client, Reading};
+use quorate_node::client::{Client, ClientConfig, Reading};
 use quorate_node::edge::{ClientEvent, ClientOutput, DirectDelivery};
 use tokio::time::{Instant, Sleep, timeout};
 
 use crate::edge::Edge;
 use crate::limits::{CLIENT_CLOSE_TIMEOUT, CLIENT_OUTPUT_BYTES_MAX, CLIENT_TURN_BYTES};
 use crate::mailbox::Mailbox;
+use crate::net::arrival::Origin;
+use crate::net::gate::{Pass, Place};
 use crate::net::transport::{Progress, Transport};
 
 /// A timer that is never due by itself.
@@ -30,16 +32,33 @@ const FAR: Duration = Duration::from_secs(24 * 3600);
 /// A timer is due no sooner than this: it then fires after the runtime has looked at the sockets.
 const NEAR: Duration = Duration::from_millis(1);
 
-/// Serves one connection until it ends.
-pub async fn serve(edge: Arc<Edge>, transport: Transport) {
+/// What is known of a connection before it speaks MQTT.
+pub struct Arrival {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Its place among those that have not sent their CONNECT; given back when they have.
+    pub pass: Option<Pass>,
+    /// When it was accepted: the deadline of CONNECT counts from there.
+    pub accepted_at: Duration,
+}
+
+/// Serves one connection until it ends, and keeps its place among those of its listener as long.
+pub async fn serve(
+    edge: Arc<Edge>,
+    config: Arc<ClientConfig>,
+    transport: Transport,
+    arrival: Box<Arrival>,
+    _place: Place,
+) {
     let (owner, mailbox) = edge.open();
-    let client = Client::new(owner, edge.client_config.clone(), edge.clock.now());
+    let client = Client::new(owner, config, arrival.accepted_at);
     edge.metrics.connections_accepted.add(1);
     let mut task = ConnectionTask {
         edge: edge.clone(),
         mailbox,
         client,
         transport,
+        arrival: Some(arrival),
         input: BytesMut::new(),
         waiting: VecDeque::new(),
         out: ClientOutput::default(),
@@ -58,6 +77,8 @@ struct ConnectionTask {
     mailbox: Arc<Mailbox>,
     client: Client,
     transport: Transport,
+    /// Kept until CONNECT, then only when there is a certificate.
+    arrival: Option<Box<Arrival>>,
     /// Bytes that are no whole packet yet, or that the client does not want yet.
     input: BytesMut,
     /// Direct deliveries taken out of the mailbox that wait for the socket.
@@ -207,9 +228,27 @@ impl ConnectionTask {
         self.edge.with_context(|context, now| client.handle_eof(context, out, now));
     }
 
+    /// CONNECT has come whole and goes to the cluster: the client has said who it is.
+    fn connect_came(&mut self) {
+        let Some(arrival) = &mut self.arrival else { return };
+        if arrival.pass.take().is_none() {
+            return;
+        }
+        self.transport.lift_allowance();
+        let Origin { address, certificate } = &arrival.origin;
+        let certificate = certificate.as_ref().map(tracing::field::display);
+        tracing::debug!(conn_id = self.client.owner().conn.0, ?address, certificate, "client connects");
+        if arrival.origin.certificate.is_none() {
+            self.arrival = None;
+        }
+    }
+
     async fn carry_out(&mut self) {
         self.edge.metrics.count_traffic(self.client.take_traffic());
         let conn = self.client.owner().conn;
+        if !self.out.requests.is_empty() {
+            self.connect_came();
+        }
         self.edge.carry_out(conn, &mut self.out).await;
     }
 

@@ -20,14 +20,14 @@ use quorate_state::command::NodeRecord;
 use quorate_state::{Incarnation, NodeId};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle as Task;
 
 use crate::admin::{self, AdminState};
 use crate::boot::{BootError, DataFolder, Recovered, random};
 use crate::clock::Clock;
 use crate::compaction::Compaction;
-use crate::config::{Config, ListenerKind};
+use crate::config::{Bind, Config, ListenerKind};
 use crate::edge::{Edge, LeaseState};
 use crate::event_loop::Worker;
 use crate::exit::ExitCode;
@@ -35,12 +35,12 @@ use crate::founding::{self, Founding, FoundingError, Settings, hex, text};
 use crate::inbox::Inbox;
 use crate::join::{self, JoinRequest, Joined, Joins};
 use crate::keeper::{Keeper, KeeperJob};
-use crate::limits::{KEEPER_JOBS_MAX, LOG_BATCHES_MAX, STOP_TIMEOUT};
+use crate::limits::{HANDSHAKES_MAX, KEEPER_JOBS_MAX, LOG_BATCHES_MAX, STOP_TIMEOUT};
 use crate::log_source::StoredLog;
 use crate::log_writer::{LogJob, LogWriter};
 use crate::metrics::Metrics;
 use crate::net::hello::{Hello, LinkKind, Member};
-use crate::net::listener::Listener;
+use crate::net::listener::{Listener, ListenerError};
 use crate::net::peer::{Links, Local, PeerPlace};
 use crate::net::tls::{PeerTls, TlsError};
 use crate::peers::PeerReceiver;
@@ -53,14 +53,9 @@ const JOIN_PAUSE: Duration = Duration::from_millis(500);
 /// A node could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A socket cannot be bound.
-    #[error("listen on {address}: {source}")]
-    Bind {
-        /// Address.
-        address: SocketAddr,
-        /// Cause.
-        source: std::io::Error,
-    },
+    /// A listener cannot be opened.
+    #[error(transparent)]
+    Listener(#[from] ListenerError),
     /// The certificates.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -82,7 +77,7 @@ impl StartError {
     /// What the process ends with.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            StartError::Bind { .. } | StartError::Tls(_) | StartError::Thread(_) => ExitCode::Unavailable,
+            StartError::Listener(_) | StartError::Tls(_) | StartError::Thread(_) => ExitCode::Unavailable,
             StartError::Boot(error) => error.exit_code(),
             StartError::Node(quorate_node::StartError::Checkpoint {
                 source: quorate_state::RestoreError::Version(_),
@@ -105,16 +100,19 @@ struct Sockets {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
     /// Listeners for clients, in the order of the configuration.
-    pub clients: Vec<(ListenerKind, SocketAddr)>,
+    pub clients: Vec<(ListenerKind, Bind)>,
     /// Admin HTTP.
     pub admin: SocketAddr,
 }
 
 impl Addresses {
-    /// The first listener for MQTT on TCP, else the first of all; empty when there is none.
+    /// The first TCP port for plain MQTT, else for MQTT on TLS, else the first of all listeners; empty when there is none.
     pub fn mqtt(&self) -> String {
-        let tcp = self.clients.iter().find(|(kind, _)| *kind == ListenerKind::Tcp);
-        tcp.or(self.clients.first()).map(|(_, address)| address.to_string()).unwrap_or_default()
+        let first = |wanted: ListenerKind| {
+            self.clients.iter().find(|(kind, bind)| *kind == wanted && bind.address().is_some())
+        };
+        let best = first(ListenerKind::Tcp).or_else(|| first(ListenerKind::Tls)).or(self.clients.first());
+        best.map(|(_, bind)| bind.to_string()).unwrap_or_default()
     }
 
     /// URL of the admin listener.
@@ -223,6 +221,11 @@ impl Daemon {
         &self.edge
     }
 
+    /// Has the listeners read their certificates again.
+    pub fn reload_certificates(&self) {
+        self.edge.reload.send_replace(());
+    }
+
     /// Stops cleanly: no new connections, clients are told, leadership moves away, the log is synced. Must not be
     /// called from a task.
     pub fn stop(self) {
@@ -262,7 +265,7 @@ fn join(name: &str, thread: JoinHandle<()>) {
 
 impl Sockets {
     fn addresses(&self, config: &Config) -> Result<Addresses, StartError> {
-        let failed = |source| StartError::Bind { address: config.admin.bind, source };
+        let failed = |source| ListenerError::Bind { bind: config.admin.bind.into(), source };
         let mut clients = Vec::new();
         for listener in &self.clients {
             clients.push((listener.kind(), listener.address().map_err(failed)?));
@@ -272,10 +275,10 @@ impl Sockets {
 }
 
 async fn bind(config: &Config) -> Result<Sockets, StartError> {
-    let failed = |address| move |source| StartError::Bind { address, source };
+    let failed = |address: SocketAddr| move |source| ListenerError::Bind { bind: address.into(), source };
     let mut clients = Vec::new();
     for settings in &config.listeners {
-        clients.push(Listener::bind(settings.clone()).await.map_err(failed(settings.bind))?);
+        clients.push(Listener::bind(settings.clone()).await?);
     }
     let admin = TcpListener::bind(config.admin.bind).await.map_err(failed(config.admin.bind))?;
     let peer = match &config.peer {
@@ -451,7 +454,6 @@ impl Parts<'_> {
             heard: Default::default(),
             lease: RwLock::new(LeaseState { until: Duration::ZERO, incarnation: self.record.incarnation }),
             client_config: Arc::new(crate::client_config::client_config(self.config, settings)),
-            packet_bytes_max: usize::try_from(self.config.limits.packet_bytes_max).unwrap_or(usize::MAX),
             mailboxes: Default::default(),
             inbox: self.inbox.clone(),
             links: self.links.clone(),
@@ -459,6 +461,8 @@ impl Parts<'_> {
             metrics: metrics.clone(),
             worker_beat_ms: AtomicU64::new(0),
             stopping: watch::Sender::new(false),
+            reload: watch::Sender::new(()),
+            handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
         });
         let staged: Arc<Staged> = Arc::default();
         self.receiver.attach(

@@ -14,7 +14,7 @@ use quorate_node::edge::{ClientOutput, DirectDelivery, DirectMessage};
 use quorate_node::routing::Routing;
 use quorate_node::system_topics::SystemTopics;
 use quorate_state::{ConnId, Incarnation, NodeId, Owner, PublishTarget};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::clock::Clock;
 use crate::inbox::Inbox;
@@ -52,8 +52,6 @@ pub struct Edge {
     pub lease: RwLock<LeaseState>,
     /// What holds for all client connections.
     pub client_config: Arc<ClientConfig>,
-    /// Largest packet that a client may send.
-    pub packet_bytes_max: usize,
     /// Mailboxes of the connections.
     pub mailboxes: Mailboxes,
     /// Inbox of the worker.
@@ -68,6 +66,10 @@ pub struct Edge {
     pub worker_beat_ms: AtomicU64,
     /// Becomes true when connections are to end.
     pub stopping: watch::Sender<bool>,
+    /// Changes when listeners are to read their certificates again.
+    pub reload: watch::Sender<()>,
+    /// Places for connections that have not sent their CONNECT, over all listeners.
+    pub handshakes: Arc<Semaphore>,
 }
 
 impl Edge {

@@ -66,8 +66,55 @@ pub const MAILBOX_DIRECT_MESSAGES_MAX: usize = 100_000;
 /// Bytes of direct deliveries that wait in the mailbox of one connection. When full, a message is dropped and counted.
 pub const MAILBOX_DIRECT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// How long a client may take over the WebSocket handshake.
-pub const CLIENT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections of the whole node that have not sent their whole CONNECT. When full, a new one is closed: whoever has not
+/// said who it is may not take more than 64 MiB together, with as much again in TLS as the client has sent.
+pub const HANDSHAKES_MAX: usize = 2048;
+
+/// The same for one address on one listener, unless it is configured.
+pub const ADDRESS_HANDSHAKES_MAX: usize = 256;
+
+/// Bytes that a client connection may take before its CONNECT has come whole.
+pub const UNAUTHENTICATED_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes read from a client during its TLS handshake: a chain of certificates fits, a flood of fragments does not.
+pub const TLS_HANDSHAKE_BYTES_MAX: usize = UNAUTHENTICATED_BYTES_MAX;
+
+/// Bytes read from a client over TLS or WebSocket between the handshake and its whole CONNECT. When reached, nothing more
+/// is read, so that the deadline of CONNECT ends it. The largest CONNECT and the frames or records around it fit.
+pub const CONNECT_READ_BYTES_MAX: usize = 20 * 1024;
+
+/// Bytes that TLS holds for a client that does not read.
+pub const TLS_OUTPUT_BYTES_MAX: usize = 16 * 1024;
+
+/// New connections of one address in a second on one listener, unless it is configured.
+pub const ADDRESS_CONNECT_RATE: u32 = 1000;
+
+/// Addresses whose connections a listener counts apart, about 100 bytes each. When full, all further ones count as one.
+pub const ADDRESSES_MAX: usize = 65_536;
+
+/// How often a full table of addresses is looked through for ones that need no place any more.
+pub const ADDRESSES_SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Bytes of a PROXY header, far above what addresses and a certificate's name take.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4096;
+
+/// Networks that a listener trusts to speak the PROXY protocol; each connection is compared with all.
+pub const PROXY_NETWORKS_MAX: usize = 256;
+
+/// Bytes of the path of a Unix socket: the operating system has no room for more.
+pub const UNIX_PATH_BYTES_MAX: usize = 107;
+
+/// Bytes of a file with certificates or a key.
+pub const TLS_FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// How often a listener looks whether its certificates have changed.
+pub const TLS_LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Subject alternative names of a client's certificate. One with more is refused: no rule could name them all.
+pub const CERTIFICATE_NAMES_MAX: usize = 32;
+
+/// Bytes of one name in a client's certificate; as for the names.
+pub const CERTIFICATE_NAME_BYTES_MAX: usize = 255;
 
 /// Bytes of the WebSocket request head.
 pub const WEBSOCKET_HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -137,6 +184,10 @@ pub const SYS_FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Intervals of silence after which the figures of a peer count no more.
 pub const SYS_SILENT_INTERVALS: u32 = 3;
 
+const _: () = assert!(HANDSHAKES_MAX * UNAUTHENTICATED_BYTES_MAX * 2 <= 64 * 1024 * 1024);
+const _: () = assert!(ADDRESS_HANDSHAKES_MAX <= HANDSHAKES_MAX);
+const _: () = assert!(WEBSOCKET_HEAD_BYTES_MAX <= UNAUTHENTICATED_BYTES_MAX);
+const _: () = assert!(PROXY_HEADER_BYTES_MAX <= UNAUTHENTICATED_BYTES_MAX);
 const _: () = assert!(HELLO_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX * 2 <= PEER_OUTGOING_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= PEER_INBOX_BYTES_MAX);

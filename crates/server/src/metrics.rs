@@ -69,13 +69,72 @@ const REASONS: [(DropReason, &str); 9] = [
     (DropReason::ReadOnlyTopic, "read_only_topic"),
 ];
 
+/// Why a client connection was closed as it came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The listener has as many as it may.
+    #[error("the listener is at its limit of connections")]
+    ConnectionsMax,
+    /// As many have not sent their CONNECT as may, on the listener or on the node.
+    #[error("too many connections have not sent their CONNECT")]
+    HandshakesMax,
+    /// The same, for the client's address.
+    #[error("too many connections of this address have not sent their CONNECT")]
+    AddressHandshakesMax,
+    /// They come too fast.
+    #[error("connections come faster than the listener allows")]
+    ConnectRate,
+    /// They come too fast from the client's address.
+    #[error("connections of this address come faster than the listener allows")]
+    AddressConnectRate,
+    /// The listener speaks the PROXY protocol, and this is no proxy.
+    #[error("the address is not trusted to speak the PROXY protocol")]
+    ProxyUntrusted,
+}
+
+const REFUSALS: [(Refusal, &str); 6] = [
+    (Refusal::ConnectionsMax, "connections_max"),
+    (Refusal::HandshakesMax, "handshakes_max"),
+    (Refusal::AddressHandshakesMax, "handshakes_per_address_max"),
+    (Refusal::ConnectRate, "connect_rate"),
+    (Refusal::AddressConnectRate, "connect_rate_per_address"),
+    (Refusal::ProxyUntrusted, "proxy_untrusted"),
+];
+
+/// Where a client connection failed that was let in and did not get as far as MQTT.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HandshakeFailure {
+    /// It took too long.
+    Timeout,
+    /// It ended or broke.
+    Broken,
+    /// The PROXY header.
+    Proxy,
+    /// The TLS handshake, or the client's certificate.
+    Tls,
+    /// The WebSocket handshake.
+    WebSocket,
+}
+
+const HANDSHAKE_FAILURES: [(HandshakeFailure, &str); 5] = [
+    (HandshakeFailure::Timeout, "timeout"),
+    (HandshakeFailure::Broken, "broken"),
+    (HandshakeFailure::Proxy, "proxy"),
+    (HandshakeFailure::Tls, "tls"),
+    (HandshakeFailure::WebSocket, "websocket"),
+];
+
 /// All counters of this process.
 #[derive(Default)]
 pub struct Metrics {
     /// Client connections accepted.
     pub connections_accepted: Counter,
-    /// Client connections closed at once because the listener was at its limit.
-    pub connections_refused: Counter,
+    refused: [Counter; REFUSALS.len()],
+    handshakes_failed: [Counter; HANDSHAKE_FAILURES.len()],
+    /// Times that a listener took new certificates into use.
+    pub certificates_replaced: Counter,
+    /// Times that a listener kept its certificates because the new ones cannot be used.
+    pub certificates_kept: Counter,
     /// Client connections ended.
     pub connections_closed: Counter,
     /// Bytes read from clients.
@@ -174,6 +233,23 @@ impl Metrics {
         }
     }
 
+    /// Counts a connection that was closed as it came.
+    pub fn refused(&self, refusal: Refusal) {
+        if let Some((_, counter)) =
+            REFUSALS.iter().zip(&self.refused).find(|((known, _), _)| *known == refusal)
+        {
+            counter.add(1);
+        }
+    }
+
+    /// Counts a connection that did not get as far as MQTT.
+    pub fn handshake_failed(&self, failure: HandshakeFailure) {
+        let counters = HANDSHAKE_FAILURES.iter().zip(&self.handshakes_failed);
+        if let Some((_, counter)) = counters.into_iter().find(|((known, _), _)| *known == failure) {
+            counter.add(1);
+        }
+    }
+
     /// Client connections open now.
     pub fn connections(&self) -> u64 {
         self.connections_accepted.value().saturating_sub(self.connections_closed.value())
@@ -186,6 +262,7 @@ impl Metrics {
         for (name, help, counter) in self.counters() {
             text.counter(name, help, counter.value());
         }
+        self.render_arrivals(&mut text);
         text.head("quorate_deliveries_total", "Messages handed to client connections, by path", "counter");
         for (path, counter) in [
             ("session", &self.deliveries_session),
@@ -215,14 +292,30 @@ impl Metrics {
         text.0
     }
 
-    fn counters(&self) -> [(&'static str, &'static str, &Counter); 26] {
+    /// Connections that did not come in, and the certificates of listeners.
+    fn render_arrivals(&self, text: &mut Text) {
+        let name = "quorate_connections_refused_total";
+        text.head(name, "Client connections closed as they came, by reason", "counter");
+        for ((_, reason), counter) in REFUSALS.iter().zip(&self.refused) {
+            text.labelled(name, "reason", reason, counter.value());
+        }
+        let name = "quorate_handshakes_failed_total";
+        text.head(name, "Client connections that failed before MQTT, by reason", "counter");
+        for ((_, reason), counter) in HANDSHAKE_FAILURES.iter().zip(&self.handshakes_failed) {
+            text.labelled(name, "reason", reason, counter.value());
+        }
+        let name = "quorate_certificate_reloads_total";
+        text.head(name, "Times that a listener found changed certificates, by result", "counter");
+        for (result, counter) in
+            [("replaced", &self.certificates_replaced), ("kept", &self.certificates_kept)]
+        {
+            text.labelled(name, "result", result, counter.value());
+        }
+    }
+
+    fn counters(&self) -> [(&'static str, &'static str, &Counter); 25] {
         [
             ("quorate_connections_accepted_total", "Client connections accepted", &self.connections_accepted),
-            (
-                "quorate_connections_refused_total",
-                "Client connections above the limit",
-                &self.connections_refused,
-            ),
             ("quorate_connections_closed_total", "Client connections ended", &self.connections_closed),
             ("quorate_client_in_bytes_total", "Bytes read from clients", &self.client_bytes_in),
             ("quorate_client_out_bytes_total", "Bytes written to clients", &self.client_bytes_out),

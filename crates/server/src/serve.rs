@@ -57,7 +57,7 @@ fn list(errors: &[ConfigError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// Runs a node until SIGTERM or SIGINT. Must not be called from a task.
+/// Runs a node until SIGTERM or SIGINT; SIGHUP has it read the certificates of its listeners again. Must not be called from a task.
 pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
     let config = match &options.config {
         Some(path) => config::load(path).map_err(ServeError::Config)?,
@@ -70,6 +70,11 @@ pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
         .enable_all()
         .build()?;
     let stop = watch_for_stop(&runtime, options.exit_when_stdin_closes)?;
+    // From here on SIGHUP does not end the process.
+    let mut hang_up = {
+        let _entered = runtime.enter();
+        signal(SignalKind::hangup())?
+    };
     let daemon = match Daemon::start(&config, runtime.handle(), stop.clone()) {
         Err(StartError::Stopped) => return Ok(()),
         started => started?,
@@ -80,8 +85,15 @@ pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
     }
     tracing::info!(address = %addresses.admin, "listening for admin HTTP");
     let mut stopped = stop;
-    // The sender lives in tasks of the runtime, which lives until the end of this function.
-    let _told = runtime.block_on(stopped.wait_for(|stop| *stop));
+    runtime.block_on(async {
+        loop {
+            tokio::select! {
+                // The sender lives in tasks of the runtime, which lives until the end of this function.
+                _ = stopped.wait_for(|stop| *stop) => break,
+                Some(()) = hang_up.recv() => daemon.reload_certificates(),
+            }
+        }
+    });
     tracing::info!("stopping");
     end_in_time();
     daemon.stop();

@@ -1,8 +1,9 @@
 //! Fixtures of this crate's tests: folders, certificates, a client.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -11,7 +12,10 @@ use quorate_codec::{
     Connect, Limits, Packet, PacketId, ProtocolVersion, Publish, PublishQoS, QoS, RetainHandling, Role,
     Subscribe, SubscriptionOptions, Text, TopicFilter, TopicName,
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_tungstenite::tungstenite::{self, client::IntoClientRequest};
 
 /// Writes the program's log into the test's output.
 pub fn log() {
@@ -42,6 +46,18 @@ impl Drop for TestFolder {
     }
 }
 
+/// Settings of a TLS client.
+pub type TlsClient = Arc<rustls::ClientConfig>;
+
+/// TLS as a client on a stream, before the handshake.
+pub fn tls_over<S: Stream>(
+    stream: S,
+    config: &TlsClient,
+) -> rustls::StreamOwned<rustls::ClientConnection, S> {
+    let name = "localhost".try_into().unwrap();
+    rustls::StreamOwned::new(rustls::ClientConnection::new(config.clone(), name).unwrap(), stream)
+}
+
 /// A certificate authority.
 pub struct Authority(pub CertifiedIssuer<'static, KeyPair>);
 
@@ -50,6 +66,32 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// A certificate with its key, as a client shows it.
+    pub fn issue(&self, name: &str) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+        (vec![certificate.der().clone()], key)
+    }
+
+    /// TLS of a client that trusts this authority, and shows the certificate if it has one.
+    pub fn client(&self, shown: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>) -> TlsClient {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.0.as_ref().der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(rustls::ALL_VERSIONS)
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match shown {
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
+            None => builder.with_no_client_auth(),
+        };
+        Arc::new(config)
     }
 
     /// Writes `ca.pem`, `cert.pem` and `key.pem` for a node.
@@ -63,44 +105,101 @@ impl Authority {
     }
 }
 
+/// What a test client speaks through.
+pub trait Stream: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Stream for T {}
+
+/// WebSocket messages as a stream of bytes.
+pub struct WebSocketBytes {
+    socket: tungstenite::WebSocket<Box<dyn Stream>>,
+    rest: BytesMut,
+}
+
+impl WebSocketBytes {
+    /// Shakes hands.
+    pub fn connect(stream: Box<dyn Stream>) -> WebSocketBytes {
+        let mut request = "ws://localhost/mqtt".into_client_request().unwrap();
+        request.headers_mut().insert("Sec-WebSocket-Protocol", "mqtt".parse().unwrap());
+        let (socket, _) = tungstenite::client(request, stream).map_err(|error| error.to_string()).unwrap();
+        WebSocketBytes { socket, rest: BytesMut::new() }
+    }
+}
+
+impl Read for WebSocketBytes {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.rest.is_empty() {
+            match self.socket.read() {
+                Ok(tungstenite::Message::Binary(bytes)) => self.rest.extend_from_slice(&bytes),
+                Ok(tungstenite::Message::Close(_)) => return Ok(0),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        let count = self.rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.rest.split_to(count));
+        Ok(count)
+    }
+}
+
+impl Write for WebSocketBytes {
+    /// One byte in its own message and the rest in another: frames and packets have borders of their own.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let (first, rest) = bytes.split_at(1.min(bytes.len()));
+        for part in [first, rest] {
+            let message = tungstenite::Message::Binary(part.to_vec().into());
+            self.socket.send(message).map_err(io::Error::other)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush().map_err(io::Error::other)
+    }
+}
+
 /// An MQTT 5 client that blocks, for tests.
 pub struct TestClient {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     input: BytesMut,
     pub session_present: bool,
+    /// Maximum Packet Size of the server.
+    pub packet_bytes_max: Option<u32>,
 }
 
 impl TestClient {
     pub fn connect(address: SocketAddr, client_id: &str, expiry_s: Option<u32>) -> TestClient {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let mut client = TestClient { stream, input: BytesMut::new(), session_present: false };
-        client.send(&Packet::Connect(Box::new(Connect {
-            version: ProtocolVersion::V5,
-            clean_start: false,
-            keep_alive_s: 60,
-            client_id: Text::parse(client_id).unwrap(),
-            will: None,
-            username: None,
-            password: None,
-            session_expiry_s: expiry_s,
-            receive_max: None,
-            packet_bytes_max: None,
-            topic_alias_max: None,
-            request_response_information: None,
-            request_problem_information: None,
-            authentication_method: None,
-            authentication_data: None,
-            user_properties: Default::default(),
-        })));
+        TestClient::over(Box::new(stream), client_id, expiry_s)
+    }
+
+    /// A client that speaks through this stream.
+    pub fn over(stream: Box<dyn Stream>, client_id: &str, expiry_s: Option<u32>) -> TestClient {
+        let mut client =
+            TestClient { stream, input: BytesMut::new(), session_present: false, packet_bytes_max: None };
+        client.send(&connect_packet(client_id, expiry_s));
         match client.receive() {
             Packet::ConnAck(ack) => {
                 assert_eq!(ack.reason.value(), 0, "{ack:?}");
                 client.session_present = ack.session_present;
+                client.packet_bytes_max = ack.properties.packet_bytes_max;
             }
             other => panic!("{other:?}"),
         }
         client
+    }
+
+    /// Whether the server has closed, after what it has sent before that.
+    pub fn ends(&mut self) -> bool {
+        let mut buffer = [0; 4096];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return true,
+                Ok(_) => (),
+                Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+            }
+        }
     }
 
     pub fn send(&mut self, packet: &Packet) {
@@ -111,6 +210,7 @@ impl TestClient {
 
     pub fn send_raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
+        self.stream.flush().unwrap();
     }
 
     /// The next packet, within 20 s.
@@ -185,6 +285,28 @@ impl TestClient {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// A CONNECT that keeps its session for this long.
+pub fn connect_packet(client_id: &str, expiry_s: Option<u32>) -> Packet {
+    Packet::Connect(Box::new(Connect {
+        version: ProtocolVersion::V5,
+        clean_start: false,
+        keep_alive_s: 60,
+        client_id: Text::parse(client_id).unwrap(),
+        will: None,
+        username: None,
+        password: None,
+        session_expiry_s: expiry_s,
+        receive_max: None,
+        packet_bytes_max: None,
+        topic_alias_max: None,
+        request_response_information: None,
+        request_problem_information: None,
+        authentication_method: None,
+        authentication_data: None,
+        user_properties: Default::default(),
+    }))
 }
 
 /// Asks the admin listener; gives status and body.

@@ -181,10 +181,17 @@ impl Partition {
     }
 
     /// Up to `max` retained messages whose topics match, in byte order of the topics and after one of them, each with
-    /// its remaining lifetime in seconds. Fewer than `max` means that there are no more.
+    /// its remaining lifetime in seconds. Fewer than `max` means that there are no more. `now` is replicated time as the
+    /// leader would stamp it: the partition's own stands still while nothing is published.
     #[must_use]
-    pub fn retained(&self, filter: &TopicFilter, after: Option<&TopicName>, max: usize) -> Vec<RetainedItem> {
-        self.retained.page(filter.as_str(), after.map(TopicName::as_str), max, self.state.now)
+    pub fn retained(
+        &self,
+        filter: &TopicFilter,
+        after: Option<&TopicName>,
+        max: usize,
+        now: Timestamp,
+    ) -> Vec<RetainedItem> {
+        self.retained.page(filter.as_str(), after.map(TopicName::as_str), max, now.max(self.state.now))
     }
 
     /// Whether some message of the entry is still queued, inflight or retained: then its body is needed.
@@ -325,7 +332,7 @@ impl Partition {
         effects: &mut Vec<Effect>,
     ) {
         // A connection that lost its session closes too: nobody waits for an answer, but perhaps for its end.
-        self.displaced.closed(epoch);
+        self.displaced_closed(epoch, normal, effects);
         let Some(session) = self.sessions.get(id).filter(|session| session.epoch == epoch) else { return };
         // A session that was to end with its connection cannot be prolonged [MQTT-3.14.2-2].
         if let Some(expiry) = expiry
@@ -351,14 +358,18 @@ impl Partition {
         if let Some(owner) = session.owner() {
             let reason = quorate_codec::ReasonCode::ADMINISTRATIVE_ACTION;
             effects.push(Effect::Close { owner, session: id, reason });
-            self.displaced.insert(session.epoch, session.client_id.clone(), owner);
+            let (epoch, client_id) = (session.epoch, session.client_id.clone());
+            let will = self.sessions.take_will(id).map(|will| will.message);
+            self.displaced.insert(epoch, client_id, owner, will);
         }
         self.end_session(id, DropReason::SessionEnded, effects);
     }
 
     fn node_down(&mut self, node: NodeId, incarnation: Incarnation, effects: &mut Vec<Effect>) {
         self.state.streams.down(node, incarnation);
-        self.displaced.node_down(node, incarnation);
+        for will in self.displaced.node_down(node, incarnation) {
+            self.will_is_due(will, effects);
+        }
         for dead in self.sessions.incarnations_to(node, incarnation) {
             let owned: Vec<SessionId> = self.sessions.owned_by(node, dead).collect();
             for session in owned {
@@ -371,7 +382,7 @@ impl Partition {
     fn end_session(&mut self, id: SessionId, reason: DropReason, effects: &mut Vec<Effect>) {
         let Some(mut session) = self.sessions.remove(id) else { return };
         if let Some(will) = session.will.take() {
-            self.will_is_due(will, effects);
+            self.will_is_due(will.message, effects);
         }
         if session.stored {
             self.ended.extend(checkpoint::session_keys(&session));

@@ -3,7 +3,8 @@
 //! Owns: the reference to a will's message and its delay; the wills that wait to be published, numbered.
 //! Does not: know who receives them; the node of the leader does. Does not decide when one is due; see
 //! `partition/will.rs`. Invariants: a will that is due leaves once; numbers are never used again.
-//! Limits: one for each session that ended; the leader publishes so many at a time. Spec: MQTT 5, 3.1.2.5; contract D12.
+//! Limits: `PartitionConfig::sessions_max` that are due, then a CONNECT with a will is refused; the leader publishes so many at
+//! a time. Spec: MQTT 5, 3.1.2.5; contract D12.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,6 +42,10 @@ impl DueWills {
         if self.wills.remove(&will).is_some() {
             self.dirty.insert(will);
         }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.wills.len()
     }
 
     /// In the order in which they became due.

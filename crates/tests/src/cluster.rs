@@ -46,7 +46,7 @@ pub struct Cluster {
 const STRETCHES: u32 = 220;
 
 /// A stretch of ports in which nothing listens now. Processes begin at different ones, each call goes on.
-fn free_ports() -> Result<u16> {
+pub(crate) fn free_ports() -> Result<u16> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     for _ in 0..STRETCHES {
         let stretch = (std::process::id() * 7 + NEXT.fetch_add(1, Ordering::Relaxed)) % STRETCHES;
@@ -287,7 +287,7 @@ impl Drop for Cluster {
 }
 
 /// A plain HTTP GET.
-fn get(address: &str, path: &str) -> Result<(u16, String)> {
+pub(crate) fn get(address: &str, path: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;

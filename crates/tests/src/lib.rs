@@ -1,6 +1,6 @@
 //! Black-box tests on the real binary: a cluster of separate processes, clients that others wrote.
 //!
-//! Owns: starting, killing and restarting nodes ([`Cluster`]); clients of a library ([`client`], [`load`]) and by hand
+//! Owns: starting, killing and restarting nodes ([`Cluster`]), one node with a configuration of its own ([`Serve`]); clients of a library ([`client`], [`load`]) and by hand
 //! ([`raw`]); the judgement over a load ([`audit`]). The tests are in `tests/`.
 //! Does not: look into the broker; it sees processes, sockets, files and the admin API.
 //! Limits: every wait has a deadline and waits for a condition.
@@ -14,8 +14,10 @@ pub mod line;
 pub mod load;
 pub mod message;
 pub mod raw;
+mod serve;
 
 pub use cluster::{Cluster, Node};
+pub use serve::Serve;
 
 use std::time::{Duration, Instant};
 

@@ -56,7 +56,7 @@ async fn open(bench: Arc<Bench>, at: u32) -> Result<Connection, ClientError> {
     let connect = client::connect_packet(bench.args.protocol_version, client_id, 0);
     let permit = bench.connecting.acquire().await;
     let broker = bench.broker(usize::try_from(at).unwrap_or(0));
-    let (connection, _) = Connection::open(broker, &connect).await?;
+    let (connection, _) = Connection::open(broker, bench.tls.as_ref(), &connect).await?;
     drop(permit);
     Ok(connection)
 }

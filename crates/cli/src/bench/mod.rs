@@ -23,7 +23,7 @@ use quorate_codec::{ProtocolVersion, QoS};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::client::{ClientError, unique};
+use crate::client::{ClientError, ClientTls, TlsFlags, unique};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::mqtt_flags;
 use crate::output::{self, Output};
@@ -48,6 +48,8 @@ pub struct BenchArgs {
     /// MQTT addresses; clients spread over them
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', default_value = "127.0.0.1:1883")]
     brokers: Vec<String>,
+    #[command(flatten)]
+    tls: TlsFlags,
     /// Quality of service of publishes and subscriptions
     #[arg(long, value_parser = mqtt_flags::qos, default_value = "1")]
     qos: QoS,
@@ -106,6 +108,7 @@ pub enum Shape {
 /// What all clients of a measurement share.
 pub struct Bench {
     args: BenchArgs,
+    tls: Option<ClientTls>,
     id: u64,
     started: Instant,
     /// Messages received, over all subscribers.
@@ -138,9 +141,10 @@ const CONNECTING_MAX: usize = 64;
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Bench {
-    fn new(args: BenchArgs) -> Arc<Bench> {
+    fn new(args: BenchArgs, tls: Option<ClientTls>) -> Arc<Bench> {
         Arc::new(Bench {
             args,
+            tls,
             id: unique(),
             started: Instant::now(),
             delivered: AtomicU64::new(0),
@@ -190,7 +194,8 @@ pub async fn run(args: BenchArgs) -> Outcome {
         return Err(Failure::usage("queue-drain needs --messages"));
     }
     let output = args.output;
-    let bench = Bench::new(args);
+    let tls = args.tls.load().map_err(|error| Failure::new(Exit::Usage, error))?;
+    let bench = Bench::new(args, tls);
     let before =
         process::usage_of(&bench.args.server_pids).map_err(|error| Failure::new(Exit::Usage, error))?;
     let log_before = log_use::counters_of(&bench.args.server_admin)

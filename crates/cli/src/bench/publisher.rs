@@ -132,7 +132,7 @@ async fn open(
     let client_id = client::text(&format!("quorate-bench-{:x}-p{at}", bench.id)).map_err(encode)?;
     let connect = client::connect_packet(args.protocol_version, client_id, 0);
     let permit = bench.connecting.acquire().await;
-    let (connection, connack) = Connection::open(bench.broker(at), &connect).await?;
+    let (connection, connack) = Connection::open(bench.broker(at), bench.tls.as_ref(), &connect).await?;
     drop(permit);
     let window_max = connack.properties.receive_max.map_or(args.window, |max| args.window.min(max.get()));
     let topic = client::topic_name(topic).map_err(encode)?;

@@ -108,7 +108,7 @@ async fn open(bench: &Bench, at: usize, session: Session) -> Result<(Connection,
     }
     let permit = bench.connecting.acquire().await;
     // Publishers start at the first broker: with several brokers a pair never shares one.
-    let (connection, connack) = Connection::open(bench.broker(at + 1), &connect).await?;
+    let (connection, connack) = Connection::open(bench.broker(at + 1), bench.tls.as_ref(), &connect).await?;
     drop(permit);
     Ok((connection, connack.session_present))
 }

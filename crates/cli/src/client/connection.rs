@@ -1,4 +1,4 @@
-//! One MQTT connection over TCP: bytes to packets and back, in batches.
+//! One MQTT connection over TCP or TLS: bytes to packets and back, in batches.
 //!
 //! Owns: the socket, the read and the write buffer, the keep-alive timer.
 //! Does not: know sessions, packet identifiers or topics; those are the caller's.
@@ -9,10 +9,10 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use quorate_codec::{
     ConnAck, Connect, Disconnect, Limits, Packet, ProtocolVersion, PublishParts, ReasonCode, Role,
 };
@@ -21,6 +21,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::keep_alive::{Due, KeepAlive};
+use super::stream::Stream;
+use super::tls::ClientTls;
 use crate::limits::{CONNECT_WAIT_MAX, OUTGOING_BYTES_HIGH, READ_BYTES};
 
 /// Size of the first read; doubles up to READ_BYTES while reads fill it, so that an idle connection stays small.
@@ -35,6 +37,15 @@ pub enum ClientError {
     /// No TCP connection.
     #[error("connect to {address}")]
     Dial {
+        /// The broker.
+        address: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No TLS with the broker.
+    #[error("TLS handshake with {address}")]
+    Tls {
         /// The broker.
         address: String,
         /// Why.
@@ -109,7 +120,7 @@ pub enum Progress {
 
 /// A connection after CONNACK.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     version: ProtocolVersion,
     limits: Limits,
     incoming: BytesMut,
@@ -121,14 +132,19 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects to `address` (`HOST:PORT`) and waits for a CONNACK with success.
-    pub async fn open(address: &str, connect: &Connect) -> Result<(Connection, ConnAck), ClientError> {
-        Connection::open_within(address, connect, CONNECT_WAIT_MAX).await
+    /// Connects to `address` (`HOST:PORT`), with TLS if there is one, and waits for a CONNACK with success.
+    pub async fn open(
+        address: &str,
+        tls: Option<&ClientTls>,
+        connect: &Connect,
+    ) -> Result<(Connection, ConnAck), ClientError> {
+        Connection::open_within(address, tls, connect, CONNECT_WAIT_MAX).await
     }
 
-    /// Like [`Connection::open`], waiting at most `wait_max` for TCP and for CONNACK, each.
+    /// Like [`Connection::open`], waiting at most `wait_max` for TCP, TLS and CONNACK, each.
     pub async fn open_within(
         address: &str,
+        tls: Option<&ClientTls>,
         connect: &Connect,
         wait_max: Duration,
     ) -> Result<(Connection, ConnAck), ClientError> {
@@ -137,6 +153,17 @@ impl Connection {
             .map_err(|_| ClientError::Timeout { what: "TCP connection", waited: wait_max })?
             .map_err(|source| ClientError::Dial { address: address.to_owned(), source })?;
         stream.set_nodelay(true).map_err(|source| ClientError::Io { source })?;
+        let stream = match tls {
+            None => Stream::Plain(stream),
+            Some(tls) => {
+                let shaken = tokio::time::timeout(wait_max, Box::pin(tls.connect(stream, address))).await;
+                let shaken =
+                    shaken.map_err(|_| ClientError::Timeout { what: "TLS handshake", waited: wait_max })?;
+                Stream::tls(
+                    shaken.map_err(|source| ClientError::Tls { address: address.to_owned(), source })?,
+                )
+            }
+        };
         let now = Instant::now();
         let mut connection = Connection {
             stream,
@@ -264,60 +291,34 @@ impl Connection {
 
     /// Writes what it can; true when that emptied the buffer.
     fn poll_write(&mut self, context: &mut Context<'_>) -> io::Result<bool> {
-        if self.outgoing.is_empty() {
+        if self.outgoing.is_empty() && self.stream.is_flushed() {
             return Ok(false);
         }
-        while !self.outgoing.is_empty() {
-            match self.stream.poll_write_ready(context) {
-                Poll::Pending => return Ok(false),
-                Poll::Ready(ready) => ready?,
-            }
-            match self.stream.try_write(&self.outgoing) {
-                Ok(written) => self.outgoing.advance(written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(true)
+        self.stream.poll_write(context, &mut self.outgoing)
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        loop {
-            match self.stream.poll_read_ready(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(ready) => ready?,
-            }
-            if self.incoming.capacity() - self.incoming.len() < self.read_bytes / 2 {
-                self.incoming.reserve(self.read_bytes);
-            }
-            let room = self.incoming.capacity() - self.incoming.len();
-            match self.stream.try_read_buf(&mut self.incoming) {
-                Ok(read) => {
-                    if read == room {
-                        self.read_bytes = (self.read_bytes * 2).min(READ_BYTES);
-                    }
-                    self.last_received = Instant::now();
-                    return Poll::Ready(Ok(read));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+        if self.incoming.capacity() - self.incoming.len() < self.read_bytes / 2 {
+            self.incoming.reserve(self.read_bytes);
         }
+        let room = self.incoming.capacity() - self.incoming.len();
+        let read = ready!(self.stream.poll_read(context, &mut self.incoming))?;
+        if read == room {
+            self.read_bytes = (self.read_bytes * 2).min(READ_BYTES);
+        }
+        self.last_received = Instant::now();
+        Poll::Ready(Ok(read))
     }
 
     /// Whether the broker has closed the connection, without waiting.
-    pub fn is_broken(&self) -> bool {
-        let mut buffer = [0; 64];
-        match self.stream.try_read(&mut buffer) {
-            Ok(read) => read == 0,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-        }
+    pub fn is_broken(&mut self) -> bool {
+        self.stream.is_broken()
     }
 
     /// Sends everything queued; whatever comes in meanwhile stays in the read buffer.
     pub async fn flush(&mut self) -> Result<(), ClientError> {
         poll_fn(|context| match self.poll_write(context) {
-            Ok(_) if self.outgoing.is_empty() => Poll::Ready(Ok(())),
+            Ok(_) if self.outgoing.is_empty() && self.stream.is_flushed() => Poll::Ready(Ok(())),
             Ok(_) => Poll::Pending,
             Err(source) => Poll::Ready(Err(ClientError::Io { source })),
         })

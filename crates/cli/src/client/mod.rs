@@ -1,6 +1,6 @@
 //! A small MQTT client: the engine of `pub`, `sub`, `verify` and `bench`.
 //!
-//! Owns: one TCP connection with its buffers, packet identifiers of what was sent, acknowledgement of what came.
+//! Owns: one connection over TCP or TLS with its buffers, packet identifiers of what was sent, acknowledgement of what came.
 //! Does not: spawn tasks, reconnect by itself, interpret payloads; the caller's loop stays in charge.
 //! Invariants: one read buffer and one write buffer per connection; received payloads are slices of the read buffer.
 //! Limits: see `limits`. Spec: MQTT 3.1.1 and 5.0 chapters 3 and 4.
@@ -8,10 +8,13 @@
 mod connection;
 mod inbound;
 mod keep_alive;
+mod stream;
+mod tls;
 mod window;
 
 pub use connection::{ClientError, Connection, Progress, name};
 pub use inbound::{Inbound, acknowledgement};
+pub use tls::{ClientTls, TlsFlags};
 pub use window::{Phase, Window};
 
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -164,7 +164,8 @@ struct Existing {
 #[derive(Deserialize, Debug)]
 struct ExistingListener {
     kind: String,
-    bind: SocketAddr,
+    /// An address and port, or a Unix socket that somebody has added.
+    bind: String,
 }
 
 #[derive(Deserialize, Debug)]
@@ -200,9 +201,11 @@ pub fn write(dir: &Path, plans: &[NodePlan]) -> anyhow::Result<()> {
 fn check_existing(file: &Path, plan: &NodePlan) -> anyhow::Result<()> {
     let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
     let existing: Existing = toml::from_str(&text).with_context(|| format!("read {}", file.display()))?;
-    let mqtt = existing.listener.iter().find(|listener| listener.kind == "tcp").map(|listener| listener.bind);
-    if mqtt != Some(plan.mqtt) || existing.admin.bind != plan.admin {
-        let mqtt = mqtt.map_or_else(|| "none".to_owned(), |address| address.to_string());
+    let mqtt =
+        existing.listener.iter().find(|listener| listener.kind == "tcp").map(|listener| &listener.bind);
+    let is_planned = mqtt.is_some_and(|bind| bind.parse() == Ok(plan.mqtt));
+    if !is_planned || existing.admin.bind != plan.admin {
+        let mqtt = mqtt.map_or("none", String::as_str);
         return Err(anyhow!(
             "{} has MQTT on {mqtt} and admin on {}, not on {} and {}",
             file.display(),
@@ -307,8 +310,8 @@ mod tests {
                 };
                 assert_eq!(config.node.name, plan.name);
                 assert_eq!(config.node.data_dir, plan.dir(dir.path()).join("./data"));
-                let binds: Vec<_> = config.listeners.iter().map(|listener| listener.bind).collect();
-                assert_eq!(binds, [plan.mqtt, plan.websocket]);
+                let binds: Vec<_> = config.listeners.iter().map(|listener| listener.bind.address()).collect();
+                assert_eq!(binds, [Some(plan.mqtt), Some(plan.websocket)]);
                 assert_eq!(config.admin.bind, plan.admin);
                 assert_eq!(config.peer.map(|peer| peer.bind), plan.peer);
                 assert_eq!(config.cluster.bootstrap.len(), if nodes == 1 { 0 } else { 3 });

@@ -118,7 +118,7 @@ impl SessionClient {
     }
 
     async fn attempt(&self, connect: &Connect) -> Result<(Connection, ConnAck), ClientError> {
-        Connection::open_within(self.address(), connect, CONNECT_ATTEMPT_MAX).await
+        Connection::open_within(self.address(), self.run.tls.as_ref(), connect, CONNECT_ATTEMPT_MAX).await
     }
 
     fn address(&self) -> &str {

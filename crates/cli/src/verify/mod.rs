@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use crate::client::unique;
+use crate::client::{ClientTls, TlsFlags, unique};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::mqtt_flags;
 use crate::output::{self, Output};
@@ -37,6 +37,8 @@ pub struct VerifyArgs {
     /// MQTT addresses of the nodes; clients spread over them and move on when one fails
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', default_value = "127.0.0.1:1883")]
     brokers: Vec<String>,
+    #[command(flatten)]
+    tls: TlsFlags,
     /// How long to publish
     #[arg(long, value_parser = crate::duration::parse, default_value = "30s")]
     duration: Duration,
@@ -91,6 +93,7 @@ pub enum Phase {
 /// What all clients of a run share.
 pub struct Run {
     args: VerifyArgs,
+    tls: Option<ClientTls>,
     id: u64,
     started: Instant,
     oracle: Mutex<Oracle>,
@@ -144,7 +147,9 @@ pub async fn run(args: VerifyArgs) -> Outcome {
     let (publishers, subscribers) = (count(args.publishers), count(args.subscribers));
     let receive_max = if args.protocol_version == ProtocolVersion::V5 { args.window } else { u16::MAX };
     let oracle = Oracle::new(publishers, subscribers, args.qos, receive_max);
+    let tls = args.tls.load().map_err(|error| Failure::new(Exit::Usage, error))?;
     let run = Arc::new(Run {
+        tls,
         id: unique(),
         started: Instant::now(),
         oracle: Mutex::new(oracle),

@@ -334,7 +334,7 @@ impl Group {
     }
 
     /// Replicated time now, as the leader stamps it.
-    fn stamp(&self, now: Duration) -> Timestamp {
+    pub fn stamp(&self, now: Duration) -> Timestamp {
         let Some(leading) = &self.leading else { return self.machine.now() };
         let elapsed = now.saturating_sub(leading.since).as_millis();
         Timestamp(leading.stamp_base.0 + u64::try_from(elapsed).unwrap_or(u64::MAX)).max(self.machine.now())

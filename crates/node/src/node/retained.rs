@@ -186,10 +186,11 @@ impl Node {
         for Query { from, query, filter, after } in
             self.retained.in_round.remove(&(id, round)).unwrap_or_default()
         {
-            let Some(partition) = self.groups.get(&id).and_then(|group| group.machine().partition()) else {
-                return;
-            };
-            let mut page = partition.retained(&filter, after.as_ref(), RETAINED_PAGE_MESSAGES_MAX);
+            let Some(group) = self.groups.get(&id) else { return };
+            let Some(partition) = group.machine().partition() else { return };
+            // An idle partition's own time stands still: what has expired meanwhile is judged by the leader's.
+            let stamp = group.stamp(self.now);
+            let mut page = partition.retained(&filter, after.as_ref(), RETAINED_PAGE_MESSAGES_MAX, stamp);
             let fits = messages_that_fit(page.iter().map(|(_, message, _)| message.bytes as usize));
             let full = page.len() >= RETAINED_PAGE_MESSAGES_MAX || fits < page.len();
             page.truncate(fits);

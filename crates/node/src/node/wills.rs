@@ -47,7 +47,7 @@ impl Node {
         };
         let under_way = self.wills.0.entry(id).or_default();
         let mut room = WILLS_IN_PROGRESS_MAX.saturating_sub(under_way.len());
-        let mut bytes = 0;
+        let mut bytes: usize = under_way.values().map(|will| will.message.payload.len()).sum();
         let mut chosen = Vec::new();
         for (will, message) in partition.due_wills(WillId(0)) {
             if room == 0 || bytes >= WILL_BYTES_IN_PROGRESS_MAX {

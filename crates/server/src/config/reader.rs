@@ -165,6 +165,33 @@ impl<'t, 'i> Section<'t, 'i> {
         }
     }
 
+    /// A string if it is one, without counting the key as asked for.
+    pub fn peek_string(&self, key: &str) -> Option<&'t str> {
+        let (_, value) = self.table?.iter().find(|(name, _)| name.get_ref().as_ref() == key)?;
+        match value.get_ref() {
+            DeValue::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// An array of strings, each with its place.
+    pub fn strings(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<Vec<(String, Place)>> {
+        let value = self.value(key)?;
+        let wanted = "an array of strings";
+        let DeValue::Array(array) = value.get_ref() else {
+            self.wrong_type(reader, key, value, wanted);
+            return None;
+        };
+        let mut texts = Vec::new();
+        for item in array.iter() {
+            match item.get_ref() {
+                DeValue::String(text) => texts.push((text.to_string(), item.span())),
+                _ => self.wrong_type(reader, key, item, wanted),
+            }
+        }
+        Some(texts)
+    }
+
     /// A boolean.
     pub fn boolean(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<bool> {
         let value = self.value(key)?;
@@ -341,6 +368,7 @@ fn example(wanted: &str) -> &'static str {
         "a whole number" => "16",
         "a size with a unit" => "\"2MiB\"",
         "a duration with a unit" => "\"30s\"",
+        "an array of strings" => "[\"text\"]",
         "an array of tables" => "[ { … } ], or use [[ ]]",
         _ => "{ … }, or use [ ]",
     }

@@ -70,7 +70,7 @@ fn full_file_is_read_with_paths_from_its_folder() {
     assert_eq!(config.limits.queue_bytes_max, 1 << 30);
     assert_eq!(config.limits.overflow, Overflow::DropOldest);
     assert_eq!(config.log.format, LogFormat::Json);
-    assert_eq!(config.listeners[1].connections_max, 10);
+    assert_eq!(config.listeners[1].limits.connections_max, 10);
 }
 
 #[test]
@@ -101,6 +101,16 @@ fn each_kind_of_error_is_found() {
         "[[listener]]\nbind = \"127.0.0.1:1\"\n[[listener]]\nbind = \"127.0.0.1:1\"\n",
         &[(4, 8, "two listeners")],
     );
+    check_errors("[[listener]]\nbind = \"unix:\"\n", &[(2, 8, "has no name")]);
+    check_errors(
+        "[[listener]]\nbind = \"127.0.0.1:1\"\nsocket_mode = \"0600\"\n",
+        &[(3, 15, "Unix sockets only")],
+    );
+    check_errors("[[listener]]\nbind = \"unix:a\"\nsocket_mode = \"0999\"\n", &[(3, 15, "octal")]);
+    check_errors(
+        "[[listener]]\nbind = \"unix:a\"\n[[listener]]\nbind = \"unix:a\"\n",
+        &[(4, 8, "two listeners")],
+    );
     check_errors("[limits]\nqueue_bytes_max = 5\n", &[(2, 19, "a size with a unit is needed")]);
     check_errors("[limits]\nsession_expiry_max = \"90\"\n", &[(2, 22, "not a known unit")]);
     check_errors("[log]\nformat = \"xml\"\n", &[(2, 10, "\"text\", \"json\"")]);
@@ -120,6 +130,84 @@ fn interval_of_sys_is_zero_or_not_too_short() {
     }
     check_errors("[sys]\ninterval = \"99ms\"\n", &[(2, 12, "choose at least 100ms")]);
     check_errors("[sys]\ninterval = \"2h\"\n", &[(2, 12, "outside")]);
+}
+
+#[test]
+fn listener_with_everything_is_read() {
+    let text = r#"
+[[listener]]
+kind = "websocket-tls"
+bind = "0.0.0.0:8084"
+cert_file = "n1.pem"
+key_file = "n1.key"
+client_ca_file = "ca.pem"
+client_certificate = "optional"
+tls_version_min = "1.2"
+proxy_protocol = true
+proxy_trusted = ["10.0.0.0/8", "::1"]
+connections_max = 10
+handshakes_max = 11
+handshakes_per_address_max = 12
+connect_rate = 0
+connect_rate_per_address = 13
+handshake_timeout = "2s"
+packet_bytes_max = "64KiB"
+[[listener]]
+bind = "unix:run/mqtt.sock"
+socket_mode = "0600"
+proxy_protocol = true
+"#;
+    let listeners = parse(Path::new("/etc/quorate/q.toml"), text).unwrap().listeners;
+    assert_eq!(listeners[0].kind, ListenerKind::WebSocketTls);
+    assert_eq!(
+        listeners[0].tls,
+        Some(TlsSettings {
+            cert_file: "/etc/quorate/n1.pem".into(),
+            key_file: "/etc/quorate/n1.key".into(),
+            client_ca_file: Some("/etc/quorate/ca.pem".into()),
+            client_certificate: ClientCertificate::Optional,
+            version_min: TlsVersion::Tls12,
+        })
+    );
+    assert_eq!(
+        listeners[0].limits,
+        ListenerLimits {
+            connections_max: 10,
+            handshakes_max: 11,
+            handshakes_per_address_max: Some(12),
+            connect_rate: 0,
+            connect_rate_per_address: Some(13),
+            handshake_timeout: Duration::from_secs(2),
+            packet_bytes_max: Some(65_536),
+        }
+    );
+    assert_eq!(listeners[0].proxy.as_ref().unwrap().trusted.len(), 2);
+    assert_eq!(listeners[1].bind, Bind::Path("/etc/quorate/run/mqtt.sock".into()));
+    assert_eq!(listeners[1].bind.to_string(), "unix:/etc/quorate/run/mqtt.sock");
+    assert_eq!(listeners[1].socket_mode, 0o600);
+    assert!(listeners[1].proxy.is_some());
+}
+
+#[test]
+fn listener_keys_that_do_not_fit_together_are_refused() {
+    let tls = |keys: &str| format!("[[listener]]\nbind = \"0.0.0.0:1\"\nkind = \"tls\"\n{keys}");
+    check_errors(&tls(""), &[(1, 1, "cert_file` is missing"), (1, 1, "key_file` is missing")]);
+    let files = "cert_file = \"c\"\nkey_file = \"k\"\n";
+    assert!(parse(Path::new("q.toml"), &tls(files)).is_ok(), "TLS needs no insecure = true");
+    for keys in ["client_certificate = \"required\"\n", "client_ca_file = \"ca\"\n"] {
+        check_errors(&tls(&format!("{files}{keys}")), &[(1, 1, "do not fit together")]);
+    }
+    check_errors(&tls(&format!("{files}tls_version_min = \"1.1\"\n")), &[(6, 19, "\"1.2\", \"1.3\"")]);
+    let tcp = |keys: &str| format!("[[listener]]\nbind = \"127.0.0.1:1\"\n{keys}");
+    check_errors(&tcp("cert_file = \"c\"\n"), &[(3, 13, "TLS only")]);
+    check_errors(&tcp("proxy_protocol = true\n"), &[(1, 1, "do not fit together")]);
+    check_errors(&tcp("proxy_trusted = [\"10.0.0.1\"]\n"), &[(3, 17, "do not fit together")]);
+    check_errors(
+        &tcp("proxy_protocol = true\nproxy_trusted = [\"10.0.0.1/8\", 5]\n"),
+        &[(4, 18, "beyond the prefix"), (4, 32, "an array of strings")],
+    );
+    check_errors(&tcp("packet_bytes_max = \"2MiB\"\n"), &[(3, 20, "outside 1024 to 1048576")]);
+    check_errors(&tcp("handshakes_max = 5000\n"), &[(3, 18, "outside 1 to 2048")]);
 }
 
 #[test]

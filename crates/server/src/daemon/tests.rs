@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use tokio::runtime::Runtime;
 
+mod listeners;
+
 use super::*;
 use crate::config::{BootstrapNode, ListenerSettings, PeerSettings};
 use crate::testing::{Authority, TestClient, TestFolder, http_get};
@@ -22,12 +24,7 @@ fn config(folder: &TestFolder, name: &str) -> Config {
     let mut config = Config::default();
     config.node.name = name.to_owned();
     config.node.data_dir = folder.path().join(name);
-    config.listeners = vec![ListenerSettings {
-        kind: ListenerKind::Tcp,
-        bind: loopback(0),
-        insecure: false,
-        connections_max: 100,
-    }];
+    config.listeners = vec![ListenerSettings::plain(ListenerKind::Tcp, loopback(0))];
     config.admin.bind = loopback(0);
     config.cluster.partitions = 2;
     config.storage.segment_bytes = 1024 * 1024;
@@ -54,7 +51,7 @@ impl Running {
     }
 
     fn mqtt(&self) -> SocketAddr {
-        self.addresses().clients[0].1
+        self.addresses().clients[0].1.address().unwrap()
     }
 
     fn wait_until_ready(&self) {

@@ -1,40 +1,101 @@
 //! Listeners for clients: accept, count, hand over to a task per connection.
 //!
-//! Owns: the sockets that listen, their limits, the tasks of their connections. Does not: speak MQTT.
-//! Limits: `connections_max` per listener; one more is closed as soon as it comes. `CLIENT_HANDSHAKE_TIMEOUT` for the
-//! WebSocket handshake.
+//! Owns: the sockets that listen, their certificates, the tasks of their connections. Does not: speak MQTT.
+//! Invariants: a connection that may not come in is closed before anything is read from it or written to it, unless its
+//! address stands in a PROXY header. New certificates count for connections that come after them.
+//! Limits: `ListenerLimits`, kept by the gate; `TLS_LOOK_EVERY`.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use quorate_node::client::ClientConfig;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::arrival::{ArrivalError, Handshake, Origin, arrive};
+use super::gate::{Gate, Place};
+use super::listener_tls::{ListenerTls, ListenerTlsError, Look};
+use super::socket::Socket;
 use super::transport::Transport;
-use super::websocket::WebSocket;
-use crate::config::{ListenerKind, ListenerSettings};
-use crate::connection_task;
+use super::unix_socket::{self, SocketFile};
+use super::websocket::UpgradeError;
+use crate::config::{Bind, ListenerKind, ListenerSettings};
+use crate::connection_task::{self, Arrival};
 use crate::edge::Edge;
-use crate::limits::{ACCEPT_PAUSE, CLIENT_HANDSHAKE_TIMEOUT};
+use crate::limits::{ACCEPT_PAUSE, TLS_LOOK_EVERY};
+use crate::metrics::{HandshakeFailure, Refusal};
 
 /// A bound listener that does not accept yet.
 pub struct Listener {
     settings: ListenerSettings,
-    socket: TcpListener,
+    socket: ListenSocket,
+    tls: Option<ListenerTls>,
+}
+
+/// A listener cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenerError {
+    /// The socket.
+    #[error("listen on {bind}: {source}")]
+    Bind {
+        /// Where.
+        bind: Bind,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The certificates.
+    #[error("set up TLS for the listener on {bind}: {source}")]
+    Tls {
+        /// Where.
+        bind: Bind,
+        /// Cause.
+        source: ListenerTlsError,
+    },
+}
+
+enum ListenSocket {
+    Tcp(TcpListener),
+    /// With its file, which is removed at the end.
+    Unix(UnixListener, #[expect(dead_code, reason = "it is kept to be dropped")] SocketFile),
+}
+
+impl ListenSocket {
+    async fn accept(&self) -> io::Result<(Socket, Origin)> {
+        match self {
+            ListenSocket::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Ok((Socket::Tcp(stream), Origin { address: Some(address), certificate: None }))
+            }
+            ListenSocket::Unix(listener, _) => {
+                Ok((Socket::Unix(Box::new(listener.accept().await?.0)), Origin::default()))
+            }
+        }
+    }
 }
 
 impl Listener {
-    /// Binds.
-    pub async fn bind(settings: ListenerSettings) -> io::Result<Listener> {
-        let socket = TcpListener::bind(settings.bind).await?;
-        Ok(Listener { settings, socket })
+    /// Reads the certificates and binds.
+    pub async fn bind(settings: ListenerSettings) -> Result<Listener, ListenerError> {
+        let tls = settings.tls.as_ref().map(ListenerTls::load).transpose();
+        let tls = tls.map_err(|source| ListenerError::Tls { bind: settings.bind.clone(), source })?;
+        let socket = match &settings.bind {
+            Bind::Address(address) => TcpListener::bind(address).await.map(ListenSocket::Tcp),
+            Bind::Path(path) => unix_socket::bind(path, settings.socket_mode)
+                .map(|(listener, file)| ListenSocket::Unix(listener, file)),
+        };
+        let socket = socket.map_err(|source| ListenerError::Bind { bind: settings.bind.clone(), source })?;
+        Ok(Listener { settings, socket, tls })
     }
 
     /// Where it listens, with the port that the system chose when 0 was asked for.
-    pub fn address(&self) -> io::Result<std::net::SocketAddr> {
-        self.socket.local_addr()
+    pub fn address(&self) -> io::Result<Bind> {
+        Ok(match &self.socket {
+            ListenSocket::Tcp(listener) => Bind::Address(listener.local_addr()?),
+            ListenSocket::Unix(..) => self.settings.bind.clone(),
+        })
     }
 
     /// What it speaks.
@@ -43,30 +104,29 @@ impl Listener {
     }
 
     /// Accepts until the node stops, then waits for its connections to end.
-    pub async fn run(self, edge: Arc<Edge>) {
-        let places = Arc::new(Semaphore::new(self.settings.connections_max.min(Semaphore::MAX_PERMITS)));
+    pub async fn run(mut self, edge: Arc<Edge>) {
+        let service = Arc::new(Service::new(&self.settings, edge.clone()));
         let mut stopping = edge.stopping.subscribe();
+        let mut reload = edge.reload.subscribe();
+        let mut look = interval(TLS_LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut connections: JoinSet<()> = JoinSet::new();
         loop {
             let accepted = tokio::select! {
                 _ = stopping.wait_for(|stopping| *stopping) => break,
                 accepted = self.socket.accept() => accepted,
                 Some(_) = connections.join_next() => continue,
+                _ = look.tick(), if self.tls.is_some() => {
+                    self.renew(&edge, ListenerTls::look);
+                    continue;
+                }
+                Ok(()) = reload.changed(), if self.tls.is_some() => {
+                    self.renew(&edge, ListenerTls::reload);
+                    continue;
+                }
             };
             match accepted {
-                Ok((stream, address)) => match places.clone().try_acquire_owned() {
-                    Ok(place) => {
-                        let task = serve(edge.clone(), self.settings.kind, stream);
-                        connections.spawn(async move {
-                            task.await;
-                            drop(place);
-                        });
-                    }
-                    Err(_) => {
-                        edge.metrics.connections_refused.add(1);
-                        tracing::debug!(%address, bind = %self.settings.bind, "listener is at its limit of connections");
-                    }
-                },
+                Ok((socket, origin)) => self.admit(&service, &mut connections, socket, origin),
                 Err(error) => {
                     tracing::warn!(bind = %self.settings.bind, %error, "listener cannot accept");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -76,31 +136,155 @@ impl Listener {
         drop(self.socket);
         while connections.join_next().await.is_some() {}
     }
-}
 
-async fn serve(edge: Arc<Edge>, kind: ListenerKind, stream: TcpStream) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "connection broke before it began");
-        return;
-    }
-    let transport = match kind {
-        ListenerKind::Tcp => Transport::Tcp(stream),
-        ListenerKind::WebSocket => {
-            let packet_bytes_max = edge.packet_bytes_max;
-            // Boxed, so that the handshake's state is not part of every connection's task.
-            let handshake = Box::pin(WebSocket::accept(stream, packet_bytes_max));
-            match timeout(CLIENT_HANDSHAKE_TIMEOUT, handshake).await {
-                Ok(Ok(socket)) => Transport::WebSocket(Box::new(socket)),
-                Ok(Err(error)) => {
-                    tracing::debug!(%error, "WebSocket handshake failed");
-                    return;
-                }
-                Err(_) => {
-                    tracing::debug!("WebSocket handshake took too long");
-                    return;
-                }
+    /// Looks for new certificates.
+    fn renew(&mut self, edge: &Edge, look: fn(&mut ListenerTls) -> Look) {
+        let Some(tls) = &mut self.tls else { return };
+        match look(tls) {
+            Look::Same => (),
+            Look::Replaced => {
+                edge.metrics.certificates_replaced.add(1);
+                tracing::info!(bind = %self.settings.bind, "new certificates are in force");
+            }
+            Look::Kept(error) => {
+                edge.metrics.certificates_kept.add(1);
+                tracing::warn!(bind = %self.settings.bind, %error, "the old certificates stay in force: correct the files");
             }
         }
+    }
+
+    /// Gives a connection a task, or closes it.
+    fn admit(&self, service: &Arc<Service>, connections: &mut JoinSet<()>, socket: Socket, origin: Origin) {
+        let now = service.edge.clock.now();
+        let entered = service.gate.enter(now).and_then(|(place, mut pass)| {
+            match (&self.settings.proxy, origin.address) {
+                (Some(proxy), Some(from)) => {
+                    if !proxy.trusted.iter().any(|network| network.contains(from.ip())) {
+                        return Err(Refusal::ProxyUntrusted);
+                    }
+                }
+                (None, Some(from)) => pass.identify(from.ip(), now)?,
+                (_, None) => (),
+            }
+            Ok((place, pass))
+        });
+        match entered {
+            Ok((place, pass)) => {
+                if let Socket::Tcp(stream) = &socket
+                    && let Err(error) = stream.set_nodelay(true)
+                {
+                    tracing::debug!(%error, "connection broke before it began");
+                    return;
+                }
+                let arrival = Box::new(Arrival { origin, pass: Some(pass), accepted_at: now });
+                let handshake = Handshake {
+                    proxy: self.settings.proxy.is_some(),
+                    tls: self.tls.as_ref().map(ListenerTls::config),
+                    websocket: self.settings.kind.is_websocket(),
+                    packet_bytes_max: service.packet_bytes_max,
+                };
+                // Whatever is around the task of a connection, or comes before it, costs memory as long as it lasts:
+                // most connections get it as it is.
+                if handshake.is_empty() {
+                    let (edge, config) = (service.edge.clone(), service.client_config.clone());
+                    let transport = Transport::Plain(socket);
+                    connections.spawn(connection_task::serve(edge, config, transport, arrival, place));
+                } else {
+                    let shaking = Box::pin(shake_hands(service.clone(), handshake, socket, arrival));
+                    connections.spawn(serve_after(shaking, service.clone(), place));
+                }
+            }
+            Err(refusal) => service.refused(refusal, &origin),
+        }
+    }
+}
+
+/// What the connections of a listener share.
+struct Service {
+    edge: Arc<Edge>,
+    gate: Arc<Gate>,
+    client_config: Arc<ClientConfig>,
+    packet_bytes_max: usize,
+    handshake_timeout: Duration,
+    bind: Bind,
+}
+
+impl Service {
+    fn new(settings: &ListenerSettings, edge: Arc<Edge>) -> Service {
+        let client_config = match settings.limits.packet_bytes_max {
+            None => edge.client_config.clone(),
+            Some(packet_bytes_max) => {
+                let mut own = ClientConfig::clone(&edge.client_config);
+                let limits = &mut own.connection.limits;
+                limits.packet_bytes_max = limits.packet_bytes_max.min(packet_bytes_max);
+                Arc::new(own)
+            }
+        };
+        let packet_bytes_max = client_config.connection.limits.packet_bytes_max;
+        Service {
+            gate: Arc::new(Gate::new(settings.limits.clone(), edge.handshakes.clone())),
+            packet_bytes_max: usize::try_from(packet_bytes_max).unwrap_or(usize::MAX),
+            // What comes before CONNECT is part of the time until CONNECT.
+            handshake_timeout: settings
+                .limits
+                .handshake_timeout
+                .min(client_config.connection.connect_deadline),
+            client_config,
+            bind: settings.bind.clone(),
+            edge,
+        }
+    }
+
+    fn refused(&self, refusal: Refusal, origin: &Origin) {
+        self.edge.metrics.refused(refusal);
+        tracing::debug!(bind = %self.bind, address = ?origin.address, %refusal, "connection refused");
+    }
+}
+
+/// A handshake. In a box, so that its state goes when it is done.
+type Shaking = Pin<Box<dyn Future<Output = Option<(Transport, Box<Arrival>)>> + Send>>;
+
+async fn serve_after(shaking: Shaking, service: Arc<Service>, place: Place) {
+    let Some((transport, arrival)) = shaking.await else { return };
+    let (edge, config) = (service.edge.clone(), service.client_config.clone());
+    drop(service);
+    connection_task::serve(edge, config, transport, arrival, place).await;
+}
+
+/// Speaks what comes before MQTT within its time; says why when that fails.
+async fn shake_hands(
+    service: Arc<Service>,
+    handshake: Handshake,
+    socket: Socket,
+    mut arrival: Box<Arrival>,
+) -> Option<(Transport, Box<Arrival>)> {
+    let mut pass = arrival.pass.take()?;
+    let arriving = arrive(handshake, socket, &mut arrival.origin, &mut pass, service.edge.clock);
+    let failure = match timeout(service.handshake_timeout, arriving).await {
+        Ok(Ok(transport)) => {
+            arrival.pass = Some(pass);
+            return Some((transport, arrival));
+        }
+        Ok(Err(ArrivalError::Refused(refusal))) => {
+            service.refused(refusal, &arrival.origin);
+            return None;
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(bind = %service.bind, address = ?arrival.origin.address, %error, "handshake failed");
+            match error {
+                ArrivalError::Io(_)
+                | ArrivalError::WebSocket(UpgradeError::Io(_))
+                | ArrivalError::Refused(_) => HandshakeFailure::Broken,
+                ArrivalError::Proxy(_) => HandshakeFailure::Proxy,
+                ArrivalError::Tls(_) | ArrivalError::Identity(_) => HandshakeFailure::Tls,
+                ArrivalError::WebSocket(UpgradeError::Refused { .. }) => HandshakeFailure::WebSocket,
+            }
+        }
+        Err(_) => {
+            tracing::debug!(bind = %service.bind, address = ?arrival.origin.address, "handshake took too long");
+            HandshakeFailure::Timeout
+        }
     };
-    connection_task::serve(edge, transport).await;
+    service.edge.metrics.handshake_failed(failure);
+    None
 }

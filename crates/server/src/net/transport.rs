@@ -1,16 +1,19 @@
-//! The byte stream of a client, over TCP or WebSocket.
+//! The byte stream of a client: a socket as it is, TLS, or WebSocket on either.
 //!
 //! Owns: reading and writing without holding buffers while nothing happens. Does not: understand the bytes.
-//! Invariants: every method may be cancelled without loss.
+//! Invariants: every method may be cancelled without loss; a transport is as small as a TCP socket, whatever it is.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncWriteExt, Interest};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
+use tokio_rustls::server::TlsStream;
 
+use super::socket::{Metered, Socket};
 use super::websocket::WebSocket;
 use crate::limits::CLIENT_READ_BYTES;
 
@@ -27,10 +30,19 @@ pub struct Progress {
 
 /// The socket of a client connection.
 pub enum Transport {
-    /// MQTT on TCP.
-    Tcp(TcpStream),
+    /// MQTT on a socket as it is.
+    Plain(Socket),
+    /// MQTT on TLS.
+    Tls(Box<Tls>),
     /// MQTT on WebSocket.
     WebSocket(Box<WebSocket>),
+}
+
+/// A TLS stream that MQTT is spoken on.
+pub struct Tls {
+    stream: TlsStream<Metered>,
+    /// Something was written that may not have left.
+    flushing: bool,
 }
 
 thread_local! {
@@ -48,7 +60,8 @@ impl Transport {
         output: &mut BytesMut,
     ) -> io::Result<Progress> {
         match self {
-            Transport::Tcp(stream) => turn_tcp(stream, read, input, output).await,
+            Transport::Plain(socket) => turn_plain(socket, read, input, output).await,
+            Transport::Tls(tls) => poll_fn(|cx| tls.poll_turn(cx, read, input, output)).await,
             Transport::WebSocket(socket) => poll_fn(|cx| socket.poll_turn(cx, read, input, output)).await,
         }
     }
@@ -56,7 +69,8 @@ impl Transport {
     /// Writes what the socket takes at once.
     pub fn write_now(&mut self, output: &mut BytesMut) -> io::Result<usize> {
         match self {
-            Transport::Tcp(stream) => write_tcp(stream, output),
+            Transport::Plain(socket) => write_plain(socket, output),
+            Transport::Tls(tls) => tls.write_now(output),
             Transport::WebSocket(socket) => socket.write_now(output),
         }
     }
@@ -64,17 +78,91 @@ impl Transport {
     /// Writes all of `output` and ends the stream.
     pub async fn finish(&mut self, output: &mut BytesMut) -> io::Result<()> {
         match self {
-            Transport::Tcp(stream) => {
-                stream.write_all_buf(output).await?;
-                stream.shutdown().await
+            Transport::Plain(socket) => {
+                socket.write_all_buf(output).await?;
+                socket.shutdown().await
+            }
+            Transport::Tls(tls) => {
+                tls.stream.write_all_buf(output).await?;
+                tls.stream.shutdown().await
             }
             Transport::WebSocket(socket) => socket.finish(output).await,
         }
     }
+
+    /// The whole CONNECT has come: the client is read without an allowance from the next turn on.
+    pub fn lift_allowance(&mut self) {
+        match self {
+            Transport::Plain(_) => (),
+            Transport::Tls(tls) => tls.stream.get_mut().0.lift(),
+            Transport::WebSocket(socket) => socket.lift_allowance(),
+        }
+    }
 }
 
-async fn turn_tcp(
-    stream: &mut TcpStream,
+impl Tls {
+    /// A stream after its handshake.
+    pub fn new(stream: TlsStream<Metered>) -> Tls {
+        Tls { stream, flushing: false }
+    }
+
+    fn poll_turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        read: bool,
+        input: &mut BytesMut,
+        output: &mut BytesMut,
+    ) -> Poll<io::Result<Progress>> {
+        let mut progress = Progress { written: self.poll_write(cx, output)?, ..Progress::default() };
+        while read && !progress.ended && progress.read < CLIENT_READ_BYTES {
+            let polled = SCRATCH.with_borrow_mut(|scratch| {
+                let mut part = ReadBuf::new(scratch);
+                let polled = Pin::new(&mut self.stream).poll_read(cx, &mut part);
+                input.extend_from_slice(part.filled());
+                polled.map_ok(|()| part.filled().len())
+            });
+            match polled {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => progress.ended = true,
+                Poll::Ready(Ok(count)) => progress.read += count,
+                // Many clients go without saying so: the end of MQTT is DISCONNECT, not that of TLS.
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    progress.ended = true
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            }
+        }
+        if progress == Progress::default() { Poll::Pending } else { Poll::Ready(Ok(progress)) }
+    }
+
+    /// Whoever calls this polls the stream again before waiting: nobody is woken by it.
+    fn write_now(&mut self, output: &mut BytesMut) -> io::Result<usize> {
+        self.poll_write(&mut Context::from_waker(Waker::noop()), output)
+    }
+
+    /// Hands over what TLS takes, and sees to it that it leaves.
+    fn poll_write(&mut self, cx: &mut Context<'_>, output: &mut BytesMut) -> io::Result<usize> {
+        let mut written = 0;
+        while !output.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, output) {
+                Poll::Pending => return Ok(written),
+                Poll::Ready(count) => {
+                    let count = count?;
+                    output.advance(count);
+                    written += count;
+                    self.flushing = true;
+                }
+            }
+        }
+        if self.flushing && Pin::new(&mut self.stream).poll_flush(cx)?.is_ready() {
+            self.flushing = false;
+        }
+        Ok(written)
+    }
+}
+
+async fn turn_plain(
+    socket: &Socket,
     read: bool,
     input: &mut BytesMut,
     output: &mut BytesMut,
@@ -86,11 +174,11 @@ async fn turn_tcp(
         (false, false) => return std::future::pending().await,
     };
     loop {
-        let ready = stream.ready(interest).await?;
+        let ready = socket.ready(interest).await?;
         let mut progress = Progress::default();
         if read && ready.is_readable() {
             let taken = SCRATCH.with_borrow_mut(|scratch| {
-                let count = stream.try_read(scratch)?;
+                let count = socket.try_read(scratch)?;
                 input.extend_from_slice(scratch.get(..count).unwrap_or_default());
                 Ok(count)
             });
@@ -102,7 +190,7 @@ async fn turn_tcp(
             }
         }
         if ready.is_writable() {
-            progress.written = write_tcp(stream, output)?;
+            progress.written = write_plain(socket, output)?;
         }
         if progress != Progress::default() {
             return Ok(progress);
@@ -110,10 +198,10 @@ async fn turn_tcp(
     }
 }
 
-fn write_tcp(stream: &TcpStream, output: &mut BytesMut) -> io::Result<usize> {
+fn write_plain(socket: &Socket, output: &mut BytesMut) -> io::Result<usize> {
     let mut written = 0;
     while !output.is_empty() {
-        match stream.try_write(output) {
+        match socket.try_write(output) {
             Ok(count) => {
                 output.advance(count);
                 written += count;
@@ -127,4 +215,14 @@ fn write_tcp(stream: &TcpStream, output: &mut BytesMut) -> io::Result<usize> {
 
 fn would_block(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transport_costs_no_more_than_a_tcp_socket() {
+        assert_eq!(size_of::<Transport>(), size_of::<tokio::net::TcpStream>());
+    }
 }

@@ -2,8 +2,9 @@
 //!
 //! Owns: the handshake (path, sub-protocol, size of its head) and the frames. Does not: understand the bytes; frame
 //! and packet borders are independent [MQTT-6.0.0-2].
+//! Invariants: a refused request gets an answer that says why.
 //! Limits: `WEBSOCKET_HEAD_BYTES_MAX`, `WEBSOCKET_SLACK_BYTES` above the largest packet; no compression is offered.
-//! Spec: MQTT 5, 6.0.
+//! Spec: MQTT 5, 6.0; RFC 6455.
 
 use std::io;
 use std::pin::Pin;
@@ -11,15 +12,16 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
 use futures_util::{Sink, SinkExt, Stream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
+use tokio_tungstenite::tungstenite::handshake::server::{Request, Response, create_response, write_response};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
+use super::socket::Carrier;
 use super::transport::Progress;
 use crate::limits::{WEBSOCKET_HEAD_BYTES_MAX, WEBSOCKET_READ_BUFFER_BYTES, WEBSOCKET_SLACK_BYTES};
 
@@ -31,13 +33,29 @@ const PATHS: [&str; 2] = ["/mqtt", "/"];
 
 /// A WebSocket connection of a client.
 pub struct WebSocket {
-    stream: WebSocketStream<HeadLimited>,
+    stream: WebSocketStream<Carrier>,
     flushing: bool,
 }
 
+/// Why a client gets no WebSocket.
+#[derive(Debug, thiserror::Error)]
+pub enum UpgradeError {
+    /// The connection broke or ended.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The request was answered with an error.
+    #[error("the request was refused with {status}: {problem}")]
+    Refused {
+        /// Status of the answer.
+        status: StatusCode,
+        /// What it said.
+        problem: &'static str,
+    },
+}
+
 impl WebSocket {
-    /// Shakes hands. The caller bounds the time.
-    pub async fn accept(stream: TcpStream, packet_bytes_max: usize) -> Result<WebSocket, io::Error> {
+    /// Shakes hands. The caller bounds the time, and what may be read after the handshake.
+    pub async fn accept(mut stream: Carrier, packet_bytes_max: usize) -> Result<WebSocket, UpgradeError> {
         let message_bytes_max = packet_bytes_max.saturating_add(WEBSOCKET_SLACK_BYTES);
         let config = WebSocketConfig::default()
             .read_buffer_size(WEBSOCKET_READ_BUFFER_BYTES)
@@ -45,12 +63,38 @@ impl WebSocket {
             .max_write_buffer_size(usize::MAX)
             .max_message_size(Some(message_bytes_max))
             .max_frame_size(Some(message_bytes_max));
-        let stream = HeadLimited { inner: stream, left: Some(WEBSOCKET_HEAD_BYTES_MAX) };
-        let mut stream = accept_hdr_async_with_config(stream, check_request, Some(config))
-            .await
-            .map_err(io::Error::other)?;
-        stream.get_mut().left = None;
-        Ok(WebSocket { stream, flushing: false })
+        match read_request(&mut stream).await {
+            Ok((response, rest)) => {
+                let mut answer = Vec::new();
+                write_response(&mut answer, &response).map_err(io::Error::other)?;
+                stream.write_all(&answer).await?;
+                stream.flush().await?;
+                let stream =
+                    WebSocketStream::from_partially_read(stream, rest, Role::Server, Some(config)).await;
+                Ok(WebSocket { stream, flushing: false })
+            }
+            Err(UpgradeError::Refused { status, problem }) => {
+                let answer = format!(
+                    "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: \
+                     close\r\n\r\n{problem}\n",
+                    problem.len() + 1
+                );
+                stream.write_all(answer.as_bytes()).await?;
+                stream.shutdown().await?;
+                Err(UpgradeError::Refused { status, problem })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What is underneath gets the whole allowance of CONNECT, whatever the handshake took.
+    pub fn renew_allowance(&mut self) {
+        self.stream.get_mut().metered().await_connect();
+    }
+
+    /// What is underneath may be read without an allowance.
+    pub fn lift_allowance(&mut self) {
+        self.stream.get_mut().metered().lift();
     }
 
     /// See [`super::transport::Transport::turn`].
@@ -155,16 +199,49 @@ fn close_code(error: &tungstenite::Error) -> Option<CloseCode> {
     }
 }
 
+/// Reads a request; gives the answer and what came after the request.
+async fn read_request(stream: &mut Carrier) -> Result<(Response, Vec<u8>), UpgradeError> {
+    let refused = |status, problem| UpgradeError::Refused { status, problem };
+    let mut head = Vec::new();
+    loop {
+        let begun = head.len();
+        let room = WEBSOCKET_HEAD_BYTES_MAX.saturating_sub(begun);
+        let mut part = (&mut *stream).take(u64::try_from(room).unwrap_or(0));
+        if part.read_buf(&mut head).await? == 0 {
+            return Err(match room {
+                0 => refused(StatusCode::BAD_REQUEST, "the head of the request is above 8 KiB"),
+                _ => io::Error::from(io::ErrorKind::UnexpectedEof).into(),
+            });
+        }
+        // The first piece shows what is no HTTP; from then on only a whole head is looked at: one that comes byte by byte
+        // costs no more than another.
+        if begun > 0 && !ends_within(&head, begun) {
+            continue;
+        }
+        match Request::try_parse(&head) {
+            Ok(None) => (),
+            Ok(Some((length, request))) => {
+                let response = create_response(&request).map_err(|_| {
+                    refused(StatusCode::BAD_REQUEST, "this is no upgrade to WebSocket version 13")
+                })?;
+                return Ok((check_request(&request, response)?, head.split_off(length)));
+            }
+            Err(_) => return Err(refused(StatusCode::BAD_REQUEST, "this is no request for a WebSocket")),
+        }
+    }
+}
+
+/// Whether an empty line ends in what came after the first `begun` bytes.
+fn ends_within(head: &[u8], begun: usize) -> bool {
+    let new = head.get(begun.saturating_sub(2)..).unwrap_or_default();
+    new.windows(2).any(|end| end == b"\n\n") || new.windows(3).any(|end| end == b"\n\r\n")
+}
+
 /// [MQTT-6.0.0-3] the client offers `mqtt`; [MQTT-6.0.0-4] the server answers with it.
-#[expect(clippy::result_large_err, reason = "the type is the library's")]
-fn check_request(request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
-    let refuse = |status: StatusCode, text: &str| {
-        let mut refusal = ErrorResponse::new(Some(text.to_owned()));
-        *refusal.status_mut() = status;
-        refusal
-    };
+fn check_request(request: &Request, mut response: Response) -> Result<Response, UpgradeError> {
+    let refused = |status, problem| Err(UpgradeError::Refused { status, problem });
     if !PATHS.contains(&request.uri().path()) {
-        return Err(refuse(StatusCode::NOT_FOUND, "MQTT is served at /mqtt\n"));
+        return refused(StatusCode::NOT_FOUND, "MQTT is served at /mqtt");
     }
     let offered: Vec<&str> = request
         .headers()
@@ -174,50 +251,11 @@ fn check_request(request: &Request, mut response: Response) -> Result<Response, 
         .flat_map(|value| value.split(','))
         .map(str::trim)
         .collect();
-    let chosen = PROTOCOLS.into_iter().find(|protocol| offered.contains(protocol));
-    let chosen =
-        chosen.ok_or_else(|| refuse(StatusCode::BAD_REQUEST, "offer the WebSocket sub-protocol mqtt\n"))?;
+    let Some(chosen) = PROTOCOLS.into_iter().find(|protocol| offered.contains(protocol)) else {
+        return refused(StatusCode::BAD_REQUEST, "offer the WebSocket sub-protocol mqtt");
+    };
     response.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(chosen));
     Ok(response)
-}
-
-/// A stream that fails once more than `left` bytes were read, until the limit is lifted after the handshake.
-pub struct HeadLimited {
-    inner: TcpStream,
-    left: Option<usize>,
-}
-
-impl AsyncRead for HeadLimited {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
-        if let Some(left) = &mut this.left {
-            let read = buffer.filled().len().saturating_sub(before);
-            *left = left
-                .checked_sub(read)
-                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the request head is too long"))?;
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for HeadLimited {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
-    }
 }
 
 #[cfg(test)]

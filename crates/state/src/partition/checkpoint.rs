@@ -250,6 +250,7 @@ impl Partition {
     fn recount(&mut self) -> Result<(), RestoreError> {
         self.state.outboxes.messages().for_each(|message| self.live.add(message.index, 1));
         self.due_wills.iter().for_each(|(_, message)| self.live.add(message.index, 1));
+        self.displaced.wills().for_each(|message| self.live.add(message.index, 1));
         self.shares.is_sound()?;
         self.shares.iter().flat_map(Share::messages).for_each(|message| self.live.add(message.index, 1));
         let ids: Vec<SessionId> = self.sessions.iter_by_id().map(|session| session.id).collect();

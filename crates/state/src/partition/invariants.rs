@@ -71,6 +71,7 @@ impl Partition {
         self.shares.check();
         self.shares.iter().flat_map(Share::messages).for_each(|message| live.add(message.index, 1));
         self.due_wills.iter().for_each(|(_, message)| live.add(message.index, 1));
+        self.displaced.wills().for_each(|message| live.add(message.index, 1));
         self.retained.iter().for_each(|(_, message)| live.add(message.message.index, 1));
         assert_eq!(totals, self.totals, "the counters agree with the sessions");
         self.check_live(&live);

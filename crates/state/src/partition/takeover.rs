@@ -50,6 +50,11 @@ impl Partition {
             self.state.reply(place, Reply::ConnectRefused(ReasonCode::SERVER_BUSY), effects);
             return;
         }
+        if will.is_some() && self.due_wills.len() as u64 >= self.config.sessions_max {
+            // Clients come and die faster than their wills can leave.
+            self.state.reply(place, Reply::ConnectRefused(ReasonCode::SERVER_BUSY), effects);
+            return;
+        }
         let found = match known {
             None => Found::Nothing,
             Some(session) if connect.clean_start || !session.durable => Found::Replaced(session.id),
@@ -61,10 +66,14 @@ impl Partition {
             // [MQTT-3.1.4-3]
             let reason = ReasonCode::SESSION_TAKEN_OVER;
             effects.push(Effect::Close { owner, session: session.id, reason });
-            self.displaced.insert(session.epoch, session.client_id.clone(), owner);
-            // Its connection is closed: what that means for a will with delay depends on the session, below.
-            let id = session.id;
-            self.fire_undelayed_will(id, effects);
+            // Perhaps it has said DISCONNECT already: its will waits for the news of its end. A resumption cancels a delay.
+            let fires = match found {
+                Found::Resumed(_) => session.will.is_some_and(|will| will.delay_s == 0),
+                Found::Nothing | Found::Replaced(_) => true,
+            };
+            let (id, epoch, client_id) = (session.id, session.epoch, session.client_id.clone());
+            let will = if fires { self.sessions.take_will(id) } else { None };
+            self.displaced.insert(epoch, client_id, owner, will.map(|will| will.message));
         }
         let previous: Vec<Owner> = self.displaced.of(connect.client_id.as_str()).collect();
         self.last_epoch = Epoch(self.last_epoch.0 + 1);

@@ -399,7 +399,7 @@ fn retain_flag_is_kept_only_with_retain_as_published() {
 fn retained_message_is_replaced_deleted_and_expires() {
     let mut group = new();
     let read = |group: &Driven<Partition>| -> Vec<(String, String)> {
-        let page = group.machine.retained(&filter("#"), None, 100);
+        let page = group.machine.retained(&filter("#"), None, 100, Timestamp(0));
         page.into_iter().map(|(topic, at, _)| (topic.as_str().to_owned(), group.payload(at))).collect()
     };
     group.run(&[retain("a", "1"), retain("b", "2"), retain("a", "3")]);
@@ -408,7 +408,7 @@ fn retained_message_is_replaced_deleted_and_expires() {
     assert_eq!(read(&group), [("a".into(), "3".into())]);
     let message = Message { retain: true, expiry_s: Some(2), ..message("a", "4") };
     group.one(Command::Publish { message, store_retained: true, fan_out: true });
-    assert_eq!(group.machine.retained(&filter("a"), None, 1)[0].2, Some(2));
+    assert_eq!(group.machine.retained(&filter("a"), None, 1, Timestamp(0))[0].2, Some(2));
     group.machine.check();
     group.wait_s(4);
     assert_eq!(read(&group), []);

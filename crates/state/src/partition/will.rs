@@ -12,7 +12,7 @@ use crate::command::PublishTarget;
 use crate::effect::{Effect, Reply};
 use crate::encode::{MessageView, publish_head};
 use crate::group_state::Place;
-use crate::ids::{MessageRef, SessionId, WillId};
+use crate::ids::{Epoch, MessageRef, SessionId, WillId};
 use crate::partition::Partition;
 use crate::will::HeldWill;
 
@@ -44,27 +44,36 @@ impl Partition {
         }
     }
 
-    /// The connection is closed, or taken over, and the session goes on: a will without delay is due.
+    /// The connection is closed and the session goes on: a will without delay is due.
     pub(super) fn fire_undelayed_will(&mut self, id: SessionId, effects: &mut Vec<Effect>) {
         let undelayed = self.sessions.get(id).and_then(|session| session.will);
         if undelayed.is_some_and(|will| will.delay_s == 0)
             && let Some(will) = self.sessions.take_will(id)
         {
-            self.will_is_due(will, effects);
+            self.will_is_due(will.message, effects);
         }
     }
 
     /// Wills whose delay has passed.
     pub(super) fn fire_delayed_wills(&mut self, effects: &mut Vec<Effect>) {
         while let Some(will) = self.sessions.pop_due_will(self.state.now) {
-            self.will_is_due(will, effects);
+            self.will_is_due(will.message, effects);
+        }
+    }
+
+    /// The connection of this epoch lost its session before; now it has closed, with or without a word.
+    pub(super) fn displaced_closed(&mut self, epoch: Epoch, normal: bool, effects: &mut Vec<Effect>) {
+        match self.displaced.closed(epoch) {
+            Some(will) if normal => self.live.release(will.index),
+            Some(will) => self.will_is_due(will, effects),
+            None => {}
         }
     }
 
     /// From now on it waits to be published. Its message stays counted.
-    pub(super) fn will_is_due(&mut self, will: HeldWill, effects: &mut Vec<Effect>) {
+    pub(super) fn will_is_due(&mut self, message: MessageRef, effects: &mut Vec<Effect>) {
         self.last_will = WillId(self.last_will.0 + 1);
-        self.due_wills.insert(self.last_will, will.message);
+        self.due_wills.insert(self.last_will, message);
         if !effects.contains(&Effect::WillsDue) {
             effects.push(Effect::WillsDue);
         }

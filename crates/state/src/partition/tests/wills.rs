@@ -41,7 +41,12 @@ impl Dying {
     }
 
     fn close(&mut self, normal: bool) {
-        let Held { session, epoch, .. } = self.held;
+        self.close_of(self.held, normal);
+    }
+
+    /// The end of a connection that may have lost the session meanwhile.
+    fn close_of(&mut self, held: Held, normal: bool) {
+        let Held { session, epoch, .. } = held;
         self.group.one(Command::Disconnect { session, epoch, expiry: None, normal });
     }
 
@@ -102,6 +107,11 @@ fn will_with_delay_is_due_at_the_end_of_its_session_if_that_comes_first() {
     dying.close(false);
     dying.group.one(Command::Purge { client_id: text("c") });
     assert_eq!(dying.due(), ["1"]);
+    let mut dying = Dying::new(SessionExpiry::After(100), 50);
+    let old = dying.held;
+    dying.group.one(Command::Purge { client_id: text("c") });
+    dying.close_of(old, false);
+    assert_eq!(dying.due(), ["1"], "the connection of a purged session");
 }
 
 #[test]
@@ -126,22 +136,67 @@ fn will_with_delay_is_cancelled_by_resumption_and_replaced() {
 fn takeover_fires_a_will_without_delay_and_cancels_one_with_delay() {
     // MQTT 5, 3.1.4
     let mut dying = Dying::new(SessionExpiry::After(100), 0);
+    let old = dying.held;
     dying.connect(false, Some(0));
+    assert_eq!(dying.due(), [""; 0], "perhaps it said DISCONNECT");
+    dying.close_of(old, false);
     assert_eq!(dying.due(), ["1"]);
     let mut dying = Dying::new(SessionExpiry::After(100), 5);
+    let old = dying.held;
     dying.connect(false, Some(0));
+    dying.close_of(old, false);
     dying.group.wait_s(50);
     assert_eq!(dying.due(), [""; 0]);
+}
+
+#[test]
+fn disconnect_that_arrives_after_the_takeover_still_deletes_the_will() {
+    for clean_start in [false, true] {
+        let mut dying = Dying::new(SessionExpiry::After(100), 0);
+        let (old, index) = (dying.held, dying.group.machine.applied());
+        dying.connect(clean_start, None);
+        assert!(dying.group.machine.live(index));
+        dying.close_of(old, true);
+        assert_eq!(dying.due(), [""; 0]);
+        assert!(!dying.group.machine.live(index));
+    }
+}
+
+#[test]
+fn will_of_a_connection_that_was_taken_over_is_due_when_its_node_dies() {
+    let mut dying = Dying::new(SessionExpiry::After(100), 0);
+    let Command::Connect { client_id, expiry, receive_max, principal, .. } =
+        connect_with(2, SessionExpiry::After(100), false, None)
+    else {
+        panic!()
+    };
+    let owner = Owner { node: NodeId(2), ..owner(2) };
+    let clean_start = false;
+    dying.group.one(Command::Connect {
+        client_id,
+        owner,
+        clean_start,
+        expiry,
+        receive_max,
+        principal,
+        will: None,
+    });
+    assert_eq!(dying.due(), [""; 0]);
+    let down = Command::NodeDown { node: NODE, incarnation: Incarnation(1) };
+    dying.group.run_from(StreamId::Group(CONTROL), &[down]);
+    assert_eq!(dying.due(), ["1"]);
 }
 
 #[test]
 fn clean_start_ends_the_session_and_fires_its_will() {
     for online in [true, false] {
         let mut dying = Dying::new(SessionExpiry::After(100), 5);
+        let old = dying.held;
         if !online {
             dying.close(false);
         }
         dying.connect(true, None);
+        dying.close_of(old, false);
         assert_eq!(dying.due(), ["1"], "{online}");
     }
 }
