@@ -215,7 +215,7 @@ impl Node {
     }
 
     /// The home partition says that the session is another connection's.
-    fn lost_session(&mut self, conn: ConnId) {
+    pub(super) fn lost_session(&mut self, conn: ConnId) {
         self.close_here(conn, ReasonCode::SESSION_TAKEN_OVER);
     }
 

@@ -44,6 +44,11 @@ impl Joining {
         self.all.remove(&number).map(|(_, waiting)| waiting)
     }
 
+    /// A SUBSCRIBE will have no answer.
+    fn give_up(&mut self, number: u64) {
+        self.all.remove(&number);
+    }
+
     /// A new incarnation has begun: nobody waits any more.
     pub(super) fn clear(&mut self) {
         self.all.clear();
@@ -117,13 +122,18 @@ impl Node {
         reply: Option<Reply>,
         now: Duration,
     ) {
+        // A resumed session keeps a subscription that its group has no room for now, and joins with its next connection.
+        let Some((number, at)) = waiting else { return };
         let joined = match reply {
+            // The answer was lost on its way: the position of the route with it.
+            None => {
+                self.connections.joining.give_up(number);
+                return self.lost_session(conn);
+            }
             Some(Reply::ShareJoined { route }) => Ok(route),
             Some(Reply::Rejected(reason)) => Err(reason),
             _ => Err(ReasonCode::UNSPECIFIED_ERROR),
         };
-        // A resumed session keeps a subscription that its group has no room for now, and joins with its next connection.
-        let Some((number, at)) = waiting else { return };
         if joined.is_err() {
             self.leave_share(conn, filter);
         }
