@@ -89,8 +89,8 @@ pub enum Wish {
     Connect { conn: Conn, node: usize },
     /// Send a packet.
     Send { conn: Conn, packet: Packet },
-    /// Close the socket.
-    Close { conn: Conn },
+    /// Close the socket. What was sent last may be lost, unless it was DISCONNECT.
+    Close { conn: Conn, said: bool },
     /// Wake after this time.
     Wake { after: Duration, timer: Timer },
 }
@@ -393,9 +393,13 @@ impl ModelClient {
 
     /// Gives the connection up.
     fn drop_link(&mut self, tools: &mut Tools<'_>) {
+        self.end_link(false, tools);
+    }
+
+    fn end_link(&mut self, said: bool, tools: &mut Tools<'_>) {
         let Some(link) = self.link.take() else { return };
         tools.record(Event::Lost { client: self.number, conn: link.conn });
-        tools.wishes.push(Wish::Close { conn: link.conn });
+        tools.wishes.push(Wish::Close { conn: link.conn, said });
         self.forget_pending(&link);
     }
 
@@ -412,6 +416,7 @@ impl ModelClient {
     }
 
     fn leave(&mut self, tools: &mut Tools<'_>) {
+        let mut said = false;
         if let Some(link) = self.link.as_ref().filter(|link| link.open)
             && self.plan.will_delay_s.is_some()
             && self.random.permille(500)
@@ -419,8 +424,9 @@ impl ModelClient {
             let conn = link.conn;
             tools.record(Event::DisconnectSent { client: self.number, conn });
             tools.wishes.push(Wish::Send { conn, packet: Packet::Disconnect(normal_disconnect()) });
+            said = true;
         }
-        self.drop_link(tools);
+        self.end_link(said, tools);
         let after = self.random.millis(5, 400);
         tools.wake(after, Timer::Connect);
     }
@@ -615,7 +621,7 @@ impl ModelClient {
         let Some(plan) = self.plan.publish.clone() else { return };
         if self.settled {
             self.zombies.remove(&conn);
-            tools.wishes.push(Wish::Close { conn });
+            tools.wishes.push(Wish::Close { conn, said: false });
             return;
         }
         if !self.zombies.contains_key(&conn) {

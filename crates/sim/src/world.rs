@@ -314,7 +314,7 @@ impl World {
             match wish {
                 Wish::Connect { conn, node } => self.open_pipe(number, conn, node),
                 Wish::Send { conn, packet } => self.client_sends(conn, &packet),
-                Wish::Close { conn } => self.client_closes(conn),
+                Wish::Close { conn, said } => self.client_closes(conn, said),
                 Wish::Wake { after, timer } => self.schedule(after, Occurrence::Client(number, timer)),
             }
         }

@@ -30,6 +30,19 @@ pub struct Node {
     pub admin: String,
 }
 
+impl Node {
+    /// Resident memory of its process in bytes.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kilobytes * 1024)
+    }
+}
+
 /// A running cluster.
 pub struct Cluster {
     dev: Child,

@@ -1,7 +1,7 @@
 //! An MQTT 5 client made by hand: bytes on a TCP socket, nothing kept and nothing answered unasked.
 //!
 //! Owns: the bytes of the few packets that the tests need. Does not: use the codec of the broker, acknowledge by itself.
-//! Invariants: every read has a deadline. Limits: QoS 0 and 1; properties of received packets are skipped.
+//! Invariants: every read has a deadline. Limits: QoS 0 and 1, and PUBLISH of QoS 2; properties of received packets are skipped.
 //! Spec: MQTT 5, chapter 3.
 
 use std::io::{ErrorKind, Read, Write};
@@ -26,12 +26,31 @@ pub struct Connect {
     pub expiry_s: u32,
     /// Receive Maximum.
     pub receive_max: u16,
+    /// Will, with QoS 1.
+    pub will: Option<Will>,
+}
+
+/// A will, published with QoS 1.
+#[derive(Clone, Debug)]
+pub struct Will {
+    /// Topic.
+    pub topic: String,
+    /// Payload.
+    pub payload: Vec<u8>,
+    /// Will Delay Interval in seconds.
+    pub delay_s: u32,
 }
 
 impl Connect {
     /// A session that outlives its connections by an hour.
     pub fn durable(client_id: &str) -> Connect {
-        Connect { client_id: client_id.to_owned(), clean: false, expiry_s: 3600, receive_max: 1000 }
+        Connect {
+            client_id: client_id.to_owned(),
+            clean: false,
+            expiry_s: 3600,
+            receive_max: 1000,
+            will: None,
+        }
     }
 
     /// A session that ends with its connection.
@@ -41,13 +60,22 @@ impl Connect {
 
     fn encode(&self) -> Vec<u8> {
         let mut body = text("MQTT");
-        body.extend([5, u8::from(self.clean) << 1]);
+        let will = if self.will.is_some() { 0x0c } else { 0 };
+        body.extend([5, u8::from(self.clean) << 1 | will]);
         // Keep alive: longer than any test, a client made by hand sends no PINGREQ.
         body.extend(3600_u16.to_be_bytes());
         let [s1, s2, s3, s4] = self.expiry_s.to_be_bytes();
         let [r1, r2] = self.receive_max.to_be_bytes();
         body.extend([8, 0x11, s1, s2, s3, s4, 0x21, r1, r2]);
         body.extend(text(&self.client_id));
+        if let Some(will) = &self.will {
+            body.extend([5, 0x18]);
+            body.extend(will.delay_s.to_be_bytes());
+            body.extend(text(&will.topic));
+            let length = u16::try_from(will.payload.len()).expect("tests use small wills");
+            body.extend(length.to_be_bytes());
+            body.extend(&will.payload);
+        }
         packet(0x10, &body)
     }
 }
@@ -66,6 +94,13 @@ pub enum Packet {
     Publish(Publish),
     /// PUBACK.
     Puback {
+        /// Packet identifier.
+        packet_id: u16,
+        /// Reason code.
+        reason: u8,
+    },
+    /// PUBREC.
+    Pubrec {
         /// Packet identifier.
         packet_id: u16,
         /// Reason code.
@@ -337,6 +372,12 @@ pub fn publish_bytes(topic: &str, payload: &[u8], retain: bool, packet_id: Optio
     packet(head, &body)
 }
 
+/// The bytes of a QoS 2 PUBLISH.
+pub fn publish_bytes_2(topic: &str, payload: &[u8], packet_id: u16) -> Vec<u8> {
+    let body = [&text(topic)[..], &packet_id.to_be_bytes(), &[0], payload].concat();
+    packet(0x34, &body)
+}
+
 fn text(text: &str) -> Vec<u8> {
     let length = u16::try_from(text.len()).expect("tests use short names");
     [&length.to_be_bytes(), text.as_bytes()].concat()
@@ -382,6 +423,7 @@ fn parse(head: u8, body: &[u8]) -> Result<Packet> {
         0x30..=0x3f => Packet::Publish(parse_publish(head, body)?),
         // Without a reason code it is 0 [3.4.2.1].
         0x40 => Packet::Puback { packet_id: packet_id()?, reason: byte(2).unwrap_or(0) },
+        0x50 => Packet::Pubrec { packet_id: packet_id()?, reason: byte(2).unwrap_or(0) },
         0x90 | 0xb0 => {
             Packet::Suback { packet_id: packet_id()?, reason: body.last().copied().context("reason code")? }
         }

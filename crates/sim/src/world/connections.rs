@@ -103,9 +103,9 @@ impl World {
     }
 
     /// The client closes its socket.
-    pub(super) fn client_closes(&mut self, conn: Conn) {
-        // Either what it sent last still arrives, or it is lost.
-        let lost = self.random.permille(500);
+    pub(super) fn client_closes(&mut self, conn: Conn, said: bool) {
+        // Either what it sent last still arrives, or it is lost. Who says DISCONNECT does not leave before it has left.
+        let lost = self.random.permille(500) && !said;
         let at = if lost { self.now + Duration::from_millis(1) } else { self.arrival_at_server(conn) };
         if let Some(pipe) = self.pipes.get_mut(&conn) {
             pipe.client_gone = true;

@@ -10,7 +10,9 @@ mod kills;
 mod minority;
 mod retained;
 mod shares;
+mod soak;
 mod takeover;
+mod wills;
 mod wipe;
 
 use std::collections::BTreeMap;
