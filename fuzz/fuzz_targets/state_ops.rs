@@ -8,10 +8,11 @@ use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use quorate_codec::{PacketId, QoS, RetainHandling, SubscriptionOptions, Text, TopicFilter, TopicName};
 use quorate_fuzz::Bytes;
-use quorate_state::command::{PublishTarget, SessionExpiry, SubscribeFilter};
+use quorate_state::command::{PublishTarget, SessionExpiry, ShareMember, SubscribeFilter, Will};
 use quorate_state::{
     BatchBuilder, Command, ConnId, Epoch, GroupId, Incarnation, LeaderCommand, LogIndex, Message, NodeId,
-    Overflow, Owner, Partition, PartitionConfig, SessionId, StreamId, StreamSeq, Timestamp,
+    Overflow, Owner, Partition, PartitionConfig, SessionId, ShareId, ShareVersion, StreamId, StreamSeq,
+    Timestamp, WillId,
 };
 
 const CLIENTS: [&str; 4] = ["a", "b", "c", "d"];
@@ -100,12 +101,13 @@ impl World {
 
     fn command(&mut self, bytes: &mut Bytes<'_>) -> Command {
         let (session, epoch) = self.session(bytes);
-        match bytes.below(12) {
+        match bytes.below(20) {
             0 | 1 => self.connect(bytes),
             2 => Command::Disconnect {
                 session,
                 epoch,
                 expiry: bytes.flag().then_some(SessionExpiry::After(3)),
+                normal: bytes.flag(),
             },
             3 => Command::Subscribe { session, epoch, filters: vec![subscription(bytes)] },
             4 => Command::Unsubscribe { session, epoch, filters: vec![filter(FILTERS[bytes.below(6)])] },
@@ -123,6 +125,27 @@ impl World {
                     message: message(bytes),
                 }
             }
+            10 => {
+                let target = |group, store_retained| PublishTarget { group, store_retained, fan_out: true };
+                let targets = vec![target(GroupId(5), bytes.flag()), target(GroupId(3), false)];
+                Command::PublishWill { will: WillId(1 + bytes.below(8) as u64), targets }
+            }
+            11 => Command::ShareJoin {
+                filter: filter("$share/g/t/#"),
+                member: member(bytes),
+                version: ShareVersion(u64::from(bytes.byte())),
+                qos: qos(bytes),
+                identifier: None,
+                retain_as_published: bytes.flag(),
+                window: u16::from(bytes.byte()) % 4,
+            },
+            12 => Command::ShareOffline {
+                filter: filter("$share/g/t/#"),
+                member: member(bytes),
+                version: ShareVersion(u64::from(bytes.byte())),
+            },
+            13 => Command::ShareSettled { share: ShareId(bytes.below(4) as u64), dispatches: numbers(bytes) },
+            14 => Command::ShareReturn { share: ShareId(bytes.below(4) as u64), dispatches: numbers(bytes) },
             9 => match bytes.below(4) {
                 0 => {
                     Command::NodeDown { node: NodeId(1 + bytes.below(2) as u64), incarnation: Incarnation(1) }
@@ -158,8 +181,19 @@ impl World {
             expiry,
             receive_max: u16::from(bytes.byte()) % 5,
             principal: Text::default(),
+            will: bytes
+                .flag()
+                .then(|| Will { delay_s: u32::from(bytes.byte()) % 4, message: message(bytes) }),
         }
     }
+}
+
+fn member(bytes: &mut Bytes<'_>) -> ShareMember {
+    ShareMember { group: GroupId(3 + bytes.below(3) as u32), session: SessionId(1 + bytes.below(4) as u64) }
+}
+
+fn numbers(bytes: &mut Bytes<'_>) -> Vec<u64> {
+    (0..bytes.below(4)).map(|_| bytes.below(12) as u64).collect()
 }
 
 fn id(bytes: &mut Bytes<'_>) -> PacketId {
