@@ -54,6 +54,8 @@ pub struct Plan {
     pub version: ProtocolVersion,
     /// The session outlives connections.
     pub durable: bool,
+    /// The session outlives connections by so many seconds; then it is not `durable`.
+    pub expiry_s: Option<u32>,
     /// Publishes.
     pub publish: Option<PublishPlan>,
     /// Unacknowledged publishes are sent again on the next connection.
@@ -339,7 +341,7 @@ impl ModelClient {
         let conn = Conn(*tools.conns);
         let node = self.random.below(self.nodes);
         tools.wishes.push(Wish::Connect { conn, node });
-        let clean = !self.plan.durable;
+        let clean = !self.plan.durable && self.plan.expiry_s.is_none();
         let will = self.plan.will_delay_s.map(|delay_s| WillSent {
             id: MessageId { publisher: self.number | WILL, seq: conn.0 },
             topic: Topic(0),
@@ -355,7 +357,7 @@ impl ModelClient {
             will: will.map(|will| self.will_packet(will, tools)),
             username: None,
             password: None,
-            session_expiry_s: (five && self.plan.durable).then_some(u32::MAX),
+            session_expiry_s: self.plan.expiry_s.or((five && self.plan.durable).then_some(u32::MAX)),
             receive_max: receive_max.filter(|_| five),
             packet_bytes_max: None,
             topic_alias_max: None,
@@ -427,7 +429,8 @@ impl ModelClient {
             said = true;
         }
         self.end_link(said, tools);
-        let after = self.random.millis(5, 400);
+        let away_max = self.plan.expiry_s.map_or(400, |expiry_s| u64::from(expiry_s) * 2200);
+        let after = self.random.millis(5, away_max);
         tools.wake(after, Timer::Connect);
     }
 

@@ -4,6 +4,7 @@
 //! Invariants: every checker is tested with a doctored record that it must flag.
 //! See: docs/simulation.md.
 
+mod at_most_once;
 mod committed_before_leading;
 mod duplicates;
 mod election_safety;
@@ -16,6 +17,7 @@ mod one_owner;
 mod order;
 mod packet_identifiers;
 mod retained;
+mod session_expiry;
 mod session_present;
 mod share_groups;
 mod state_machine_safety;
@@ -48,7 +50,7 @@ impl Broken {
 pub type Check = fn(&History) -> Result<(), Broken>;
 
 /// All of them, by the name of the promise.
-pub const ALL: [(&str, Check); 17] = [
+pub const ALL: [(&str, Check); 19] = [
     ("raft-election-safety", election_safety::check),
     ("raft-log-matching", log_matching::check),
     ("raft-leader-completeness", committed_before_leading::check),
@@ -59,11 +61,13 @@ pub const ALL: [(&str, Check); 17] = [
     ("D4-one-entry-per-publish", entry_per_publish::check),
     ("D5-bounded-duplicates", duplicates::check),
     ("D7-packet-identifiers", packet_identifiers::check),
+    ("D8-at-most-once", at_most_once::check),
     ("D9-retained-register", retained::check),
     ("D10-subscription-barrier", subscription_barrier::check),
     ("D11-one-owner", one_owner::check),
     ("D11-session-present", session_present::check),
     ("D12-wills", wills::check),
+    ("D13-session-expiry", session_expiry::check),
     ("D14-share-groups", share_groups::check),
     ("D15-order", order::check),
 ];

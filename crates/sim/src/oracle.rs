@@ -129,6 +129,8 @@ pub struct Entry {
 pub struct ClientFacts {
     /// Its session outlives connections.
     pub durable: bool,
+    /// Its session outlives connections by so much, and no longer.
+    pub expiry: Option<Duration>,
     /// Receive Maximum that it announced.
     pub receive_max: u16,
     /// Sends every unacknowledged message again, in order, on the next connection.

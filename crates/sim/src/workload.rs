@@ -65,6 +65,7 @@ fn idle(client_id: String, random: &mut Random) -> Plan {
         client_id,
         version: if random.permille(600) { ProtocolVersion::V5 } else { ProtocolVersion::V311 },
         durable: false,
+        expiry_s: None,
         publish: None,
         resends: false,
         filters: Vec::new(),
@@ -96,6 +97,9 @@ pub fn clients(features: &Features, history: &mut History, random: &mut Random) 
     if random.permille(400) {
         plans.push(at_most_once(features, random));
     }
+    if random.permille(400) {
+        plans.push(expiring(random));
+    }
     for number in 0..features.dying {
         plans.push(dying(number, features, random));
     }
@@ -118,6 +122,7 @@ fn add(plan: Plan, features: &Features, history: &mut History, random: &mut Rand
     let five = plan.version == ProtocolVersion::V5;
     history.clients.push(ClientFacts {
         durable: plan.durable,
+        expiry: plan.expiry_s.map(|expiry_s| Duration::from_secs(u64::from(expiry_s))),
         receive_max: if five { plan.receive_max } else { u16::MAX },
         resends: plan.resends,
         share: plan
@@ -224,6 +229,15 @@ fn shares(plans: &mut Vec<Plan>, features: &Features, random: &mut Random) {
         plan.publish.iter_mut().for_each(|publish| publish.topics = shared_topics());
         plans.push(plan);
     }
+}
+
+/// A client whose session ends some time after it left: it comes back before, or later.
+fn expiring(random: &mut Random) -> Plan {
+    let mut plan = idle("expiring".to_owned(), random);
+    plan.version = ProtocolVersion::V5;
+    plan.expiry_s = Some(1 + random.below(3) as u32);
+    plan.stay = Some(random.millis(100, 1500));
+    plan
 }
 
 /// A client that has a will and leaves often, with or without a word.

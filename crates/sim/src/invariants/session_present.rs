@@ -19,7 +19,11 @@ pub fn check(history: &History) -> Result<(), Broken> {
     let mut clean_asked: BTreeMap<u32, bool> = BTreeMap::new();
     let mut before: BTreeMap<u32, Session> = BTreeMap::new();
     for entry in &history.entries {
+        let expires =
+            |client: u32| history.clients.get(client as usize).is_some_and(|facts| facts.expiry.is_some());
         match entry.event {
+            // See `session_expiry`.
+            Event::ConnectSent { client, .. } | Event::Connected { client, .. } if expires(client) => {}
             Event::ConnectSent { client, clean, .. } => {
                 let known = sessions.get(&client).copied().unwrap_or(Session::Absent);
                 before.insert(client, known);

@@ -14,7 +14,10 @@ pub fn record(events: Vec<Event>) -> History {
     let mut history = History {
         topics: ["a", "b"].map(|name| TopicName::new(text(name)).unwrap()).into(),
         filters: ["a", "#"].map(|name| TopicFilter::new(text(name)).unwrap()).into(),
-        clients: vec![ClientFacts { durable: true, receive_max: 2, resends: true, share: None }; 4],
+        clients: vec![
+            ClientFacts { durable: true, expiry: None, receive_max: 2, resends: true, share: None };
+            4
+        ],
         ..History::default()
     };
     for (at, event) in (1..).zip(events) {
