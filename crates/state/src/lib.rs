@@ -22,6 +22,7 @@ pub mod topic_trie;
 
 mod delivery;
 mod displaced;
+mod drops;
 mod encode;
 mod expiry;
 mod group_state;
@@ -49,7 +50,7 @@ pub use entry::{BatchBuilder, BatchView};
 pub use ids::*;
 pub use machine::Machine;
 pub use outbox::OutboxItem;
-pub use partition::{Counts, Partition, SessionInfo};
+pub use partition::{Counts, InflightDetail, OldestInflight, Partition, SessionDetail, SessionInfo};
 pub use record::RestoreError;
 pub use retained::RetainedItem;
 pub use topic_trie::TopicTrie;

@@ -28,11 +28,14 @@ use crate::topic_trie::TopicTrie;
 use crate::wire::Reader;
 
 mod checkpoint;
+mod explain;
 mod invariants;
 mod publish;
 mod publish_once;
 mod subscribe;
 mod takeover;
+
+pub use explain::{InflightDetail, OldestInflight, SessionDetail};
 
 /// The replicated state of a partition.
 #[derive(Clone, Debug)]

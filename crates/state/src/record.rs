@@ -47,6 +47,8 @@ pub(crate) mod kind {
     pub(crate) const DISPLACED: u8 = 23;
     /// Session: packet identifiers of QoS 2 publishes that are not released.
     pub(crate) const INBOUND: u8 = 24;
+    /// Session: what was dropped for it.
+    pub(crate) const DROPS: u8 = 31;
     /// Node (control).
     pub(crate) const NODE: u8 = 32;
     /// Group (control).

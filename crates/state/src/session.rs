@@ -13,6 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use quorate_codec::{SubscriptionOptions, Text, TopicFilter};
 
 use crate::command::{SessionExpiry, SubscribeFilter};
+use crate::drops::Drops;
 use crate::expiry::{SessionTimers, session_end};
 use crate::hash::{NumberState, client_hash};
 use crate::identifiers::IdentifierSets;
@@ -30,6 +31,7 @@ pub(crate) mod dirty {
     pub(crate) const QUEUE: u8 = 4;
     pub(crate) const IDENTIFIERS: u8 = 8;
     pub(crate) const INBOUND: u8 = 16;
+    pub(crate) const DROPS: u8 = 128;
 }
 
 /// A subscription in a session.
@@ -64,6 +66,7 @@ pub(crate) struct Session {
     pub(crate) inflight: Inflight,
     pub(crate) inbound: Inbound,
     pub(crate) queue: Queue,
+    pub(crate) drops: Drops,
     pub(crate) dirty: u8,
     /// The checkpoint has records of it.
     pub(crate) stored: bool,
@@ -155,6 +158,7 @@ impl Session {
             inflight: Inflight::default(),
             inbound: Inbound::default(),
             queue: Queue::default(),
+            drops: Drops::default(),
             dirty: 0,
             stored: false,
         }

@@ -7,6 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use quorate_codec::{Text, TopicFilter};
 
 use crate::config::PartitionConfig;
+use crate::drops::Drops;
 use crate::group_state::put_meta_head;
 use crate::hash::StableHash;
 use crate::identifiers::IdentifierSets;
@@ -81,6 +82,8 @@ impl Partition {
         let inbound = self.sessions.iter_by_id().filter(|session| !session.inbound.is_empty());
         let inbound =
             inbound.map(|session| (session_key(kind::INBOUND, session.id), inbound_content(session)));
+        let drops = self.sessions.iter_by_id().filter(|session| !session.drops.is_empty());
+        let drops = drops.map(|session| (session_key(kind::DROPS, session.id), drops_content(session)));
         let displaced = self.displaced.records().map(|(epoch, content)| (displaced_key(epoch), content));
         meta.chain(self.state.records())
             .chain(sessions)
@@ -92,6 +95,7 @@ impl Partition {
             .chain(retained)
             .chain(displaced)
             .chain(inbound)
+            .chain(drops)
     }
 
     /// A number that is equal for equal states, whatever checkpoints they went through. Reads the whole state.
@@ -191,6 +195,12 @@ impl Partition {
                 let inbound = inbound.and_then(|inbound| reader.done().map(|()| inbound)).map_err(bad)?;
                 self.owner_of(kind::INBOUND, SessionId(key.u64()?))?.inbound = inbound;
             }
+            kind::DROPS => {
+                let mut reader = Reader::new(content);
+                let drops = Drops::decode(&mut reader);
+                let drops = drops.and_then(|drops| reader.done().map(|()| drops)).map_err(bad)?;
+                self.owner_of(kind::DROPS, SessionId(key.u64()?))?.drops = drops;
+            }
             kind::QUEUE_BLOCK => {
                 let session = self.owner_of(kind::QUEUE_BLOCK, SessionId(key.u64()?))?;
                 key.u64()?;
@@ -259,7 +269,7 @@ impl Partition {
 /// Keys of what the checkpoint has of a session, other than its subscriptions.
 pub(super) fn session_keys(session: &Session) -> Vec<Vec<u8>> {
     let id = session.id;
-    let kinds = [kind::SESSION, kind::IDENTIFIERS, kind::DELIVERY, kind::INBOUND];
+    let kinds = [kind::SESSION, kind::IDENTIFIERS, kind::DELIVERY, kind::INBOUND, kind::DROPS];
     let single = kinds.into_iter().map(|kind| session_key(kind, id));
     single.chain(session.queue.stored_blocks().map(|number| block_key(id, number))).collect()
 }
@@ -281,6 +291,9 @@ fn session_changes(session: &mut Session, changes: &mut Changes) {
     if what & dirty::INBOUND != 0 {
         let content = (!session.inbound.is_empty()).then(|| inbound_content(session));
         changes.push((session_key(kind::INBOUND, id), content));
+    }
+    if what & dirty::DROPS != 0 {
+        changes.push((session_key(kind::DROPS, id), Some(drops_content(session))));
     }
     if what & dirty::QUEUE != 0 {
         session.queue.changes(|number, content| changes.push((block_key(id, number), content)));
@@ -318,6 +331,12 @@ fn identifiers_content(session: &Session) -> Vec<u8> {
 fn inbound_content(session: &Session) -> Vec<u8> {
     let mut out = BytesMut::new();
     session.inbound.encode(&mut out);
+    out.into()
+}
+
+fn drops_content(session: &Session) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    session.drops.encode(&mut out);
     out.into()
 }
 
