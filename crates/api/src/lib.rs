@@ -4,13 +4,18 @@
 //! Does not: speak HTTP, know how the figures are gathered, depend on any other crate of this project.
 //! Invariants: identifiers and positions are plain numbers; a field is added at the end and is optional
 //! when an older node may leave it out; nothing is removed within `v1`.
-//! Limits: lists have no page yet; a response holds at most one entry per node and per group.
+//! Limits: a response about the cluster holds at most one entry per node and per group; sessions come in pages.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation))]
 
 pub mod cluster;
 pub mod readiness;
+pub mod session;
 
 pub use cluster::{
     ClusterState, GroupKind, GroupState, GroupStatus, NodeState, NodeStatus, ReplicaStatus, Totals,
 };
 pub use readiness::{Clause, Readiness};
+pub use session::{
+    DroppedCount, Finding, InflightState, OldestMessage, QueueState, SessionExplanation, SessionNode,
+    SessionOwner, SessionPage, SessionState, SessionSummary, SubscriptionState,
+};

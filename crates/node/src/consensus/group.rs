@@ -333,8 +333,8 @@ impl Group {
         self.raw.raft.lead_transferee.is_some()
     }
 
-    /// Replicated time now, as the leader stamps it.
-    fn stamp(&self, now: Duration) -> Timestamp {
+    /// Replicated time now, as the leader stamps it; elsewhere that of the last entry.
+    pub fn stamp(&self, now: Duration) -> Timestamp {
         let Some(leading) = &self.leading else { return self.machine.now() };
         let elapsed = now.saturating_sub(leading.since).as_millis();
         Timestamp(leading.stamp_base.0 + u64::try_from(elapsed).unwrap_or(u64::MAX)).max(self.machine.now())
