@@ -4,14 +4,19 @@
 //! Does not: speak HTTP, know how the figures are gathered, depend on any other crate of this project.
 //! Invariants: identifiers and positions are plain numbers; a field is added at the end and is optional
 //! when an older node may leave it out; nothing is removed within `v1`.
-//! Limits: a response holds at most one entry per node and per group, or a page of bounded length.
+//! Limits: a response about the cluster holds at most one entry per node and per group; sessions and share groups come in pages.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation))]
 
 pub mod cluster;
 pub mod readiness;
+pub mod session;
 pub mod shares;
 
 pub use cluster::{
     ClusterState, GroupKind, GroupState, GroupStatus, NodeState, NodeStatus, ReplicaStatus, Totals,
 };
 pub use readiness::{Clause, Readiness};
+pub use session::{
+    DroppedCount, Finding, InflightState, OldestMessage, QueueState, SessionExplanation, SessionNode,
+    SessionOwner, SessionPage, SessionState, SessionSummary, SubscriptionState,
+};

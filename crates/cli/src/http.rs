@@ -1,7 +1,7 @@
 //! One HTTP GET: enough for the admin listener, without a client library.
 //!
 //! Owns: parsing the URL, one request per connection, the status line and the body.
-//! Does not: TLS, redirects, proxies, keep connections. Sends HTTP/1.0, so that an answer is never chunked.
+//! Does not: TLS, follow redirects, proxies, keep connections. Sends HTTP/1.0, so that an answer is never chunked.
 //! Limits: HTTP_RESPONSE_BYTES_MAX, HTTP_WAIT_MAX.
 
 use std::io;
@@ -17,6 +17,8 @@ use crate::limits::{HTTP_RESPONSE_BYTES_MAX, HTTP_WAIT_MAX};
 pub struct Response {
     /// Status code.
     pub status: u16,
+    /// Where a redirect leads.
+    pub location: Option<String>,
     /// Body.
     pub body: Vec<u8>,
 }
@@ -96,15 +98,31 @@ fn parse(bytes: &[u8]) -> Result<Response, &'static str> {
     }
     let status = words.next().and_then(|word| word.parse().ok()).ok_or("the answer has no status")?;
     let body = rest.get(4..).unwrap_or(&[]);
-    let length = lines
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .and_then(|(_, value)| value.trim().parse::<usize>().ok());
+    let fields: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once(':')).collect();
+    let field = |wanted: &str| {
+        let found = fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        found.map(|(_, value)| value.trim())
+    };
+    let location = field("location").map(str::to_owned);
+    let length = field("content-length").and_then(|value| value.parse::<usize>().ok());
     match length {
         Some(length) if length > body.len() => Err("the answer ends early"),
-        Some(length) => Ok(Response { status, body: body.get(..length).unwrap_or(body).to_vec() }),
-        None => Ok(Response { status, body: body.to_vec() }),
+        Some(length) => Ok(Response { status, location, body: body.get(..length).unwrap_or(body).to_vec() }),
+        None => Ok(Response { status, location, body: body.to_vec() }),
     }
+}
+
+/// All but unreserved characters of RFC 3986 as `%XX`, for a segment of a path.
+pub fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
 }
 
 #[cfg(test)]
@@ -116,10 +134,17 @@ mod tests {
         let ok = |text: &str| parse(text.as_bytes()).map(|response| (response.status, response.body));
         assert_eq!(ok("HTTP/1.0 200 OK\r\n\r\nhello"), Ok((200, b"hello".to_vec())));
         assert_eq!(ok("HTTP/1.1 503 X\r\nContent-Length: 2\r\n\r\nhello"), Ok((503, b"he".to_vec())));
+        let moved = parse(b"HTTP/1.1 307 X\r\nlocation: http://127.0.0.1:1/a\r\n\r\n").unwrap();
+        assert_eq!((moved.status, moved.location.as_deref()), (307, Some("http://127.0.0.1:1/a")));
         assert_eq!(ok("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello"), Err("the answer ends early"));
         assert_eq!(ok("\x20\x02\x00\x00"), Err("the answer is not HTTP"));
         assert_eq!(ok("SSH-2.0-x\r\n\r\n"), Err("the answer is not HTTP"));
         assert_eq!(ok("HTTP/1.1\r\n\r\n"), Err("the answer has no status"));
+    }
+
+    #[test]
+    fn segment_of_a_path_keeps_no_character_with_a_meaning() {
+        assert_eq!(percent_encoded("plant/7?é %_~"), "plant%2F7%3F%C3%A9%20%25_~");
     }
 
     #[test]

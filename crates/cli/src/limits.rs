@@ -33,6 +33,10 @@ pub const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Longest pause of `quorate sub` before connecting again: a person waits, a fleet should not hammer.
 pub const SUB_RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// Nodes that `quorate explain` goes through: the one asked, one with a replica, the leader, and once more for a leader
+/// that changed meanwhile.
+pub const EXPLAIN_HOPS_MAX: usize = 3;
+
 /// Most examples of a broken promise that a report names.
 pub const REPORT_EXAMPLES_MAX: usize = 10;
 

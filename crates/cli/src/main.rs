@@ -12,6 +12,7 @@ mod config;
 mod dev;
 mod duration;
 mod exit;
+mod explain;
 mod http;
 mod limits;
 mod message_format;
@@ -56,6 +57,8 @@ enum Command {
     Sub(subscribe::SubscribeArgs),
     /// Show nodes, groups, leaders, lag, sessions and backlog
     Status(status::StatusArgs),
+    /// Say what is known of a session, and why its client gets nothing
+    Explain(explain::ExplainArgs),
     /// Check that a cluster keeps its promises while things happen to it
     Verify(verify::VerifyArgs),
     /// Measure throughput, latency and memory
@@ -90,6 +93,7 @@ fn run(command: Command) -> Outcome {
         Command::Pub(args) => block_on(publish::run(args)),
         Command::Sub(args) => block_on(subscribe::run(args)),
         Command::Status(args) => block_on(status::run(args)),
+        Command::Explain(args) => block_on(explain::run(args)),
         Command::Verify(args) => block_on(verify::run(args)),
         Command::Bench(args) => block_on(bench::run(args)),
     }
@@ -145,6 +149,8 @@ mod tests {
             "sub",
             "sub -t a -v -F %p",
             "bench",
+            "explain",
+            "explain session",
             "bench sideways",
         ] {
             let words = std::iter::once("quorate").chain(line.split(' '));

@@ -11,6 +11,7 @@
 mod clients;
 mod connection;
 mod deliver;
+mod explain;
 mod lease;
 mod placement;
 mod retained;
@@ -42,6 +43,7 @@ use crate::machine::Machine;
 use crate::peer::PeerMessage;
 use crate::stream::{NodeStream, OutboxStream};
 
+pub use explain::{ReplicaView, SessionList, SessionView};
 pub use status::{Clause, GroupStatus, NodeStatus};
 
 use clients::Op;

@@ -7,6 +7,8 @@
 pub mod cluster;
 pub mod health;
 pub mod metrics_text;
+pub mod session_findings;
+pub mod sessions;
 pub mod shares;
 
 use std::sync::Arc;
@@ -67,8 +69,23 @@ impl AdminState {
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Quorate admin API", description = "Health, metrics and state of a node and its cluster"),
-    paths(health::livez, health::readyz, metrics_text::metrics, cluster::state, shares::shares, openapi),
-    components(schemas(quorate_api::ClusterState, quorate_api::Readiness, quorate_api::shares::SharePage))
+    paths(
+        health::livez,
+        health::readyz,
+        metrics_text::metrics,
+        cluster::state,
+        sessions::explain,
+        sessions::list,
+        shares::shares,
+        openapi
+    ),
+    components(schemas(
+        quorate_api::ClusterState,
+        quorate_api::Readiness,
+        quorate_api::SessionExplanation,
+        quorate_api::SessionPage,
+        quorate_api::shares::SharePage
+    ))
 )]
 struct ApiDescription;
 
@@ -91,6 +108,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/metrics", get(metrics_text::metrics))
         .route("/v1/cluster/state", get(cluster::state))
         .route("/v1/shares", get(shares::shares))
+        .route("/v1/sessions", get(sessions::list))
+        .route("/v1/sessions/{client_id}", get(sessions::explain))
         .route("/v1/openapi.json", get(openapi))
         .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
         .with_state(state)

@@ -232,6 +232,10 @@ impl Worker {
                 drop(answer.send(block.map(|index| self.node.live(group, LogIndex(index))).collect()));
             }
             Question::Status { with_hash, answer } => drop(answer.send(self.node.status(with_hash, now))),
+            Question::Session { client_id, answer } => drop(answer.send(self.node.session(&client_id, now))),
+            Question::Sessions { after, max, answer } => {
+                drop(answer.send(self.node.sessions(after.as_deref(), max)));
+            }
             Question::Shares { after, max, answer } => {
                 drop(answer.send(self.node.shares(after.as_ref(), max)));
             }

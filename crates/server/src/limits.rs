@@ -156,6 +156,12 @@ pub const ADMIN_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Questions of admin requests that wait for the worker. When full, the request gets 503.
 pub const ADMIN_QUESTIONS_MAX: usize = 64;
 
+/// Sessions per page of an admin answer: well below a millisecond for the worker.
+pub const ADMIN_SESSIONS_MAX: usize = 100;
+
+/// Subscriptions that the explanation of a session names; the rest is counted.
+pub const ADMIN_SUBSCRIPTIONS_MAX: usize = 1000;
+
 /// How long a clean stop may take: clients are told, leadership moves away, the log is synced.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -56,6 +56,11 @@ impl Histogram {
     }
 }
 
+/// Name of a reason, as in metrics and in answers about sessions.
+pub fn reason_name(reason: DropReason) -> &'static str {
+    REASONS.iter().find(|(known, _)| *known == reason).map_or("other", |(_, name)| name)
+}
+
 /// Why this process dropped messages, besides what the replicated state counts.
 const REASONS: [(DropReason, &str); 9] = [
     (DropReason::QueueMessages, "queue_messages"),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use quorate_codec::TopicFilter;
-use quorate_node::node::{Clause, NodeStatus};
+use quorate_node::node::{Clause, NodeStatus, SessionList, SessionView};
 use quorate_state::{GroupId, LogIndex, ShareInfo};
 use tokio::sync::oneshot;
 
@@ -37,6 +37,22 @@ pub enum Question {
         max: usize,
         /// Where the answer goes.
         answer: oneshot::Sender<Vec<(GroupId, ShareInfo)>>,
+    },
+    /// What is known of a client identifier.
+    Session {
+        /// Client identifier.
+        client_id: String,
+        /// Where the answer goes.
+        answer: oneshot::Sender<SessionView>,
+    },
+    /// Sessions in order of client identifiers.
+    Sessions {
+        /// After this one.
+        after: Option<String>,
+        /// At most so many.
+        max: usize,
+        /// Where the answer goes.
+        answer: oneshot::Sender<SessionList>,
     },
     /// Up to where the checkpoint of each of these groups is durable; those below the index given are asked to move on.
     Floors {

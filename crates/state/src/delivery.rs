@@ -48,14 +48,18 @@ pub(crate) fn dropped(effects: &mut Vec<Effect>, reason: DropReason, count: u64)
     }
 }
 
+/// Most unacknowledged messages on a connection with this Receive Maximum.
+pub(crate) fn window_max(config: &PartitionConfig, receive_max: u16) -> u16 {
+    receive_max.min(config.inflight_max).clamp(1, INFLIGHT_MESSAGES_MAX)
+}
+
 impl Delivery<'_> {
     /// How many messages may be unacknowledged on the present connection [MQTT-3.3.4-9].
     fn window(&self, session: &Session) -> usize {
         if session.owner().is_none() {
             return 0;
         }
-        let window = session.receive_max.min(self.config.inflight_max).min(INFLIGHT_MESSAGES_MAX);
-        usize::from(window.max(1))
+        usize::from(window_max(self.config, session.receive_max))
     }
 
     fn goes_out_at_once(&self, session: &Session) -> bool {
@@ -90,7 +94,7 @@ impl Delivery<'_> {
         if !queued.is_shared()
             && let Err(reason) = self.make_room(session, marks, queued.message.bytes)
         {
-            dropped(self.effects, reason, 1);
+            self.lose(session, marks, reason);
             return;
         }
         self.live.add(queued.message.index, 1);
@@ -112,7 +116,7 @@ impl Delivery<'_> {
             } else if let Some(queued) = self.pop(session, marks) {
                 if queued.expires.is_past(self.now) {
                     self.release(session, queued);
-                    dropped(self.effects, DropReason::MessageExpired, 1);
+                    self.lose(session, marks, DropReason::MessageExpired);
                 } else {
                     self.send_new(session, marks, queued);
                 }
@@ -164,6 +168,13 @@ impl Delivery<'_> {
             self.release(session, queued);
         }
         dropped(self.effects, reason, count);
+    }
+
+    /// Counts a message dropped for a session that goes on, in all and for the session.
+    pub(crate) fn lose(&mut self, session: &mut Session, marks: &mut DirtySessions, reason: DropReason) {
+        dropped(self.effects, reason, 1);
+        session.drops.add(reason, 1);
+        marks.mark(session, dirty::DROPS);
     }
 
     /// A message in the form in which it is sent to the connection.
@@ -272,7 +283,7 @@ impl Delivery<'_> {
         let expired = session.queue.front().is_some_and(|front| front.expires.is_past(self.now));
         if expired && let Some(queued) = self.pop(session, marks) {
             self.release(session, queued);
-            dropped(self.effects, DropReason::MessageExpired, 1);
+            self.lose(session, marks, DropReason::MessageExpired);
         }
         expired
     }
@@ -294,7 +305,7 @@ impl Delivery<'_> {
             }
             let Some(oldest) = self.pop(session, marks) else { return Err(reason) };
             self.release(session, oldest);
-            dropped(self.effects, reason, 1);
+            self.lose(session, marks, reason);
         }
         Ok(())
     }

@@ -26,6 +26,11 @@ impl Inbound {
         self.in_use.is_empty()
     }
 
+    /// Packet identifiers in use.
+    pub(crate) fn len(&self) -> usize {
+        self.in_use.len()
+    }
+
     pub(crate) fn contains(&self, packet_id: PacketId) -> bool {
         self.in_use.contains(&packet_id)
     }

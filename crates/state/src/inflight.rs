@@ -77,6 +77,11 @@ impl Inflight {
         self.sent() < window && self.sent_bytes < INFLIGHT_BYTES_MAX
     }
 
+    /// Bytes of the messages sent on the present connection.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
+    }
+
     pub(crate) fn has_held(&self) -> bool {
         self.held > 0
     }

@@ -23,6 +23,7 @@ pub mod topic_trie;
 mod delivery;
 mod dispatch;
 mod displaced;
+mod drops;
 mod encode;
 mod expiry;
 mod group_state;
@@ -53,7 +54,9 @@ pub use entry::{BatchBuilder, BatchView};
 pub use ids::*;
 pub use machine::Machine;
 pub use outbox::OutboxItem;
-pub use partition::{Counts, Partition, SessionInfo, ShareInfo, ShareMemberInfo};
+pub use partition::{
+    Counts, InflightDetail, OldestInflight, Partition, SessionDetail, SessionInfo, ShareInfo, ShareMemberInfo,
+};
 pub use record::RestoreError;
 pub use retained::RetainedItem;
 pub use topic_trie::TopicTrie;

@@ -33,6 +33,7 @@ use crate::will::DueWills;
 use crate::wire::Reader;
 
 mod checkpoint;
+mod explain;
 mod invariants;
 mod publish;
 mod publish_once;
@@ -43,6 +44,8 @@ mod takeover;
 mod will;
 
 pub use share::{ShareInfo, ShareMemberInfo};
+
+pub use explain::{InflightDetail, OldestInflight, SessionDetail};
 
 /// The replicated state of a partition.
 #[derive(Clone, Debug)]

@@ -49,6 +49,8 @@ pub(crate) mod kind {
     pub(crate) const INBOUND: u8 = 24;
     /// Will: its message.
     pub(crate) const DUE_WILL: u8 = 25;
+    /// Session: what was dropped for it.
+    pub(crate) const DROPS: u8 = 26;
     /// Session: its share groups, and which of its messages are theirs.
     pub(crate) const SHARED: u8 = 27;
     /// Share group: filter, route, counters, positions of the queue.

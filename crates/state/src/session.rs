@@ -13,6 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use quorate_codec::{QoS, SubscriptionOptions, Text, TopicFilter};
 
 use crate::command::{SessionExpiry, SubscribeFilter};
+use crate::drops::Drops;
 use crate::expiry::{SessionTimers, session_end, will_due};
 use crate::hash::{NumberState, client_hash};
 use crate::identifiers::IdentifierSets;
@@ -32,6 +33,7 @@ pub(crate) mod dirty {
     pub(crate) const QUEUE: u8 = 4;
     pub(crate) const IDENTIFIERS: u8 = 8;
     pub(crate) const INBOUND: u8 = 16;
+    pub(crate) const DROPS: u8 = 64;
     pub(crate) const SHARED: u8 = 128;
 }
 
@@ -78,6 +80,7 @@ pub(crate) struct Session {
     pub(crate) will: Option<HeldWill>,
     pub(crate) memberships: Memberships,
     pub(crate) queue: Queue,
+    pub(crate) drops: Drops,
     pub(crate) dirty: u8,
     /// The checkpoint has records of it.
     pub(crate) stored: bool,
@@ -196,6 +199,7 @@ impl Session {
             will: None,
             memberships: Memberships::default(),
             queue: Queue::default(),
+            drops: Drops::default(),
             dirty: 0,
             stored: false,
         }

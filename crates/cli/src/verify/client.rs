@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_codec::{ConnAck, Connect, ProtocolVersion, QoS, ReasonCode};
+use quorate_codec::{ConnAck, Connect, ProtocolVersion, ReasonCode};
 use std::num::NonZeroU16;
 use tokio::sync::watch;
 
@@ -147,9 +147,4 @@ impl SessionClient {
 /// Topic of a publisher; the subscribers' filter is the same with `+`.
 pub fn topic(run: u64, publisher: impl std::fmt::Display) -> String {
     format!("quorate/verify/{run:x}/{publisher}")
-}
-
-/// Whether messages of this QoS are acknowledged.
-pub fn is_acknowledged(qos: QoS) -> bool {
-    qos != QoS::AtMostOnce
 }

@@ -4,10 +4,11 @@
 //! Does not: cause faults; whoever runs it kills nodes meanwhile.
 //! Invariants: all subscriptions are acknowledged before the first publish; every session is removed at the end.
 //! Limits: drain and clean-up have deadlines, so that a run always ends.
-//! Spec: D1, D2, D4, D5, D6, D11 and D15 of the contract.
+//! Spec: D1, D2, D3, D4, D5, D6, D11 and D15 of the contract.
 
 mod client;
 mod message;
+mod mix;
 mod oracle;
 mod publisher;
 mod subscriber;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::Args;
 use parking_lot::Mutex;
-use quorate_codec::{ProtocolVersion, QoS};
+use quorate_codec::ProtocolVersion;
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -29,6 +30,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::mqtt_flags;
 use crate::output::{self, Output};
 use crate::table::{Table, thousands};
+use mix::Mix;
 use oracle::{Oracle, Progress, Report};
 
 /// Flags of `quorate verify`.
@@ -45,9 +47,9 @@ pub struct VerifyArgs {
     /// Messages per second over all publishers; 0 for as many as the windows allow
     #[arg(long, default_value_t = 1000)]
     rate: u64,
-    /// Quality of service of publishes and subscriptions
-    #[arg(long, value_parser = mqtt_flags::qos, default_value = "1")]
-    qos: QoS,
+    /// Quality of service of publishes and subscriptions: 0, 1, 2, or mixed for clients of QoS 1 and 2 in turn
+    #[arg(long, value_parser = Mix::parse, default_value = "1")]
+    qos: Mix,
     /// Number of publishers
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     publishers: u32,
@@ -124,7 +126,7 @@ impl Run {
 struct Summary<'a> {
     run: String,
     brokers: &'a [String],
-    qos: u8,
+    qos: &'static str,
     publishers: u32,
     subscribers: u32,
     payload_bytes: usize,
@@ -146,7 +148,11 @@ pub async fn run(args: VerifyArgs) -> Outcome {
     let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
     let (publishers, subscribers) = (count(args.publishers), count(args.subscribers));
     let receive_max = if args.protocol_version == ProtocolVersion::V5 { args.window } else { u16::MAX };
-    let oracle = Oracle::new(publishers, subscribers, args.qos, receive_max);
+    if args.qos == Mix::Mixed && publishers.min(subscribers) < 2 {
+        return Err(Failure::usage("--qos mixed needs two publishers and two subscribers, one of each QoS"));
+    }
+    let levels = |count: usize| (0..count).map(|at| args.qos.at(at));
+    let oracle = Oracle::new(levels(publishers), levels(subscribers), receive_max);
     let tls = args.tls.load().map_err(|error| Failure::new(Exit::Usage, error))?;
     let run = Arc::new(Run {
         tls,
@@ -238,7 +244,7 @@ fn conclude(run: &Run, interrupted: bool) -> Outcome {
     let summary = Summary {
         run: format!("{:x}", run.id),
         brokers: &args.brokers,
-        qos: args.qos as u8,
+        qos: args.qos.name(),
         publishers: args.publishers,
         subscribers: args.subscribers,
         payload_bytes: args.payload.max(message::MESSAGE_BYTES_MIN),
@@ -250,7 +256,7 @@ fn conclude(run: &Run, interrupted: bool) -> Outcome {
         Output::Json => output::print_json(&summary)?,
         Output::Text => output::print(&render(&report))?,
     }
-    match (report.broken.is_empty(), report.acked == 0 && args.qos != QoS::AtMostOnce) {
+    match (report.broken.is_empty(), report.acked == 0 && args.qos.is_acknowledged()) {
         (false, _) => Err(Failure::silent(Exit::Failed)),
         (true, true) => Err(anyhow!("no message was acknowledged: the run proves nothing").into()),
         (true, false) if interrupted => Err(Failure::silent(Exit::Interrupted)),
@@ -270,7 +276,9 @@ fn render(report: &Report) -> String {
         ("duplicates redelivered with DUP", report.duplicates_redelivered),
         ("duplicates of resent publishes", report.duplicates_resent),
         ("duplicates unexplained", report.duplicates_unexplained),
+        ("duplicates at QoS 2", report.duplicates_exactly_once),
         ("out of order", report.out_of_order),
+        ("of the wrong QoS", report.wrong_qos),
         ("never published", report.phantoms),
         ("corrupt", report.corrupt),
         ("protocol errors", report.protocol_errors),

@@ -2,9 +2,10 @@
 //!
 //! Owns: the judgement. Does not: know sockets, clocks or tasks; every event comes in with its time.
 //! Invariants: a message without an acknowledgement is indeterminate, never missing; each subscriber must get
-//! every acknowledged message, since all subscribe before the first publish.
+//! every acknowledged message, since all subscribe before the first publish. Publisher and subscriber are judged in
+//! pairs, by the lower of their QoS [MQTT-3.8.4-8]: two of QoS 2 allow no copy at all, QoS 1 those of D5.
 //! Limits: one bit per message and subscriber; examples up to REPORT_EXAMPLES_MAX.
-//! Spec: D1, D2, D5, D6, D11 and D15 of the contract.
+//! Spec: D1, D2, D3, D5, D6, D11 and D15 of the contract.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -46,13 +47,14 @@ pub struct Delivery {
     pub sequence: u64,
     /// The DUP flag of the packet.
     pub dup: bool,
+    /// The QoS of the packet.
+    pub qos: QoS,
     /// First send, from the payload.
     pub sent_at: Duration,
 }
 
 /// All events of a run, in the form that the report needs.
 pub struct Oracle {
-    qos: QoS,
     receive_max: u64,
     publishers: Vec<PublisherRecord>,
     subscribers: Vec<SubscriberRecord>,
@@ -62,8 +64,8 @@ pub struct Oracle {
     examples: Vec<String>,
 }
 
-#[derive(Default)]
 struct PublisherRecord {
+    qos: QoS,
     /// Messages published; their sequences are 0 to this − 1.
     published: u64,
     acked: BitSet,
@@ -74,12 +76,40 @@ struct PublisherRecord {
     gap: Gap,
 }
 
-#[derive(Default)]
+impl PublisherRecord {
+    fn new(qos: QoS) -> PublisherRecord {
+        let (acked, resends) = (BitSet::default(), BTreeMap::new());
+        let (link, gap) = (Link::default(), Gap::default());
+        PublisherRecord { qos, published: 0, acked, refused: 0, resends, link, gap }
+    }
+}
+
 struct SubscriberRecord {
+    /// Granted.
+    qos: QoS,
+    /// By publisher.
     received: Vec<Received>,
+    wrong_qos: u64,
     phantoms: u64,
     link: Link,
     gap: Gap,
+}
+
+impl SubscriberRecord {
+    fn new(qos: QoS, publishers: usize) -> SubscriberRecord {
+        let received = vec![Received::default(); publishers];
+        let (link, gap) = (Link::default(), Gap::default());
+        SubscriberRecord { qos, received, wrong_qos: 0, phantoms: 0, link, gap }
+    }
+
+    /// What it got of each publisher, with the QoS between the two.
+    fn pairs<'a>(
+        &'a self,
+        publishers: &'a [PublisherRecord],
+    ) -> impl Iterator<Item = (&'a Received, &'a PublisherRecord, QoS)> {
+        let pairs = self.received.iter().zip(publishers);
+        pairs.map(|(received, publisher)| (received, publisher, self.qos.min(publisher.qos)))
+    }
 }
 
 /// What one subscriber got of one publisher.
@@ -127,19 +157,29 @@ impl Gap {
 }
 
 impl Oracle {
-    /// An empty book. `receive_max` is what the subscribers announce.
-    pub fn new(publishers: usize, subscribers: usize, qos: QoS, receive_max: u16) -> Oracle {
-        let subscriber =
-            || SubscriberRecord { received: vec![Received::default(); publishers], ..Default::default() };
+    /// An empty book for publishers and subscribers of these QoS. `receive_max` is what the subscribers announce.
+    pub fn new(
+        publishers: impl Iterator<Item = QoS>,
+        subscribers: impl Iterator<Item = QoS>,
+        receive_max: u16,
+    ) -> Oracle {
+        let publishers: Vec<_> = publishers.map(PublisherRecord::new).collect();
+        let count = publishers.len();
         Oracle {
-            qos,
             receive_max: receive_max.into(),
-            publishers: (0..publishers).map(|_| PublisherRecord::default()).collect(),
-            subscribers: (0..subscribers).map(|_| subscriber()).collect(),
+            publishers,
+            subscribers: subscribers.map(|qos| SubscriberRecord::new(qos, count)).collect(),
             corrupt: 0,
             protocol_errors: 0,
             sessions_unexpected: 0,
             examples: Vec::new(),
+        }
+    }
+
+    /// SUBACK: what the subscriber was granted, from now on.
+    pub fn granted(&mut self, subscriber: usize, qos: QoS) {
+        if let Some(record) = self.subscribers.get_mut(subscriber) {
+            record.qos = qos;
         }
     }
 
@@ -183,8 +223,10 @@ impl Oracle {
 
     /// A message reached the application of `subscriber`.
     pub fn delivered(&mut self, subscriber: usize, delivery: Delivery, now: Duration) {
-        let published = self.publishers.get(delivery.publisher).map_or(0, |record| record.published);
+        let publisher = self.publishers.get(delivery.publisher);
+        let (published, qos) = publisher.map_or((0, delivery.qos), |record| (record.published, record.qos));
         let Some(record) = self.subscribers.get_mut(subscriber) else { return };
+        let due = qos.min(record.qos);
         let received = match record.received.get_mut(delivery.publisher) {
             Some(received) if delivery.sequence < published => received,
             _ => {
@@ -196,6 +238,8 @@ impl Oracle {
                 return;
             }
         };
+        let wrong = delivery.qos != due;
+        record.wrong_qos += u64::from(wrong);
         if !received.seen.insert(delivery.sequence) {
             let copies = received.copies.entry(delivery.sequence).or_default();
             if delivery.dup {
@@ -208,8 +252,13 @@ impl Oracle {
         record.gap.progress(delivery.sent_at, now);
         let before = received.highest.filter(|highest| *highest > delivery.sequence);
         received.highest = received.highest.max(Some(delivery.sequence));
+        received.out_of_order += u64::from(before.is_some());
+        if wrong {
+            let Delivery { publisher, sequence, qos, .. } = delivery;
+            let (qos, due) = (qos as u8, due as u8);
+            self.example(format!("s{subscriber} got p{publisher} #{sequence} with QoS {qos}, not {due}"));
+        }
         if let Some(before) = before {
-            received.out_of_order += 1;
             let Delivery { publisher, sequence, .. } = delivery;
             self.example(format!("s{subscriber} got p{publisher} #{sequence} first after #{before}"));
         }
@@ -248,19 +297,13 @@ impl Oracle {
         }
     }
 
-    /// Acknowledged messages that some subscriber has not got yet.
+    /// Acknowledged messages that some subscriber has not got yet, where QoS promises them.
     pub fn missing(&self) -> u64 {
-        let count =
-            |received: &Received, publisher: &PublisherRecord| publisher.acked.count_not_in(&received.seen);
-        let of_subscriber = |subscriber: &SubscriberRecord| -> u64 {
-            subscriber
-                .received
-                .iter()
-                .zip(&self.publishers)
-                .map(|(received, publisher)| count(received, publisher))
-                .sum()
-        };
-        self.subscribers.iter().map(of_subscriber).sum()
+        let pairs = self.subscribers.iter().flat_map(|subscriber| subscriber.pairs(&self.publishers));
+        pairs
+            .filter(|(_, _, qos)| *qos != QoS::AtMostOnce)
+            .map(|(received, publisher, _)| publisher.acked.count_not_in(&received.seen))
+            .sum()
     }
 
     /// Counts for a progress line.
@@ -305,7 +348,9 @@ impl Oracle {
             duplicates_redelivered: duplicates.redelivered,
             duplicates_resent: duplicates.resent,
             duplicates_unexplained: duplicates.unexplained,
+            duplicates_exactly_once: duplicates.exactly_once,
             out_of_order: self.received().map(|received| received.out_of_order).sum(),
+            wrong_qos: self.subscribers.iter().map(|record| record.wrong_qos).sum(),
             phantoms: self.subscribers.iter().map(|record| record.phantoms).sum(),
             corrupt: self.corrupt,
             protocol_errors: self.protocol_errors,
@@ -322,7 +367,7 @@ impl Oracle {
         report.indeterminate = report.published.saturating_sub(report.acked).saturating_sub(report.refused);
         report.examples.extend(self.lost_examples());
         report.examples.truncate(REPORT_EXAMPLES_MAX);
-        report.broken = report.judge(self.qos);
+        report.broken = report.judge();
         report
     }
 
@@ -332,9 +377,24 @@ impl Oracle {
         for subscriber in &self.subscribers {
             let reconnects = subscriber.link.reconnects();
             let mut redelivered = 0_u64;
-            for (received, publisher) in subscriber.received.iter().zip(&self.publishers) {
+            for (received, publisher, qos) in subscriber.pairs(&self.publishers) {
                 for (sequence, copies) in &received.copies {
-                    let resends = publisher.resends.get(sequence).copied().unwrap_or(0);
+                    let all = copies.plain + copies.redelivered;
+                    match qos {
+                        QoS::AtMostOnce => total.unexplained += all,
+                        QoS::ExactlyOnce => total.exactly_once += all,
+                        QoS::AtLeastOnce => {}
+                    }
+                    if qos != QoS::AtLeastOnce {
+                        continue;
+                    }
+                    // At QoS 2 a publish that is sent again makes no second message (D3).
+                    let resends = match publisher.qos {
+                        QoS::ExactlyOnce => 0,
+                        QoS::AtMostOnce | QoS::AtLeastOnce => {
+                            publisher.resends.get(sequence).copied().unwrap_or(0)
+                        }
+                    };
                     // Each send may have become a message; each message may be redelivered once per reconnect.
                     let redelivered_max = (resends + 1).saturating_mul(reconnects);
                     total.resent += copies.plain.min(resends);
@@ -353,13 +413,10 @@ impl Oracle {
 
     fn lost_examples(&self) -> Vec<String> {
         let mut examples = Vec::new();
-        if self.qos == QoS::AtMostOnce {
-            return examples;
-        }
         for (at, subscriber) in self.subscribers.iter().enumerate() {
-            for (from, (received, publisher)) in subscriber.received.iter().zip(&self.publishers).enumerate()
-            {
-                if let Some(sequence) = publisher.acked.first_not_in(&received.seen) {
+            for (from, (received, publisher, qos)) in subscriber.pairs(&self.publishers).enumerate() {
+                let lost = publisher.acked.first_not_in(&received.seen);
+                if let Some(sequence) = lost.filter(|_| qos != QoS::AtMostOnce) {
                     examples.push(format!("s{at} never got p{from} #{sequence}, which was acknowledged"));
                 }
             }
@@ -378,6 +435,7 @@ struct Duplicates {
     redelivered: u64,
     resent: u64,
     unexplained: u64,
+    exactly_once: u64,
 }
 
 /// Counts while the run goes on.
@@ -412,10 +470,14 @@ pub struct Report {
     pub duplicates_redelivered: u64,
     /// Further copies because the publisher sent again, as QoS 1 allows.
     pub duplicates_resent: u64,
-    /// Further copies that nothing explains.
+    /// Further copies at QoS 0 and 1 that nothing explains.
     pub duplicates_unexplained: u64,
+    /// Further copies between a publisher and a subscriber of QoS 2 (D3, D6).
+    pub duplicates_exactly_once: u64,
     /// First deliveries after a later message of the same publisher (D15).
     pub out_of_order: u64,
+    /// Deliveries whose QoS is not the lower one of publisher and subscriber [MQTT-3.8.4-8].
+    pub wrong_qos: u64,
     /// Deliveries that were never published (D2).
     pub phantoms: u64,
     /// Payloads with a wrong checksum (D2).
@@ -439,18 +501,13 @@ pub struct Report {
 }
 
 impl Report {
-    fn judge(&self, qos: QoS) -> Vec<String> {
-        let lost = if qos == QoS::AtMostOnce { 0 } else { self.lost_acknowledged };
-        let repeated = match qos {
-            QoS::AtMostOnce | QoS::ExactlyOnce => {
-                self.duplicates_redelivered + self.duplicates_resent + self.duplicates_unexplained
-            }
-            QoS::AtLeastOnce => self.duplicates_unexplained,
-        };
+    fn judge(&self) -> Vec<String> {
         [
-            (lost, "acknowledged messages were not delivered (D1)"),
-            (repeated, "messages were delivered again without a reason (D5, D6)"),
+            (self.lost_acknowledged, "acknowledged messages were not delivered (D1)"),
+            (self.duplicates_unexplained, "messages were delivered again without a reason (D5)"),
+            (self.duplicates_exactly_once, "messages of QoS 2 were delivered again (D3, D6)"),
             (self.out_of_order, "messages were first delivered out of order (D15)"),
+            (self.wrong_qos, "messages were delivered with a wrong QoS"),
             (self.phantoms, "messages were delivered that nobody published (D2)"),
             (self.corrupt, "payloads were changed on the way (D2)"),
             (self.protocol_errors, "packets were against the MQTT specification"),

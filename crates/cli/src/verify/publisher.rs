@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use quorate_codec::{Ack, Packet, PacketId, PublishQoS, TopicName};
+use quorate_codec::{Ack, Packet, PacketId, PublishQoS, QoS, TopicName};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::client::{SessionClient, is_acknowledged, topic};
+use super::client::{SessionClient, topic};
 use super::message::{self, Message};
 use super::oracle::ClientIndex;
 use super::{Phase, Run};
@@ -32,6 +32,7 @@ struct Sent {
 struct Publisher {
     run: Arc<Run>,
     at: usize,
+    qos: QoS,
     topic: TopicName,
     window: Window<Sent>,
     arena: BytesMut,
@@ -48,6 +49,7 @@ pub async fn run(run: Arc<Run>, at: usize, phases: watch::Receiver<Phase>, ready
     let interval = (args.rate > 0).then(|| per_publisher.div_f64(args.rate as f64));
     let mut publisher = Publisher {
         at,
+        qos: args.qos.at(at),
         topic,
         window: Window::new(args.window),
         arena: BytesMut::new(),
@@ -93,7 +95,7 @@ impl Publisher {
             let packet = match phase {
                 client::Phase::Published => {
                     self.run.oracle.lock().resent(self.at, sent.sequence);
-                    let qos = client::publish_qos(self.run.args.qos, id);
+                    let qos = client::publish_qos(self.qos, id);
                     let mut publish = client::publish_packet(self.topic.clone(), sent.payload.clone(), qos);
                     publish.dup = true;
                     Packet::Publish(publish)
@@ -159,9 +161,9 @@ impl Publisher {
 
     fn send(&mut self, connection: &mut Connection, sent: Sent) -> Result<(), ClientError> {
         let payload = sent.payload.clone();
-        let qos = match self.run.args.qos {
-            qos if is_acknowledged(qos) => client::publish_qos(qos, self.window.push(sent)),
-            _ => PublishQoS::AtMostOnce,
+        let qos = match self.qos {
+            QoS::AtMostOnce => PublishQoS::AtMostOnce,
+            QoS::AtLeastOnce | QoS::ExactlyOnce => client::publish_qos(self.qos, self.window.push(sent)),
         };
         connection.queue(&Packet::Publish(client::publish_packet(self.topic.clone(), payload, qos)))
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_codec::{Packet, PacketId, Publish, RetainHandling, SubAck, Subscribe, SubscriptionOptions};
+use quorate_codec::{Packet, PacketId, Publish, QoS, RetainHandling, SubAck, Subscribe, SubscriptionOptions};
 use tokio::sync::{mpsc, watch};
 
 use super::client::{SessionClient, topic};
@@ -49,7 +49,7 @@ impl Subscriber {
         subscribe: bool,
     ) -> Result<(), ClientError> {
         if subscribe {
-            connection.queue(&Packet::Subscribe(subscribe_packet(&self.run)?))?;
+            connection.queue(&Packet::Subscribe(subscribe_packet(&self.run, self.at)?))?;
         }
         loop {
             while let Some(packet) = connection.next_packet()? {
@@ -96,6 +96,7 @@ impl Subscriber {
                     publisher: usize::try_from(message.publisher).unwrap_or(usize::MAX),
                     sequence: message.sequence,
                     dup: publish.dup,
+                    qos: publish.qos.level(),
                     sent_at: Duration::from_nanos(message.sent_ns),
                 };
                 oracle.delivered(self.at, delivery, now);
@@ -109,16 +110,21 @@ impl Subscriber {
             // Connect again, perhaps to another broker: 0x97 and the like may pass.
             return Err(ClientError::Refused { reason: *reason, text: "the subscription".to_owned() });
         }
+        // A broker may grant less than was asked for [MQTT-3.8.4-7]: then that is what it has to keep.
+        let granted = suback.reasons.first().and_then(|reason| QoS::from_value(reason.value()));
+        if let Some(granted) = granted {
+            self.run.oracle.lock().granted(self.at, granted);
+        }
         self.ready = None;
         Ok(())
     }
 }
 
-fn subscribe_packet(run: &Run) -> Result<Subscribe, ClientError> {
+fn subscribe_packet(run: &Run, at: usize) -> Result<Subscribe, ClientError> {
     let filter =
         client::topic_filter(&topic(run.id, "+")).map_err(|problem| ClientError::Encode { problem })?;
     let options = SubscriptionOptions {
-        qos: run.args.qos,
+        qos: run.args.qos.at(at),
         no_local: false,
         retain_as_published: false,
         retain_handling: RetainHandling::Never,

@@ -333,7 +333,7 @@ impl Group {
         self.raw.raft.lead_transferee.is_some()
     }
 
-    /// Replicated time now, as the leader stamps it.
+    /// Replicated time now, as the leader stamps it; elsewhere that of the last entry.
     pub fn stamp(&self, now: Duration) -> Timestamp {
         let Some(leading) = &self.leading else { return self.machine.now() };
         let elapsed = now.saturating_sub(leading.since).as_millis();

@@ -123,6 +123,53 @@ fn single_node_serves_and_keeps_what_it_acknowledged_over_a_restart() {
     node.stop();
 }
 
+fn get<T: serde::de::DeserializeOwned>(node: &Running, path: &str) -> T {
+    let (status, body) = http_get(node.addresses().admin, path);
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+#[test]
+fn sessions_are_explained_and_listed_in_pages() {
+    let folder = TestFolder::new();
+    let mut config = config(&folder, "n1");
+    (config.limits.queue_messages_max, config.limits.overflow) = (2, crate::config::Overflow::DropOldest);
+    let node = Running::start(&config);
+    node.wait_until_ready();
+    for client in ["b", "a/x y", "c"] {
+        TestClient::connect(node.mqtt(), client, Some(3600)).subscribe("t");
+    }
+    let path = "/v1/sessions/a%2Fx%20y";
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let online = |found: &quorate_api::SessionExplanation| found.session.as_ref().unwrap().owner.is_some();
+    while online(&get(&node, path)) {
+        assert!(Instant::now() < deadline, "the connection is over and the session has it still");
+        std::thread::yield_now();
+    }
+    let mut publisher = TestClient::connect(node.mqtt(), "pub", None);
+    (0..5).for_each(|number| publisher.publish("t", &number.to_string(), false));
+    let found: quorate_api::SessionExplanation = get(&node, path);
+    let session = found.session.unwrap();
+    assert_eq!((found.client_id.as_str(), found.leading, session.queue.messages), ("a/x y", true, 2));
+    assert_eq!((session.dropped[0].reason.as_str(), session.dropped[0].count), ("queue_messages", 3));
+    let names: Vec<&str> = found.findings.iter().map(|finding| finding.name.as_str()).collect();
+    assert_eq!(names, ["offline", "queue_full", "dropped"]);
+    let nobody: quorate_api::SessionExplanation = get(&node, "/v1/sessions/nobody");
+    assert!(nobody.session.is_none() && nobody.findings[0].name == "no_session");
+
+    let mut listed = Vec::new();
+    let mut path = "/v1/sessions?limit=2".to_owned();
+    loop {
+        let page: quorate_api::SessionPage = get(&node, &path);
+        assert!(page.sessions.len() <= 2 && page.missing_partitions.is_empty());
+        listed.extend(page.sessions.into_iter().map(|session| session.client_id));
+        let Some(after) = page.next_after else { break };
+        path = format!("/v1/sessions?limit=2&after={}", after.replace('/', "%2F").replace(' ', "%20"));
+    }
+    assert_eq!(listed, ["a/x y", "b", "c", "pub"]);
+    node.stop();
+}
+
 #[test]
 fn transient_clients_exchange_messages_without_the_log() {
     let folder = TestFolder::new();

@@ -7,6 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use quorate_codec::{Text, TopicFilter};
 
 use crate::config::PartitionConfig;
+use crate::drops::Drops;
 use crate::group_state::put_meta_head;
 use crate::hash::StableHash;
 use crate::identifiers::IdentifierSets;
@@ -88,6 +89,8 @@ impl Partition {
         let shared = self.sessions.iter_by_id().filter(|session| !session.memberships.is_unused());
         let shared =
             shared.map(|session| (session_key(kind::SHARED, session.id), session.memberships.encode()));
+        let drops = self.sessions.iter_by_id().filter(|session| !session.drops.is_empty());
+        let drops = drops.map(|session| (session_key(kind::DROPS, session.id), drops_content(session)));
         let displaced = self.displaced.records().map(|(epoch, content)| (displaced_key(epoch), content));
         meta.chain(self.state.records())
             .chain(sessions)
@@ -100,6 +103,7 @@ impl Partition {
             .chain(displaced)
             .chain(inbound)
             .chain(self.due_wills.records().map(|(will, content)| (will_key(will), content)))
+            .chain(drops)
             .chain(shared)
             .chain(self.shares.records())
     }
@@ -205,6 +209,12 @@ impl Partition {
                 let inbound = inbound.and_then(|inbound| reader.done().map(|()| inbound)).map_err(bad)?;
                 self.owner_of(kind::INBOUND, SessionId(key.u64()?))?.inbound = inbound;
             }
+            kind::DROPS => {
+                let mut reader = Reader::new(content);
+                let drops = Drops::decode(&mut reader);
+                let drops = drops.and_then(|drops| reader.done().map(|()| drops)).map_err(bad)?;
+                self.owner_of(kind::DROPS, SessionId(key.u64()?))?.drops = drops;
+            }
             kind::QUEUE_BLOCK => {
                 let session = self.owner_of(kind::QUEUE_BLOCK, SessionId(key.u64()?))?;
                 key.u64()?;
@@ -294,7 +304,7 @@ impl Partition {
 /// Keys of what the checkpoint has of a session, other than its subscriptions.
 pub(super) fn session_keys(session: &Session) -> Vec<Vec<u8>> {
     let id = session.id;
-    let kinds = [kind::SESSION, kind::IDENTIFIERS, kind::DELIVERY, kind::INBOUND, kind::SHARED];
+    let kinds = [kind::SESSION, kind::IDENTIFIERS, kind::DELIVERY, kind::INBOUND, kind::DROPS, kind::SHARED];
     let single = kinds.into_iter().map(|kind| session_key(kind, id));
     single.chain(session.queue.stored_blocks().map(|number| block_key(id, number))).collect()
 }
@@ -320,6 +330,9 @@ fn session_changes(session: &mut Session, changes: &mut Changes) {
     // Messages of share groups come and go together with their places.
     if what & (dirty::SHARED | dirty::DELIVERY | dirty::QUEUE) != 0 && !session.memberships.is_unused() {
         changes.push((session_key(kind::SHARED, id), Some(session.memberships.encode())));
+    }
+    if what & dirty::DROPS != 0 {
+        changes.push((session_key(kind::DROPS, id), Some(drops_content(session))));
     }
     if what & dirty::QUEUE != 0 {
         session.queue.changes(|number, content| changes.push((block_key(id, number), content)));
@@ -357,6 +370,12 @@ fn identifiers_content(session: &Session) -> Vec<u8> {
 fn inbound_content(session: &Session) -> Vec<u8> {
     let mut out = BytesMut::new();
     session.inbound.encode(&mut out);
+    out.into()
+}
+
+fn drops_content(session: &Session) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    session.drops.encode(&mut out);
     out.into()
 }
 

@@ -3,7 +3,7 @@
 //! Owns: matching, one copy per session, all-or-nothing refusal.
 //! Does not: serve QoS 0 or transient sessions; they never come here.
 //! Invariants: a session gets at most one copy, with the highest QoS of its matching subscriptions and all their
-//! identifiers; a refused message changes nothing. Spec: MQTT 5, 3.3.4, 3.3.1.3 and 3.8.3.1.
+//! identifiers; a refused message changes nothing but counters. Spec: MQTT 5, 3.3.4, 3.3.1.3 and 3.8.3.1.
 
 use quorate_codec::QoS;
 
@@ -54,7 +54,7 @@ impl Partition {
             shares = self.shares.of_topic(message.topic);
         }
         if store_retained && !self.can_retain(message)
-            || !self.have_room(message, reference, &matched, effects)
+            || !self.have_room(place, message, reference, &matched, effects)
             || !self.shares_have_room(&shares, reference.bytes, effects)
         {
             self.state.reply(place, Reply::Rejected(QUOTA_REFUSAL), effects);
@@ -86,9 +86,11 @@ impl Partition {
         }
     }
 
-    /// Under [`Overflow::RejectPublisher`]: whether every session has room. The other policies make room.
+    /// Under [`Overflow::RejectPublisher`]: whether every session has room. The other policies make room. The first
+    /// session that has none counts the refusal; the publisher hears of it, unless the message comes from an outbox.
     fn have_room(
         &mut self,
+        place: Place,
         message: &MessageView<'_>,
         reference: MessageRef,
         matched: &[Matched],
@@ -100,8 +102,16 @@ impl Partition {
         matched.chunk_by(|left, right| left.session == right.session).all(|copies| {
             let Some(first) = copies.first() else { return true };
             let room = self.with_session(first.session, effects, |delivery, session, marks| {
-                merge(message, session, copies).is_none()
-                    || delivery.has_room(session, marks, reference.bytes)
+                let room = merge(message, session, copies).is_none()
+                    || delivery.has_room(session, marks, reference.bytes);
+                if !room {
+                    match place.stream {
+                        StreamId::Node(..) => session.drops.refuse(),
+                        StreamId::Group(_) => session.drops.add(DropReason::RefusedLate, 1),
+                    }
+                    marks.mark(session, dirty::DROPS);
+                }
+                room
             });
             room.unwrap_or(true)
         })
@@ -185,7 +195,7 @@ impl Partition {
                 }
                 let expires = Expires::after(now, message.expiry_s);
                 if expires.is_past(now) {
-                    dropped(delivery.effects, DropReason::MessageExpired, 1);
+                    delivery.lose(session, marks, DropReason::MessageExpired);
                     continue;
                 }
                 delivery.accept(session, marks, Queued::new(reference, qos, true, expires, identifiers));

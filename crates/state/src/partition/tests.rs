@@ -10,6 +10,7 @@ use crate::ids::{CONTROL, StreamId};
 use crate::testing::*;
 
 mod exactly_once;
+mod explain;
 mod random;
 mod share;
 mod share_random;
