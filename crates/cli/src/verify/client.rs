@@ -41,6 +41,7 @@ impl SessionClient {
             // Publishers and subscribers of one number start at different brokers.
             ClientIndex::Publisher(at) => (format!("p{at}"), at),
             ClientIndex::Subscriber(at) => (format!("s{at}"), at + 1),
+            ClientIndex::Sharer(at) => (format!("g{at}"), at),
         };
         SessionClient {
             run,
