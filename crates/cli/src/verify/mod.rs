@@ -4,7 +4,7 @@
 //! Does not: cause faults; whoever runs it kills nodes meanwhile.
 //! Invariants: all subscriptions are acknowledged before the first publish; every session is removed at the end.
 //! Limits: drain and clean-up have deadlines, so that a run always ends.
-//! Spec: D1, D2, D3, D4, D5, D6, D11, D14 and D15 of the contract.
+//! Spec: D1, D2, D3, D4, D5, D6, D11, D12, D14 and D15 of the contract.
 
 mod client;
 mod message;
@@ -12,6 +12,7 @@ mod mix;
 mod oracle;
 mod publisher;
 mod subscriber;
+mod wills;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +58,9 @@ pub struct VerifyArgs {
     /// Number of members of a share group that gets every message once; 0 for none
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=10_000))]
     sharers: u32,
+    /// Number of clients that carry a will, whose connections are cut after the last publish; 0 for none
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=10_000))]
+    wills: u32,
     /// Payload size in bytes, at least 32
     #[arg(long, value_name = "BYTES", default_value_t = 128)]
     payload: usize,
@@ -130,6 +134,7 @@ struct Summary<'a> {
     publishers: u32,
     subscribers: u32,
     sharers: u32,
+    wills: u32,
     payload_bytes: usize,
     elapsed_ms: u64,
     kept: bool,
@@ -156,6 +161,8 @@ pub async fn run(args: VerifyArgs) -> Outcome {
     let levels = |count: usize| (0..count).map(|at| args.qos.at(at));
     let mut oracle = Oracle::new(levels(publishers), levels(subscribers), receive_max);
     oracle.share(levels(sharers));
+    let wills = count(args.wills);
+    oracle.expect_wills(wills);
     let run = Arc::new(Run {
         id: unique(),
         started: Instant::now(),
@@ -165,16 +172,20 @@ pub async fn run(args: VerifyArgs) -> Outcome {
     });
     let (phase, phases) = watch::channel(Phase::Preparing);
     // One message per client, and room for all: a sender never waits.
-    let (ready, mut prepared) = mpsc::channel(publishers + subscribers + sharers);
+    let (ready, mut prepared) = mpsc::channel(publishers + subscribers + sharers + wills + 1);
     let mut publishing = JoinSet::new();
     let mut subscribing = JoinSet::new();
     let receivers =
         (0..subscribers).map(ClientIndex::Subscriber).chain((0..sharers).map(ClientIndex::Sharer));
+    let receivers = receivers.chain((wills > 0).then_some(ClientIndex::Watcher));
     for index in receivers {
         subscribing.spawn(subscriber::run(run.clone(), index, phases.clone(), ready.clone()));
     }
     for at in 0..publishers {
         publishing.spawn(publisher::run(run.clone(), at, phases.clone(), ready.clone()));
+    }
+    for at in 0..wills {
+        publishing.spawn(wills::run(run.clone(), at, phases.clone(), ready.clone()));
     }
     drop(ready);
     let interrupted = phases_of(&run, &phase, &mut prepared, &mut publishing).await?;
@@ -251,6 +262,7 @@ fn conclude(run: &Run, interrupted: bool) -> Outcome {
         publishers: args.publishers,
         subscribers: args.subscribers,
         sharers: args.sharers,
+        wills: args.wills,
         payload_bytes: args.payload.max(message::MESSAGE_BYTES_MIN),
         elapsed_ms: u64::try_from(run.now().as_millis()).unwrap_or(u64::MAX),
         kept: report.broken.is_empty(),
@@ -287,6 +299,11 @@ fn render(report: &Report) -> String {
         ("copies of resent publishes to the share group", report.shared_resent),
         ("copies to the share group unexplained", report.shared_unexplained),
         ("copies to the share group at QoS 2", report.shared_exactly_once),
+        ("wills due", report.wills_due),
+        ("wills seen", report.wills_seen),
+        ("wills missing", report.wills_missing),
+        ("wills seen again", report.wills_repeated),
+        ("wills of connections not cut", report.wills_unexpected),
         ("out of order", report.out_of_order),
         ("of the wrong QoS", report.wrong_qos),
         ("never published", report.phantoms),

@@ -5,9 +5,10 @@
 //! every acknowledged message, since all subscribe before the first publish. Publisher and subscriber are judged in
 //! pairs, by the lower of their QoS [MQTT-3.8.4-8]: two of QoS 2 allow no copy at all, QoS 1 those of D5.
 //! Limits: one bit per message and subscriber; examples up to REPORT_EXAMPLES_MAX.
-//! Spec: D1, D2, D3, D5, D6, D11, D14 and D15 of the contract.
+//! Spec: D1, D2, D3, D5, D6, D11, D12, D14 and D15 of the contract.
 
 mod sharing;
+mod wills;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,6 +18,8 @@ use serde::Serialize;
 
 use crate::limits::REPORT_EXAMPLES_MAX;
 use sharing::ShareGroup;
+pub use wills::Fate;
+use wills::WillBook;
 
 /// Duplicates that a broker may send per reconnect beyond its Receive Maximum (D5).
 const DUPLICATES_SLACK: u64 = 64;
@@ -30,6 +33,10 @@ pub enum ClientIndex {
     Subscriber(usize),
     /// Member of the share group, by index from 0.
     Sharer(usize),
+    /// Client with a will, by index from 0.
+    Willed(usize),
+    /// The subscriber that sees the wills.
+    Watcher,
 }
 
 /// What Session Present should say in a CONNACK.
@@ -66,8 +73,12 @@ pub struct Oracle {
     group: ShareGroup,
     /// Granted to the members of the share group.
     sharers: Vec<QoS>,
+    wills: WillBook,
+    willed: Vec<Link>,
+    watcher: Link,
     shared_wrong_qos: u64,
-    shared_phantoms: u64,
+    /// At the share group, and wills.
+    other_phantoms: u64,
     corrupt: u64,
     protocol_errors: u64,
     sessions_unexpected: u64,
@@ -181,8 +192,11 @@ impl Oracle {
             subscribers: subscribers.map(|qos| SubscriberRecord::new(qos, count)).collect(),
             group: ShareGroup::new(0, count, receive_max.into()),
             sharers: Vec::new(),
+            wills: WillBook::default(),
+            willed: Vec::new(),
+            watcher: Link::default(),
             shared_wrong_qos: 0,
-            shared_phantoms: 0,
+            other_phantoms: 0,
             corrupt: 0,
             protocol_errors: 0,
             sessions_unexpected: 0,
@@ -196,10 +210,34 @@ impl Oracle {
         self.group = ShareGroup::new(self.sharers.len(), self.publishers.len(), self.receive_max);
     }
 
+    /// Adds clients with wills. Call it before the first event.
+    pub fn expect_wills(&mut self, clients: usize) {
+        self.wills = WillBook::new(clients);
+        self.willed = (0..clients).map(|_| Link::default()).collect();
+    }
+
+    /// A CONNECT with a will is about to be sent; gives the number that the will is to carry.
+    pub fn will_sent(&mut self, client: usize) -> u64 {
+        self.wills.connecting(client)
+    }
+
+    /// What became of the connection with this number.
+    pub fn will_fate(&mut self, client: usize, connection: u64, fate: Fate) {
+        self.wills.fate(client, connection, fate);
+    }
+
+    /// A will reached the subscriber of the wills.
+    pub fn will_seen(&mut self, client: usize, connection: u64, dup: bool) {
+        if !self.wills.seen(client, connection, dup) {
+            self.other_phantoms += 1;
+            self.example(format!("a will came of connection #{connection} of w{client}, which never was"));
+        }
+    }
+
     /// SUBACK: what the client was granted, from now on.
     pub fn granted(&mut self, client: ClientIndex, qos: QoS) {
         let granted = match client {
-            ClientIndex::Publisher(_) => None,
+            ClientIndex::Publisher(_) | ClientIndex::Willed(_) | ClientIndex::Watcher => None,
             ClientIndex::Subscriber(at) => self.subscribers.get_mut(at).map(|record| &mut record.qos),
             ClientIndex::Sharer(at) => self.sharers.get_mut(at),
         };
@@ -219,7 +257,7 @@ impl Oracle {
     pub fn shared(&mut self, member: usize, delivery: Delivery) {
         let Delivery { publisher, sequence, qos, .. } = delivery;
         let Some(record) = self.publishers.get(publisher).filter(|record| sequence < record.published) else {
-            self.shared_phantoms += 1;
+            self.other_phantoms += 1;
             self.example(format!("g{member} got p{publisher} #{sequence}, which was never published"));
             return;
         };
@@ -331,6 +369,8 @@ impl Oracle {
             ClientIndex::Publisher(at) => self.publishers.get_mut(at).map(|record| &mut record.link),
             ClientIndex::Subscriber(at) => self.subscribers.get_mut(at).map(|record| &mut record.link),
             ClientIndex::Sharer(at) => self.group.connecting(at),
+            ClientIndex::Willed(at) => self.willed.get_mut(at),
+            ClientIndex::Watcher => Some(&mut self.watcher),
         };
         let Some(link) = link else { return };
         link.connects += 1;
@@ -350,7 +390,7 @@ impl Oracle {
     /// Acknowledged messages that some subscriber, or every member of the share group, has not got yet, where QoS
     /// promises them.
     pub fn missing(&self) -> u64 {
-        self.subscribers_miss() + self.group.missing(&self.publishers)
+        self.subscribers_miss() + self.group.missing(&self.publishers) + self.wills.missing()
     }
 
     fn subscribers_miss(&self) -> u64 {
@@ -374,7 +414,11 @@ impl Oracle {
 
     fn links(&self) -> impl Iterator<Item = &Link> {
         let publishers = self.publishers.iter().map(|record| &record.link);
-        publishers.chain(self.subscribers.iter().map(|record| &record.link)).chain(self.group.links())
+        publishers
+            .chain(self.subscribers.iter().map(|record| &record.link))
+            .chain(self.group.links())
+            .chain(&self.willed)
+            .chain([&self.watcher])
     }
 
     fn received(&self) -> impl Iterator<Item = &Received> {
@@ -391,6 +435,7 @@ impl Oracle {
     pub fn report(&self) -> Report {
         let progress = self.progress();
         let duplicates = self.duplicates();
+        let wills = self.wills.verdict(self.watcher.reconnects());
         let shared = self.group.verdict(&self.publishers);
         let longest =
             |gaps: &mut dyn Iterator<Item = &Gap>| gaps.map(|gap| gap.longest).max().unwrap_or_default();
@@ -411,10 +456,15 @@ impl Oracle {
             shared_resent: shared.resent,
             shared_unexplained: shared.unexplained,
             shared_exactly_once: shared.exactly_once,
+            wills_due: wills.due,
+            wills_seen: wills.seen,
+            wills_missing: wills.missing,
+            wills_repeated: wills.repeated,
+            wills_unexpected: wills.unexpected,
             out_of_order: self.received().map(|received| received.out_of_order).sum(),
             wrong_qos: self.shared_wrong_qos
                 + self.subscribers.iter().map(|record| record.wrong_qos).sum::<u64>(),
-            phantoms: self.shared_phantoms
+            phantoms: self.other_phantoms
                 + self.subscribers.iter().map(|record| record.phantoms).sum::<u64>(),
             corrupt: self.corrupt,
             protocol_errors: self.protocol_errors,
@@ -554,6 +604,16 @@ pub struct Report {
     pub shared_unexplained: u64,
     /// Further copies to the share group, all of QoS 2 (D3, D6).
     pub shared_exactly_once: u64,
+    /// Connections with a will that were cut.
+    pub wills_due: u64,
+    /// Wills seen at least once.
+    pub wills_seen: u64,
+    /// Wills of cut connections that were not seen (D12).
+    pub wills_missing: u64,
+    /// Further copies of wills (D12).
+    pub wills_repeated: u64,
+    /// Wills of connections that ended with DISCONNECT, or did not end (D12).
+    pub wills_unexpected: u64,
     /// First deliveries after a later message of the same publisher (D15).
     pub out_of_order: u64,
     /// Deliveries whose QoS is not the lower one of publisher and subscriber [MQTT-3.8.4-8].
@@ -592,6 +652,9 @@ impl Report {
                 "messages were delivered to the share group again without a reason (D14)",
             ),
             (self.shared_exactly_once, "messages of QoS 2 were delivered to the share group again (D3, D6)"),
+            (self.wills_missing, "wills were not published although their connections were cut (D12)"),
+            (self.wills_repeated, "wills were published again (D12)"),
+            (self.wills_unexpected, "wills were published although their connections were not cut (D12)"),
             (self.out_of_order, "messages were first delivered out of order (D15)"),
             (self.wrong_qos, "messages were delivered with a wrong QoS"),
             (self.phantoms, "messages were delivered that nobody published (D2)"),

@@ -1,4 +1,4 @@
-//! A subscriber of a verify run, or a member of its share group: takes every message, tells the oracle, acknowledges.
+//! A subscriber of a verify run, or a member of its share group, or the one who sees wills: takes every message, tells the oracle, acknowledges.
 //!
 //! Owns: subscribing when there is no session, answering by the book. Does not: judge.
 //! Invariants: a message is in the oracle before its acknowledgement leaves.
@@ -9,7 +9,7 @@ use std::time::Duration;
 use quorate_codec::{Packet, PacketId, Publish, QoS, RetainHandling, SubAck, Subscribe, SubscriptionOptions};
 use tokio::sync::{mpsc, watch};
 
-use super::client::{SessionClient, topic};
+use super::client::{SessionClient, topic, will_topic};
 use super::message;
 use super::oracle::{ClientIndex, Delivery};
 use super::{Phase, Run};
@@ -107,9 +107,12 @@ impl Subscriber {
                     sent_at: Duration::from_nanos(message.sent_ns),
                 };
                 match self.index {
-                    ClientIndex::Publisher(_) => {}
+                    ClientIndex::Publisher(_) | ClientIndex::Willed(_) => {}
                     ClientIndex::Subscriber(at) => oracle.delivered(at, delivery, now),
                     ClientIndex::Sharer(at) => oracle.shared(at, delivery),
+                    ClientIndex::Watcher => {
+                        oracle.will_seen(delivery.publisher, delivery.sequence, delivery.dup)
+                    }
                 }
             }
             Some(_) | None => oracle.corrupt(self.index),
@@ -134,7 +137,8 @@ impl Subscriber {
 fn subscribe_packet(run: &Run, index: ClientIndex) -> Result<Subscribe, ClientError> {
     let all = topic(run.id, "+");
     let (filter, at) = match index {
-        ClientIndex::Publisher(at) | ClientIndex::Subscriber(at) => (all, at),
+        ClientIndex::Publisher(at) | ClientIndex::Subscriber(at) | ClientIndex::Willed(at) => (all, at),
+        ClientIndex::Watcher => (will_topic(run.id, "+"), 0),
         ClientIndex::Sharer(at) => (format!("$share/verify/{all}"), at),
     };
     let filter = client::topic_filter(&filter).map_err(|problem| ClientError::Encode { problem })?;

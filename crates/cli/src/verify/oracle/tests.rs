@@ -3,6 +3,7 @@
 use super::*;
 
 mod sharing;
+mod wills;
 
 const PUBLISHER: ClientIndex = ClientIndex::Publisher(0);
 const SUBSCRIBER: ClientIndex = ClientIndex::Subscriber(0);
