@@ -8,10 +8,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_codec::{ConnAck, Connect, ProtocolVersion, ReasonCode};
+use bytes::BytesMut;
+use quorate_codec::{ConnAck, Connect, ProtocolVersion, PublishProperties, QoS, ReasonCode, Will};
 use std::num::NonZeroU16;
 use tokio::sync::watch;
 
+use super::message::{self, Message};
 use super::oracle::{ClientIndex, Expected};
 use super::{Phase, Run};
 use crate::client::{self, ClientError, Connection};
@@ -32,6 +34,8 @@ pub struct SessionClient {
     expected: Expected,
     pause: Duration,
     phases: watch::Receiver<Phase>,
+    /// What the will of the last CONNECT carries.
+    will_number: u64,
 }
 
 impl SessionClient {
@@ -41,6 +45,9 @@ impl SessionClient {
             // Publishers and subscribers of one number start at different brokers.
             ClientIndex::Publisher(at) => (format!("p{at}"), at),
             ClientIndex::Subscriber(at) => (format!("s{at}"), at + 1),
+            ClientIndex::Sharer(at) => (format!("g{at}"), at),
+            ClientIndex::Willed(at) => (format!("w{at}"), at),
+            ClientIndex::Watcher => ("watcher".to_owned(), 0),
         };
         SessionClient {
             run,
@@ -50,6 +57,7 @@ impl SessionClient {
             expected: Expected::Fresh,
             pause: RECONNECT_PAUSE_MIN,
             phases,
+            will_number: 0,
         }
     }
 
@@ -72,7 +80,9 @@ impl SessionClient {
             if self.phase() >= Phase::Cleaning {
                 return None;
             }
-            match self.attempt(&self.packet(false, SESSION_EXPIRY_S)).await {
+            let mut connect = self.packet(false, SESSION_EXPIRY_S);
+            connect.will = self.will();
+            match self.attempt(&connect).await {
                 Ok((connection, connack)) => {
                     self.run.oracle.lock().connected(self.index, self.expected, connack.session_present);
                     self.expected = Expected::Present;
@@ -90,6 +100,32 @@ impl SessionClient {
                 }
             }
         }
+    }
+
+    /// Number of the last connection, as its will carries it.
+    pub fn will_number(&self) -> u64 {
+        self.will_number
+    }
+
+    /// The broker sent something that it should not have.
+    pub fn unexpected(&self, problem: &str) {
+        self.run.oracle.lock().protocol_error(self.index, problem);
+    }
+
+    /// A will that says of which connection it is, for a client that has wills.
+    fn will(&mut self) -> Option<Will> {
+        let ClientIndex::Willed(at) = self.index else { return None };
+        self.will_number = self.run.oracle.lock().will_sent(at);
+        let message = Message {
+            run: self.run.id,
+            publisher: u32::try_from(at).unwrap_or(u32::MAX),
+            sequence: self.will_number,
+            sent_ns: 0,
+        };
+        let payload = message::encode(&message, self.run.args.payload, &mut BytesMut::new());
+        let topic = client::topic_name(&will_topic(self.run.id, at)).ok()?;
+        let (qos, properties) = (QoS::AtLeastOnce, PublishProperties::default());
+        Some(Will { topic, payload, qos, retain: false, delay_s: None, properties })
     }
 
     /// Notes that a connection ended, and moves on to the next broker.
@@ -147,4 +183,9 @@ impl SessionClient {
 /// Topic of a publisher; the subscribers' filter is the same with `+`.
 pub fn topic(run: u64, publisher: impl std::fmt::Display) -> String {
     format!("quorate/verify/{run:x}/{publisher}")
+}
+
+/// Topic of a client's wills; the filter of the one who sees them is the same with `+`.
+pub fn will_topic(run: u64, client: impl std::fmt::Display) -> String {
+    format!("quorate/verify/{run:x}/will/{client}")
 }

@@ -4,7 +4,7 @@
 //! Does not: cause faults; whoever runs it kills nodes meanwhile.
 //! Invariants: all subscriptions are acknowledged before the first publish; every session is removed at the end.
 //! Limits: drain and clean-up have deadlines, so that a run always ends.
-//! Spec: D1, D2, D3, D4, D5, D6, D11 and D15 of the contract.
+//! Spec: D1, D2, D3, D4, D5, D6, D11, D12, D14 and D15 of the contract.
 
 mod client;
 mod message;
@@ -12,6 +12,7 @@ mod mix;
 mod oracle;
 mod publisher;
 mod subscriber;
+mod wills;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +32,7 @@ use crate::mqtt_flags;
 use crate::output::{self, Output};
 use crate::table::{Table, thousands};
 use mix::Mix;
-use oracle::{Oracle, Progress, Report};
+use oracle::{ClientIndex, Oracle, Progress, Report};
 
 /// Flags of `quorate verify`.
 #[derive(Args, Debug, Clone)]
@@ -56,6 +57,12 @@ pub struct VerifyArgs {
     /// Number of subscribers; each gets every message
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     subscribers: u32,
+    /// Number of members of a share group that gets every message once; 0 for none
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=10_000))]
+    sharers: u32,
+    /// Number of clients that carry a will, whose connections are cut after the last publish; 0 for none
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=10_000))]
+    wills: u32,
     /// Payload size in bytes, at least 32
     #[arg(long, value_name = "BYTES", default_value_t = 128)]
     payload: usize,
@@ -129,6 +136,8 @@ struct Summary<'a> {
     qos: &'static str,
     publishers: u32,
     subscribers: u32,
+    sharers: u32,
+    wills: u32,
     payload_bytes: usize,
     elapsed_ms: u64,
     kept: bool,
@@ -146,13 +155,17 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(50);
 /// Runs the command.
 pub async fn run(args: VerifyArgs) -> Outcome {
     let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
-    let (publishers, subscribers) = (count(args.publishers), count(args.subscribers));
+    let (publishers, subscribers, sharers) =
+        (count(args.publishers), count(args.subscribers), count(args.sharers));
     let receive_max = if args.protocol_version == ProtocolVersion::V5 { args.window } else { u16::MAX };
     if args.qos == Mix::Mixed && publishers.min(subscribers) < 2 {
         return Err(Failure::usage("--qos mixed needs two publishers and two subscribers, one of each QoS"));
     }
     let levels = |count: usize| (0..count).map(|at| args.qos.at(at));
-    let oracle = Oracle::new(levels(publishers), levels(subscribers), receive_max);
+    let mut oracle = Oracle::new(levels(publishers), levels(subscribers), receive_max);
+    oracle.share(levels(sharers));
+    let wills = count(args.wills);
+    oracle.expect_wills(wills);
     let tls = args.tls.load().map_err(|error| Failure::new(Exit::Usage, error))?;
     let run = Arc::new(Run {
         tls,
@@ -164,14 +177,20 @@ pub async fn run(args: VerifyArgs) -> Outcome {
     });
     let (phase, phases) = watch::channel(Phase::Preparing);
     // One message per client, and room for all: a sender never waits.
-    let (ready, mut prepared) = mpsc::channel(publishers + subscribers);
+    let (ready, mut prepared) = mpsc::channel(publishers + subscribers + sharers + wills + 1);
     let mut publishing = JoinSet::new();
     let mut subscribing = JoinSet::new();
-    for at in 0..subscribers {
-        subscribing.spawn(subscriber::run(run.clone(), at, phases.clone(), ready.clone()));
+    let receivers =
+        (0..subscribers).map(ClientIndex::Subscriber).chain((0..sharers).map(ClientIndex::Sharer));
+    let receivers = receivers.chain((wills > 0).then_some(ClientIndex::Watcher));
+    for index in receivers {
+        subscribing.spawn(subscriber::run(run.clone(), index, phases.clone(), ready.clone()));
     }
     for at in 0..publishers {
         publishing.spawn(publisher::run(run.clone(), at, phases.clone(), ready.clone()));
+    }
+    for at in 0..wills {
+        publishing.spawn(wills::run(run.clone(), at, phases.clone(), ready.clone()));
     }
     drop(ready);
     let interrupted = phases_of(&run, &phase, &mut prepared, &mut publishing).await?;
@@ -247,6 +266,8 @@ fn conclude(run: &Run, interrupted: bool) -> Outcome {
         qos: args.qos.name(),
         publishers: args.publishers,
         subscribers: args.subscribers,
+        sharers: args.sharers,
+        wills: args.wills,
         payload_bytes: args.payload.max(message::MESSAGE_BYTES_MIN),
         elapsed_ms: u64::try_from(run.now().as_millis()).unwrap_or(u64::MAX),
         kept: report.broken.is_empty(),
@@ -277,6 +298,17 @@ fn render(report: &Report) -> String {
         ("duplicates of resent publishes", report.duplicates_resent),
         ("duplicates unexplained", report.duplicates_unexplained),
         ("duplicates at QoS 2", report.duplicates_exactly_once),
+        ("delivered to the share group", report.shared_delivered),
+        ("lost to the share group", report.shared_lost),
+        ("copies of what was in flight to a lost member", report.shared_reassigned),
+        ("copies of resent publishes to the share group", report.shared_resent),
+        ("copies to the share group unexplained", report.shared_unexplained),
+        ("copies to the share group at QoS 2", report.shared_exactly_once),
+        ("wills due", report.wills_due),
+        ("wills seen", report.wills_seen),
+        ("wills missing", report.wills_missing),
+        ("wills seen again", report.wills_repeated),
+        ("wills of connections not cut", report.wills_unexpected),
         ("out of order", report.out_of_order),
         ("of the wrong QoS", report.wrong_qos),
         ("never published", report.phantoms),

@@ -5,7 +5,10 @@
 //! every acknowledged message, since all subscribe before the first publish. Publisher and subscriber are judged in
 //! pairs, by the lower of their QoS [MQTT-3.8.4-8]: two of QoS 2 allow no copy at all, QoS 1 those of D5.
 //! Limits: one bit per message and subscriber; examples up to REPORT_EXAMPLES_MAX.
-//! Spec: D1, D2, D3, D5, D6, D11 and D15 of the contract.
+//! Spec: D1, D2, D3, D5, D6, D11, D12, D14 and D15 of the contract.
+
+mod sharing;
+mod wills;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,6 +17,9 @@ use quorate_codec::QoS;
 use serde::Serialize;
 
 use crate::limits::REPORT_EXAMPLES_MAX;
+use sharing::ShareGroup;
+pub use wills::Fate;
+use wills::WillBook;
 
 /// Duplicates that a broker may send per reconnect beyond its Receive Maximum (D5).
 const DUPLICATES_SLACK: u64 = 64;
@@ -25,6 +31,12 @@ pub enum ClientIndex {
     Publisher(usize),
     /// By index from 0.
     Subscriber(usize),
+    /// Member of the share group, by index from 0.
+    Sharer(usize),
+    /// Client with a will, by index from 0.
+    Willed(usize),
+    /// The subscriber that sees the wills.
+    Watcher,
 }
 
 /// What Session Present should say in a CONNACK.
@@ -58,6 +70,15 @@ pub struct Oracle {
     receive_max: u64,
     publishers: Vec<PublisherRecord>,
     subscribers: Vec<SubscriberRecord>,
+    group: ShareGroup,
+    /// Granted to the members of the share group.
+    sharers: Vec<QoS>,
+    wills: WillBook,
+    willed: Vec<Link>,
+    watcher: Link,
+    shared_wrong_qos: u64,
+    /// At the share group, and wills.
+    other_phantoms: u64,
     corrupt: u64,
     protocol_errors: u64,
     sessions_unexpected: u64,
@@ -169,6 +190,13 @@ impl Oracle {
             receive_max: receive_max.into(),
             publishers,
             subscribers: subscribers.map(|qos| SubscriberRecord::new(qos, count)).collect(),
+            group: ShareGroup::new(0, count, receive_max.into()),
+            sharers: Vec::new(),
+            wills: WillBook::default(),
+            willed: Vec::new(),
+            watcher: Link::default(),
+            shared_wrong_qos: 0,
+            other_phantoms: 0,
             corrupt: 0,
             protocol_errors: 0,
             sessions_unexpected: 0,
@@ -176,10 +204,69 @@ impl Oracle {
         }
     }
 
-    /// SUBACK: what the subscriber was granted, from now on.
-    pub fn granted(&mut self, subscriber: usize, qos: QoS) {
-        if let Some(record) = self.subscribers.get_mut(subscriber) {
-            record.qos = qos;
+    /// Adds a share group whose members ask for these QoS. Call it before the first event.
+    pub fn share(&mut self, members: impl Iterator<Item = QoS>) {
+        self.sharers = members.collect();
+        self.group = ShareGroup::new(self.sharers.len(), self.publishers.len(), self.receive_max);
+    }
+
+    /// Adds clients with wills. Call it before the first event.
+    pub fn expect_wills(&mut self, clients: usize) {
+        self.wills = WillBook::new(clients);
+        self.willed = (0..clients).map(|_| Link::default()).collect();
+    }
+
+    /// A CONNECT with a will is about to be sent; gives the number that the will is to carry.
+    pub fn will_sent(&mut self, client: usize) -> u64 {
+        self.wills.connecting(client)
+    }
+
+    /// What became of the connection with this number.
+    pub fn will_fate(&mut self, client: usize, connection: u64, fate: Fate) {
+        self.wills.fate(client, connection, fate);
+    }
+
+    /// A will reached the subscriber of the wills.
+    pub fn will_seen(&mut self, client: usize, connection: u64, dup: bool) {
+        if !self.wills.seen(client, connection, dup) {
+            self.other_phantoms += 1;
+            self.example(format!("a will came of connection #{connection} of w{client}, which never was"));
+        }
+    }
+
+    /// SUBACK: what the client was granted, from now on.
+    pub fn granted(&mut self, client: ClientIndex, qos: QoS) {
+        let granted = match client {
+            ClientIndex::Publisher(_) | ClientIndex::Willed(_) | ClientIndex::Watcher => None,
+            ClientIndex::Subscriber(at) => self.subscribers.get_mut(at).map(|record| &mut record.qos),
+            ClientIndex::Sharer(at) => self.sharers.get_mut(at),
+        };
+        if let Some(granted) = granted {
+            *granted = qos;
+        }
+    }
+
+    /// A connection that had a CONNACK is over. Matters for members of the share group only.
+    pub fn disconnected(&mut self, client: ClientIndex) {
+        if let ClientIndex::Sharer(at) = client {
+            self.group.disconnected(at);
+        }
+    }
+
+    /// A message reached the application of a member of the share group.
+    pub fn shared(&mut self, member: usize, delivery: Delivery) {
+        let Delivery { publisher, sequence, qos, .. } = delivery;
+        let Some(record) = self.publishers.get(publisher).filter(|record| sequence < record.published) else {
+            self.other_phantoms += 1;
+            self.example(format!("g{member} got p{publisher} #{sequence}, which was never published"));
+            return;
+        };
+        let due = self.sharers.get(member).map_or(qos, |granted| record.qos.min(*granted));
+        self.group.delivered(member, publisher, sequence, qos);
+        if qos != due {
+            self.shared_wrong_qos += 1;
+            let (qos, due) = (qos as u8, due as u8);
+            self.example(format!("g{member} got p{publisher} #{sequence} with QoS {qos}, not {due}"));
         }
     }
 
@@ -265,9 +352,9 @@ impl Oracle {
     }
 
     /// A payload that is not what any publisher of this run sent.
-    pub fn corrupt(&mut self, subscriber: usize) {
+    pub fn corrupt(&mut self, client: ClientIndex) {
         self.corrupt += 1;
-        self.example(format!("s{subscriber} got a payload with a wrong checksum"));
+        self.example(format!("{client:?} got a payload with a wrong checksum"));
     }
 
     /// The broker sent something that MQTT forbids.
@@ -281,6 +368,9 @@ impl Oracle {
         let link = match client {
             ClientIndex::Publisher(at) => self.publishers.get_mut(at).map(|record| &mut record.link),
             ClientIndex::Subscriber(at) => self.subscribers.get_mut(at).map(|record| &mut record.link),
+            ClientIndex::Sharer(at) => self.group.connecting(at),
+            ClientIndex::Willed(at) => self.willed.get_mut(at),
+            ClientIndex::Watcher => Some(&mut self.watcher),
         };
         let Some(link) = link else { return };
         link.connects += 1;
@@ -297,8 +387,13 @@ impl Oracle {
         }
     }
 
-    /// Acknowledged messages that some subscriber has not got yet, where QoS promises them.
+    /// Acknowledged messages that some subscriber, or every member of the share group, has not got yet, where QoS
+    /// promises them.
     pub fn missing(&self) -> u64 {
+        self.subscribers_miss() + self.group.missing(&self.publishers) + self.wills.missing()
+    }
+
+    fn subscribers_miss(&self) -> u64 {
         let pairs = self.subscribers.iter().flat_map(|subscriber| subscriber.pairs(&self.publishers));
         pairs
             .filter(|(_, _, qos)| *qos != QoS::AtMostOnce)
@@ -319,7 +414,11 @@ impl Oracle {
 
     fn links(&self) -> impl Iterator<Item = &Link> {
         let publishers = self.publishers.iter().map(|record| &record.link);
-        publishers.chain(self.subscribers.iter().map(|record| &record.link))
+        publishers
+            .chain(self.subscribers.iter().map(|record| &record.link))
+            .chain(self.group.links())
+            .chain(&self.willed)
+            .chain([&self.watcher])
     }
 
     fn received(&self) -> impl Iterator<Item = &Received> {
@@ -336,6 +435,8 @@ impl Oracle {
     pub fn report(&self) -> Report {
         let progress = self.progress();
         let duplicates = self.duplicates();
+        let wills = self.wills.verdict(self.watcher.reconnects());
+        let shared = self.group.verdict(&self.publishers);
         let longest =
             |gaps: &mut dyn Iterator<Item = &Gap>| gaps.map(|gap| gap.longest).max().unwrap_or_default();
         let mut report = Report {
@@ -344,14 +445,27 @@ impl Oracle {
             refused: self.publishers.iter().map(|record| record.refused).sum(),
             indeterminate: 0,
             delivered: progress.delivered,
-            lost_acknowledged: self.missing(),
+            lost_acknowledged: self.subscribers_miss(),
             duplicates_redelivered: duplicates.redelivered,
             duplicates_resent: duplicates.resent,
             duplicates_unexplained: duplicates.unexplained,
             duplicates_exactly_once: duplicates.exactly_once,
+            shared_delivered: shared.delivered,
+            shared_lost: shared.lost,
+            shared_reassigned: shared.reassigned,
+            shared_resent: shared.resent,
+            shared_unexplained: shared.unexplained,
+            shared_exactly_once: shared.exactly_once,
+            wills_due: wills.due,
+            wills_seen: wills.seen,
+            wills_missing: wills.missing,
+            wills_repeated: wills.repeated,
+            wills_unexpected: wills.unexpected,
             out_of_order: self.received().map(|received| received.out_of_order).sum(),
-            wrong_qos: self.subscribers.iter().map(|record| record.wrong_qos).sum(),
-            phantoms: self.subscribers.iter().map(|record| record.phantoms).sum(),
+            wrong_qos: self.shared_wrong_qos
+                + self.subscribers.iter().map(|record| record.wrong_qos).sum::<u64>(),
+            phantoms: self.other_phantoms
+                + self.subscribers.iter().map(|record| record.phantoms).sum::<u64>(),
             corrupt: self.corrupt,
             protocol_errors: self.protocol_errors,
             sessions_lost: self.links().map(|link| link.sessions_lost).sum(),
@@ -421,6 +535,10 @@ impl Oracle {
                 }
             }
         }
+        let shared = self.group.first_missing(&self.publishers);
+        examples.extend(shared.into_iter().map(|(from, sequence)| {
+            format!("no member of the share group got p{from} #{sequence}, which was acknowledged")
+        }));
         examples.truncate(REPORT_EXAMPLES_MAX);
         examples
     }
@@ -474,6 +592,28 @@ pub struct Report {
     pub duplicates_unexplained: u64,
     /// Further copies between a publisher and a subscriber of QoS 2 (D3, D6).
     pub duplicates_exactly_once: u64,
+    /// First deliveries to the share group.
+    pub shared_delivered: u64,
+    /// Acknowledged and delivered to no member of the share group (D14).
+    pub shared_lost: u64,
+    /// Further copies of what was in flight to a member that lost its connection.
+    pub shared_reassigned: u64,
+    /// Further copies because the publisher sent again, as QoS 1 allows.
+    pub shared_resent: u64,
+    /// Further copies to the share group that nothing explains (D14).
+    pub shared_unexplained: u64,
+    /// Further copies to the share group, all of QoS 2 (D3, D6).
+    pub shared_exactly_once: u64,
+    /// Connections with a will that were cut.
+    pub wills_due: u64,
+    /// Wills seen at least once.
+    pub wills_seen: u64,
+    /// Wills of cut connections that were not seen (D12).
+    pub wills_missing: u64,
+    /// Further copies of wills (D12).
+    pub wills_repeated: u64,
+    /// Wills of connections that ended with DISCONNECT, or did not end (D12).
+    pub wills_unexpected: u64,
     /// First deliveries after a later message of the same publisher (D15).
     pub out_of_order: u64,
     /// Deliveries whose QoS is not the lower one of publisher and subscriber [MQTT-3.8.4-8].
@@ -506,6 +646,15 @@ impl Report {
             (self.lost_acknowledged, "acknowledged messages were not delivered (D1)"),
             (self.duplicates_unexplained, "messages were delivered again without a reason (D5)"),
             (self.duplicates_exactly_once, "messages of QoS 2 were delivered again (D3, D6)"),
+            (self.shared_lost, "acknowledged messages were delivered to no member of the share group (D14)"),
+            (
+                self.shared_unexplained,
+                "messages were delivered to the share group again without a reason (D14)",
+            ),
+            (self.shared_exactly_once, "messages of QoS 2 were delivered to the share group again (D3, D6)"),
+            (self.wills_missing, "wills were not published although their connections were cut (D12)"),
+            (self.wills_repeated, "wills were published again (D12)"),
+            (self.wills_unexpected, "wills were published although their connections were not cut (D12)"),
             (self.out_of_order, "messages were first delivered out of order (D15)"),
             (self.wrong_qos, "messages were delivered with a wrong QoS"),
             (self.phantoms, "messages were delivered that nobody published (D2)"),

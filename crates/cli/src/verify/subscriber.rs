@@ -1,4 +1,4 @@
-//! A subscriber of a verify run: takes every message, tells the oracle, acknowledges.
+//! A subscriber of a verify run, or a member of its share group, or the one who sees wills: takes every message, tells the oracle, acknowledges.
 //!
 //! Owns: subscribing when there is no session, answering by the book. Does not: judge.
 //! Invariants: a message is in the oracle before its acknowledgement leaves.
@@ -9,7 +9,7 @@ use std::time::Duration;
 use quorate_codec::{Packet, PacketId, Publish, QoS, RetainHandling, SubAck, Subscribe, SubscriptionOptions};
 use tokio::sync::{mpsc, watch};
 
-use super::client::{SessionClient, topic};
+use super::client::{SessionClient, topic, will_topic};
 use super::message;
 use super::oracle::{ClientIndex, Delivery};
 use super::{Phase, Run};
@@ -17,16 +17,17 @@ use crate::client::{self, ClientError, Connection, Inbound};
 
 struct Subscriber {
     run: Arc<Run>,
-    at: usize,
+    index: ClientIndex,
     inbound: Inbound,
     /// Dropped when the subscription has been acknowledged.
     ready: Option<mpsc::Sender<()>>,
 }
 
-/// Runs subscriber `at` until the run ends; tells `ready` when it is subscribed.
-pub async fn run(run: Arc<Run>, at: usize, phases: watch::Receiver<Phase>, ready: mpsc::Sender<()>) {
-    let mut subscriber = Subscriber { run: run.clone(), at, inbound: Inbound::default(), ready: Some(ready) };
-    let mut session = SessionClient::new(run, ClientIndex::Subscriber(at), phases);
+/// Runs a subscriber or a member of the share group until the run ends; tells `ready` when it is subscribed.
+pub async fn run(run: Arc<Run>, index: ClientIndex, phases: watch::Receiver<Phase>, ready: mpsc::Sender<()>) {
+    let mut subscriber =
+        Subscriber { run: run.clone(), index, inbound: Inbound::default(), ready: Some(ready) };
+    let mut session = SessionClient::new(run, index, phases);
     while let Some((mut connection, connack)) = session.connect().await {
         // Until the first SUBACK has come the subscription may be missing from a session that is present.
         let subscribe = !connack.session_present || subscriber.ready.is_some();
@@ -35,7 +36,10 @@ pub async fn run(run: Arc<Run>, at: usize, phases: watch::Receiver<Phase>, ready
         }
         match subscriber.receive_all(&mut connection, &mut session, subscribe).await {
             Ok(()) => break,
-            Err(error) => session.lost(&error),
+            Err(error) => {
+                subscriber.run.oracle.lock().disconnected(index);
+                session.lost(&error);
+            }
         }
     }
     session.remove().await;
@@ -49,10 +53,13 @@ impl Subscriber {
         subscribe: bool,
     ) -> Result<(), ClientError> {
         if subscribe {
-            connection.queue(&Packet::Subscribe(subscribe_packet(&self.run, self.at)?))?;
+            connection.queue(&Packet::Subscribe(subscribe_packet(&self.run, self.index)?))?;
         }
         loop {
-            while let Some(packet) = connection.next_packet()? {
+            // While sessions are removed, what was in flight to one member may rightly go to another.
+            while session.phase() != Phase::Cleaning
+                && let Some(packet) = connection.next_packet()?
+            {
                 self.receive(packet, connection)?;
             }
             if session.phase() == Phase::Cleaning {
@@ -81,7 +88,7 @@ impl Subscriber {
             Packet::PingResp => {}
             other => {
                 let problem = format!("unexpected {}", client::name(&other));
-                self.run.oracle.lock().protocol_error(ClientIndex::Subscriber(self.at), &problem);
+                self.run.oracle.lock().protocol_error(self.index, &problem);
             }
         }
         Ok(())
@@ -99,9 +106,16 @@ impl Subscriber {
                     qos: publish.qos.level(),
                     sent_at: Duration::from_nanos(message.sent_ns),
                 };
-                oracle.delivered(self.at, delivery, now);
+                match self.index {
+                    ClientIndex::Publisher(_) | ClientIndex::Willed(_) => {}
+                    ClientIndex::Subscriber(at) => oracle.delivered(at, delivery, now),
+                    ClientIndex::Sharer(at) => oracle.shared(at, delivery),
+                    ClientIndex::Watcher => {
+                        oracle.will_seen(delivery.publisher, delivery.sequence, delivery.dup)
+                    }
+                }
             }
-            Some(_) | None => oracle.corrupt(self.at),
+            Some(_) | None => oracle.corrupt(self.index),
         }
     }
 
@@ -113,16 +127,21 @@ impl Subscriber {
         // A broker may grant less than was asked for [MQTT-3.8.4-7]: then that is what it has to keep.
         let granted = suback.reasons.first().and_then(|reason| QoS::from_value(reason.value()));
         if let Some(granted) = granted {
-            self.run.oracle.lock().granted(self.at, granted);
+            self.run.oracle.lock().granted(self.index, granted);
         }
         self.ready = None;
         Ok(())
     }
 }
 
-fn subscribe_packet(run: &Run, at: usize) -> Result<Subscribe, ClientError> {
-    let filter =
-        client::topic_filter(&topic(run.id, "+")).map_err(|problem| ClientError::Encode { problem })?;
+fn subscribe_packet(run: &Run, index: ClientIndex) -> Result<Subscribe, ClientError> {
+    let all = topic(run.id, "+");
+    let (filter, at) = match index {
+        ClientIndex::Publisher(at) | ClientIndex::Subscriber(at) | ClientIndex::Willed(at) => (all, at),
+        ClientIndex::Watcher => (will_topic(run.id, "+"), 0),
+        ClientIndex::Sharer(at) => (format!("$share/verify/{all}"), at),
+    };
+    let filter = client::topic_filter(&filter).map_err(|problem| ClientError::Encode { problem })?;
     let options = SubscriptionOptions {
         qos: run.args.qos.at(at),
         no_local: false,

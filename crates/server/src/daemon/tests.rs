@@ -96,7 +96,11 @@ fn single_node_serves_and_keeps_what_it_acknowledged_over_a_restart() {
     let (_, metrics) = http_get(admin, "/metrics");
     assert!(metrics.contains("quorate_groups_led 3\n"), "{metrics}");
     let (status, openapi) = http_get(admin, "/v1/openapi.json");
-    assert!(status == 200 && openapi.contains("/v1/cluster/state"));
+    assert!(
+        status == 200
+            && openapi.contains("/v1/cluster/state")
+            && openapi.contains("/v1/sessions/{client_id}")
+    );
     assert_eq!(http_get(admin, "/none").0, 404);
     let mut member = TestClient::connect(node.mqtt(), "member", None);
     member.subscribe("$share/g/s/#");

@@ -2,6 +2,9 @@
 
 use super::*;
 
+mod sharing;
+mod wills;
+
 const PUBLISHER: ClientIndex = ClientIndex::Publisher(0);
 const SUBSCRIBER: ClientIndex = ClientIndex::Subscriber(0);
 
@@ -244,7 +247,7 @@ fn message_that_nobody_published_is_flagged() {
 fn corrupt_payload_and_protocol_error_are_flagged() {
     check(
         |oracle| {
-            oracle.corrupt(0);
+            oracle.corrupt(SUBSCRIBER);
             oracle.protocol_error(SUBSCRIBER, "PUBLISH before CONNACK");
         },
         &["1 payloads were changed", "1 packets were against"],
@@ -352,7 +355,7 @@ fn delivery_with_another_qos_than_the_lower_one_is_flagged() {
     }
     // What the broker granted counts, not what was asked for.
     let mut oracle = mixed();
-    oracle.granted(1, QoS::AtLeastOnce);
+    oracle.granted(ClientIndex::Subscriber(1), QoS::AtLeastOnce);
     let sequence = oracle.published(1);
     deliver_from(&mut oracle, (1, 1), sequence, false);
     assert_eq!(oracle.report().wrong_qos, 0);
