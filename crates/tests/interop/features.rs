@@ -42,7 +42,7 @@ pub const FEATURES: [Feature; 11] = [
     Feature::new("will-delay", will_delay).needing(&["5"]),
     Feature::new("resume-qos1", |run| resume(run, 1)),
     Feature::new("resume-qos2", |run| resume(run, 2)),
-    Feature::new("shared", shared).not_yet("shared subscriptions"),
+    Feature::new("shared", shared),
     Feature::new("websocket", |run| exchange(run, 1, "websocket")).needing(&["websocket"]),
     Feature::new("properties", properties).needing(&["5"]),
 ];
