@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use quorate_codec::{TopicFilter, TopicName};
+use quorate_codec::{PacketId, TopicFilter, TopicName};
 
 use crate::command::{Command, SessionExpiry};
 use crate::config::PartitionConfig;
@@ -277,37 +277,21 @@ impl Partition {
         current
     }
 
-    fn acknowledge(
+    /// The client has answered deliveries: `each` says what that means for one packet identifier. What has room now is sent.
+    fn answered(
         &mut self,
         place: Place,
         (session, epoch): (SessionId, Epoch),
         mut packet_ids: Reader<'_>,
         effects: &mut Vec<Effect>,
+        each: impl Fn(&mut Delivery<'_>, &mut Session, &mut DirtySessions, PacketId),
     ) {
         if !self.is_current(place, session, epoch, effects) {
             return;
         }
         self.with_session(session, effects, |delivery, session, marks| {
             while let Ok(packet_id) = packet_ids.packet_id() {
-                delivery.acknowledge(session, marks, packet_id);
-            }
-            delivery.fill_window(session, marks);
-        });
-    }
-
-    fn receive(
-        &mut self,
-        place: Place,
-        (session, epoch): (SessionId, Epoch),
-        mut packet_ids: Reader<'_>,
-        effects: &mut Vec<Effect>,
-    ) {
-        if !self.is_current(place, session, epoch, effects) {
-            return;
-        }
-        self.with_session(session, effects, |delivery, session, marks| {
-            while let Ok(packet_id) = packet_ids.packet_id() {
-                delivery.receive(session, marks, packet_id);
+                each(delivery, session, marks, packet_id);
             }
             delivery.fill_window(session, marks);
         });
@@ -505,11 +489,23 @@ impl Apply for Partition {
                 self.publish(place, &message, store_retained, fan_out, effects);
             }
             Ok(CommandView::Acknowledge { session, epoch, packet_ids }) => {
-                self.acknowledge(place, (session, epoch), packet_ids, effects);
+                self.answered(
+                    place,
+                    (session, epoch),
+                    packet_ids,
+                    effects,
+                    |delivery, session, marks, id| delivery.acknowledge(session, marks, id),
+                );
             }
             Ok(CommandView::Connect { connect, will }) => self.connect(place, connect, will, effects),
             Ok(CommandView::Receive { session, epoch, packet_ids }) => {
-                self.receive(place, (session, epoch), packet_ids, effects);
+                self.answered(
+                    place,
+                    (session, epoch),
+                    packet_ids,
+                    effects,
+                    |delivery, session, marks, id| delivery.receive(session, marks, id),
+                );
             }
             Ok(CommandView::PublishOnce { session, epoch, packet_id, targets, message }) => {
                 self.publish_once(place, (session, epoch, packet_id), &targets, &message, effects);
