@@ -27,8 +27,6 @@ pub struct Feature {
     pub name: &'static str,
     /// What a client must be able to do, in words of `hello`.
     pub needs: &'static [&'static str],
-    /// Why it is known to fail: the broker does not serve it yet.
-    pub not_served_yet: Option<&'static str>,
     run: fn(&mut Run) -> Result<()>,
 }
 
@@ -49,16 +47,11 @@ pub const FEATURES: [Feature; 11] = [
 
 impl Feature {
     const fn new(name: &'static str, run: fn(&mut Run) -> Result<()>) -> Feature {
-        Feature { name, needs: &[], not_served_yet: None, run }
+        Feature { name, needs: &[], run }
     }
 
     const fn needing(mut self, needs: &'static [&'static str]) -> Feature {
         self.needs = needs;
-        self
-    }
-
-    const fn not_yet(mut self, why: &'static str) -> Feature {
-        self.not_served_yet = Some(why);
         self
     }
 

@@ -1,6 +1,6 @@
 //! Runs clients that others wrote on a cluster of three real nodes and prints what works.
 //!
-//! Usage: `interop CLIENTS.json [--served-only]`; `cargo xtask interop` prepares the clients and calls it. The file is
+//! Usage: `interop CLIENTS.json`; `cargo xtask interop` prepares the clients and calls it. The file is
 //! a list of `{"name": …, "command": [program, argument, …]}`.
 //! Owns: the cluster, the order of the runs, the table. Does not: install anything.
 //! Invariants: every killed node is back and ready before the next feature begins.
@@ -28,12 +28,7 @@ const VERSIONS: [&str; 2] = ["3.1.1", "5"];
 enum Verdict {
     Works,
     Failed(String),
-    /// It failed, and is known not to be served.
-    NotYet,
-    /// It works, although it is said not to be served.
-    WorksAlready,
     Unsupported,
-    LeftOut,
 }
 
 /// A row of the table.
@@ -55,9 +50,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Vec<String>) -> Result<bool> {
-    let served_only = arguments.iter().any(|argument| argument == "--served-only");
-    let file = arguments.iter().find(|argument| !argument.starts_with("--"));
-    let programs = read_programs(file.context("usage: interop CLIENTS.json [--served-only]")?)?;
+    let programs = read_programs(arguments.first().context("usage: interop CLIENTS.json")?)?;
     let mut cluster = Cluster::start("interop", 3)?;
     let mut rows = Vec::new();
     for program in &programs {
@@ -67,7 +60,7 @@ fn run(arguments: Vec<String>) -> Result<bool> {
             println!("-- {client}, MQTT {mqtt}");
             let mut row = Row { client, mqtt, verdicts: Vec::new() };
             for feature in &FEATURES {
-                let verdict = verdict(feature, program, mqtt, &hello, &mut cluster, served_only)?;
+                let verdict = verdict(feature, program, mqtt, &hello, &mut cluster)?;
                 if let Verdict::Failed(why) = &verdict {
                     println!("   {}: FAILED: {why}", feature.name);
                 }
@@ -78,13 +71,8 @@ fn run(arguments: Vec<String>) -> Result<bool> {
     }
     cluster.check_log()?;
     print!("{}", table(&rows));
-    let all = || rows.iter().flat_map(|row| &row.verdicts);
-    let already = all().filter(|(_, verdict)| *verdict == Verdict::WorksAlready).map(|(feature, _)| feature);
-    for feature in already.collect::<BTreeSet<_>>() {
-        println!("{feature} is served now: take `not_yet` from it in crates/tests/interop/features.rs");
-    }
-    let bad = |verdict: &Verdict| matches!(verdict, Verdict::Failed(_) | Verdict::WorksAlready);
-    Ok(!all().any(|(_, verdict)| bad(verdict)))
+    let mut verdicts = rows.iter().flat_map(|row| &row.verdicts);
+    Ok(!verdicts.any(|(_, verdict)| matches!(verdict, Verdict::Failed(_))))
 }
 
 fn read_programs(file: &str) -> Result<Vec<Program>> {
@@ -109,28 +97,19 @@ fn verdict(
     mqtt: &str,
     hello: &Driver,
     cluster: &mut Cluster,
-    served_only: bool,
 ) -> Result<Verdict> {
     // `5` as a need means the version of this row, not only an ability.
     let needs_met = feature.needs.iter().all(|need| hello.can(need) && (*need != "5" || mqtt == "5"));
     if !needs_met {
         return Ok(Verdict::Unsupported);
     }
-    if served_only && feature.not_served_yet.is_some() {
-        return Ok(Verdict::LeftOut);
-    }
     let prefix = format!("{}-{}-{}", program.name, mqtt, feature.name);
     let mut run = Run { program, version: mqtt, prefix, cluster, killed: BTreeSet::new() };
     let result = feature.run(&mut run);
     run.restore().with_context(|| format!("bring the nodes back after {}", feature.name))?;
-    Ok(match (result, feature.not_served_yet) {
-        (Ok(()), None) => Verdict::Works,
-        (Ok(()), Some(_)) => Verdict::WorksAlready,
-        (Err(error), None) => Verdict::Failed(format!("{error:#}")),
-        (Err(error), Some(missing)) => {
-            println!("   {}: not yet ({missing}): {error:#}", feature.name);
-            Verdict::NotYet
-        }
+    Ok(match result {
+        Ok(()) => Verdict::Works,
+        Err(error) => Verdict::Failed(format!("{error:#}")),
     })
 }
 
@@ -144,11 +123,9 @@ fn table(rows: &[Row]) -> String {
         text.push_str(&format!("\n| {} | {} |", row.client, row.mqtt));
         for (_, verdict) in &row.verdicts {
             text.push_str(match verdict {
-                Verdict::Works | Verdict::WorksAlready => " ok |",
+                Verdict::Works => " ok |",
                 Verdict::Failed(_) => " FAILED |",
-                Verdict::NotYet => " not yet |",
                 Verdict::Unsupported => " – |",
-                Verdict::LeftOut => " left out |",
             });
         }
     }

@@ -77,17 +77,15 @@ pub fn run(root: &Path, names: &[String]) -> Result<()> {
     if prepared.is_empty() {
         bail!("none of the clients can be had on this machine");
     }
-    start(&place, &prepared, &[])
+    start(&place, &prepared)
 }
 
-/// What `ci` runs: mosquitto's clients, which need no registry, with what the broker serves. Everything is built
+/// What `ci` runs: mosquitto's clients, which need no registry. Everything is built
 /// already: building these packages alone would choose other features and compile them once more.
 pub fn run_cheap(root: &Path) -> Result<()> {
     let place = Place::find(root)?;
     match mosquitto(&place) {
-        Ok(command) => {
-            start(&place, &[json!({ "name": "mosquitto", "command": command })], &["--served-only"])
-        }
+        Ok(command) => start(&place, &[json!({ "name": "mosquitto", "command": command })]),
         Err(error) => {
             println!("interop of mosquitto: skipped, {error:#}");
             Ok(())
@@ -100,13 +98,12 @@ fn build(root: &Path) -> Result<()> {
     cargo(root, &[&["build", "--locked", "--bins"], packages.as_slice()].concat(), &[])
 }
 
-fn start(place: &Place, clients: &[serde_json::Value], flags: &[&str]) -> Result<()> {
+fn start(place: &Place, clients: &[serde_json::Value]) -> Result<()> {
     let list = place.cache.join("clients.json");
     fs::write(&list, serde_json::to_string_pretty(clients)?)
         .with_context(|| format!("write {}", list.display()))?;
     let status = Command::new(place.binaries.join("interop"))
         .arg(&list)
-        .args(flags)
         .env("QUORATE_BIN", place.binaries.join("quorate"))
         .status()
         .context("start the program interop of crates/tests")?;
