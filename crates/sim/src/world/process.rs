@@ -310,7 +310,7 @@ impl World {
         let seed = self.random.next();
         let host = &mut self.hosts[place];
         host.paused = false;
-        host.deferred.clear();
+        let deferred = std::mem::take(&mut host.deferred);
         if power_lost {
             host.disk.crash(seed);
         } else {
@@ -321,6 +321,12 @@ impl World {
         self.history.push(self.now, Event::Note(format!("node {node} dies, power lost: {power_lost}")));
         // The peers of a machine without power hear nothing; a dead process is told of at once.
         let silent = power_lost && self.random.permille(400);
+        // What nobody will take any more is gone; but the sender of a snapshot sees its connection end.
+        for occurrence in deferred {
+            if let Occurrence::Snapshot(transfer) = occurrence {
+                self.snapshot_refused(&transfer);
+            }
+        }
         self.links_of_dead(place, silent);
         self.connections_of_dead(place, &process, silent);
     }

@@ -507,6 +507,11 @@ impl World {
         self.tell_sender(from_place, from_generation, to, group, told);
     }
 
+    /// The connection of a snapshot ended before its receiver took it.
+    pub(super) fn snapshot_refused(&mut self, transfer: &Transfer) {
+        self.tell_sender(transfer.from_place, transfer.from_generation, transfer.to, transfer.group, false);
+    }
+
     fn tell_sender(&mut self, host: usize, generation: u64, to: NodeId, group: GroupId, delivered: bool) {
         let after = self.random.millis(1, 30);
         self.schedule(after, Occurrence::SnapshotTold { host, generation, to, group, delivered });
