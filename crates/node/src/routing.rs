@@ -179,14 +179,16 @@ impl Routing {
         targets.sort_unstable();
         targets.dedup();
         let mut partitions = Vec::new();
-        let mut nodes = Vec::new();
+        let (mut nodes, mut nodes_qos0) = (Vec::new(), Vec::new());
         for target in targets {
             match target {
                 RouteTarget::Partition(group) => partitions.push(group),
                 RouteTarget::Node(node) if node != self.me => nodes.push(node),
-                RouteTarget::Node(_) => {}
+                RouteTarget::NodeQos0(node) if node != self.me => nodes_qos0.push(node),
+                RouteTarget::Node(_) | RouteTarget::NodeQos0(_) => {}
             }
         }
+        nodes_qos0.retain(|node| !nodes.contains(node));
         let shares = shares::matches(&self.share_routes, &self.share_members, topic, self.me);
         partitions.extend(shares.iter().filter_map(|share| share.partition));
         partitions.sort_unstable();
@@ -199,7 +201,7 @@ impl Routing {
         });
         let local =
             found.chunk_by(|left, right| left.conn == right.conn).filter_map(LocalMatch::combine).collect();
-        Arc::new(RouteMatch { version: self.version, partitions, nodes, local, shares })
+        Arc::new(RouteMatch { version: self.version, partitions, nodes, nodes_qos0, local, shares })
     }
 
     /// Hands a message that no connection here publishes to all who receive it directly: see [`RouteMatch::hand_over`].
@@ -342,8 +344,10 @@ pub struct RouteMatch {
     pub version: u64,
     /// Partitions with durable subscriptions of QoS 1 or 2, or share groups, that match, ordered.
     pub partitions: Vec<GroupId>,
-    /// Other nodes with connections that take messages directly, ordered.
+    /// Other nodes with connections that take messages of every QoS directly, ordered.
     pub nodes: Vec<NodeId>,
+    /// Further nodes, with connections that take messages of QoS 0 directly and no others, ordered.
+    pub nodes_qos0: Vec<NodeId>,
     /// Connections of this node with a matching subscription, ordered.
     pub local: Vec<LocalMatch>,
     /// Share groups that match, in the order of their texts.
@@ -363,7 +367,15 @@ impl RouteMatch {
     #[must_use]
     pub fn has_direct(&self, qos: QoS) -> bool {
         let shared = || self.shares.iter().any(|share| share.is_direct(qos));
-        !self.nodes.is_empty() || !self.local.is_empty() || shared()
+        self.other_nodes(qos).next().is_some() || !self.local.is_empty() || shared()
+    }
+
+    /// Other nodes that are to have a message of this QoS. One that goes to partitions is not sent to the nodes of their
+    /// sessions as well: it would arrive after the partition's copy, and be a second one if the client has lowered its
+    /// subscription to QoS 0 by then.
+    fn other_nodes(&self, qos: QoS) -> impl Iterator<Item = NodeId> {
+        let lowest = if qos == QoS::AtMostOnce { &self.nodes_qos0[..] } else { &[] };
+        self.nodes.iter().chain(lowest).copied()
     }
 
     /// Whether there is no receiver at all of a message of QoS 1 or 2.
@@ -381,7 +393,8 @@ impl RouteMatch {
         direct: &mut Vec<(ConnId, DirectDelivery)>,
         forwards: &mut Vec<(NodeId, PeerMessage)>,
     ) {
-        forwards.extend(self.nodes.iter().map(|node| (*node, PeerMessage::Forward(Arc::clone(message)))));
+        let nodes = self.other_nodes(message.message.qos);
+        forwards.extend(nodes.map(|node| (node, PeerMessage::Forward(Arc::clone(message)))));
         self.deliver(message, direct);
         shares::dispatch(&self.shares, message, draw, direct, forwards);
     }

@@ -382,8 +382,12 @@ pub struct PublishTarget {
 pub enum RouteTarget {
     /// A partition with a durable session that subscribed with QoS 1 or 2.
     Partition(GroupId),
-    /// A node with a connection that takes messages directly (transient sessions, and QoS 0 of all sessions).
+    /// A node with a connection that takes messages of every QoS directly: of a transient session, or one that
+    /// subscribed with QoS 0.
     Node(NodeId),
+    /// A node whose connections all belong to durable sessions that subscribed with QoS 1 or 2: they take messages of
+    /// QoS 0 directly, and the others from their partition alone.
+    NodeQos0(NodeId),
 }
 
 /// A node as control knows it.

@@ -224,11 +224,12 @@ impl Control {
     /// Takes everything from an incarnation, and tells the partitions.
     fn declare_dead(&mut self, node: NodeId, incarnation: Incarnation, effects: &mut Vec<Effect>) {
         self.state.streams.down(node, incarnation);
-        let target = RouteTarget::Node(node);
-        let with_target = self.routes.iter().filter(|(_, targets)| targets.contains(&target));
-        let filters: Vec<TopicFilter> = with_target.map(|(filter, _)| filter.clone()).collect();
-        for filter in filters {
-            self.route_remove(&filter, target, effects);
+        for target in [RouteTarget::Node(node), RouteTarget::NodeQos0(node)] {
+            let with_target = self.routes.iter().filter(|(_, targets)| targets.contains(&target));
+            let filters: Vec<TopicFilter> = with_target.map(|(filter, _)| filter.clone()).collect();
+            for filter in filters {
+                self.route_remove(&filter, target, effects);
+            }
         }
         for partition in 1..=self.config.partitions {
             self.state.post(GroupId(partition), &Command::NodeDown { node, incarnation });

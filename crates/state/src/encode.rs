@@ -598,6 +598,10 @@ pub(crate) fn put_route_target(out: &mut BytesMut, target: RouteTarget) {
             out.put_u8(1);
             out.put_u64_le(node.0);
         }
+        RouteTarget::NodeQos0(node) => {
+            out.put_u8(2);
+            out.put_u64_le(node.0);
+        }
     }
 }
 
@@ -608,6 +612,7 @@ pub(crate) fn route_target(reader: &mut Reader<'_>) -> Result<RouteTarget, Decod
     match (tag, u32::try_from(number)) {
         (0, Ok(group)) => Ok(RouteTarget::Partition(GroupId(group))),
         (1, _) => Ok(RouteTarget::Node(NodeId(number))),
+        (2, _) => Ok(RouteTarget::NodeQos0(NodeId(number))),
         _ => Err(DecodeError::Tag { tag, at }),
     }
 }

@@ -143,6 +143,7 @@ fn commands() -> Vec<Command> {
         Command::NodeDown { node: NodeId(2), incarnation: Incarnation(5) },
         Command::RouteAdd { filter: filter("a/#"), target: RouteTarget::Partition(GroupId(3)) },
         Command::RouteRemove { filter: filter("a/#"), target: RouteTarget::Node(NodeId(2)) },
+        Command::RouteAdd { filter: filter("a/#"), target: RouteTarget::NodeQos0(NodeId(2)) },
         Command::NodeUp { node: node_record() },
         Command::NodeJoin { node: NodeRecord { id: NodeId(0), ..node_record() } },
         Command::NodeLost { node: NodeId(2), incarnation: Incarnation(5) },

@@ -356,7 +356,7 @@ impl Node {
         let early = std::mem::take(&mut connection.early);
         let group = connection.group;
         for subscription in &subscriptions {
-            self.add_local_route(conn, &subscription.filter);
+            self.add_local_route(conn, subscription);
         }
         self.rejoin_shares(conn, &subscriptions, version);
         self.client(
@@ -384,8 +384,8 @@ impl Node {
         } else {
             self.client(conn, ClientEvent::Ended);
         }
-        for filter in &connection.filters {
-            self.drop_local_route(filter);
+        for (filter, target) in connection.filters {
+            self.drop_local_route(filter, target);
         }
         self.retained.connection_closed(conn);
         if let Some(pending) = &connection.pending {
@@ -398,32 +398,54 @@ impl Node {
         }
     }
 
-    /// Counts a filter for a connection; announces the route when it is the node's first. Gives the position of the
-    /// announcement.
-    fn add_local_route(&mut self, conn: ConnId, filter: &TopicFilter) -> (StreamId, StreamSeq) {
+    /// Counts a subscription's filter for a connection; announces the route when it is the node's first. Gives the
+    /// position of the announcement.
+    fn add_local_route(&mut self, conn: ConnId, subscription: &SubscribeFilter) -> (StreamId, StreamSeq) {
         let stream = StreamId::Node(self.id, self.incarnation);
-        let new = self
-            .connections
-            .all
-            .get_mut(&conn)
-            .is_some_and(|connection| connection.filters.insert(filter.clone()));
-        if let Some(route) = self.connections.routes.get_mut(filter) {
-            route.count += u32::from(new);
-            return (stream, route.seq);
+        let SubscribeFilter { filter, options, .. } = subscription;
+        let Some(connection) = self.connections.all.get_mut(&conn) else { return (stream, StreamSeq(0)) };
+        let durable = connection.held.as_ref().is_some_and(|held| held.durable);
+        let by_partition = durable && !filter.is_shared() && options.qos != quorate_codec::QoS::AtMostOnce;
+        let target = if by_partition { RouteTarget::NodeQos0(self.id) } else { RouteTarget::Node(self.id) };
+        let old = connection.filters.insert(filter.clone(), target);
+        let route = (filter.clone(), target);
+        let seq = match self.connections.routes.get_mut(&route) {
+            Some(known) => {
+                known.count += u32::from(old != Some(target));
+                known.seq
+            }
+            None => {
+                let command = Command::RouteAdd { filter: filter.clone(), target };
+                let seq = self.push(CONTROL, &command, Op::Quiet);
+                self.connections.routes.insert(route, LocalRoute { count: 1, seq });
+                seq
+            }
+        };
+        // After the new one, so that there is no moment without either.
+        if let Some(old) = old.filter(|old| *old != target) {
+            self.drop_local_route(filter.clone(), old);
         }
-        let command = Command::RouteAdd { filter: filter.clone(), target: RouteTarget::Node(self.id) };
-        let seq = self.push(CONTROL, &command, Op::Quiet);
-        self.connections.routes.insert(filter.clone(), LocalRoute { count: 1, seq });
         (stream, seq)
     }
 
-    pub(super) fn drop_local_route(&mut self, filter: &TopicFilter) {
-        let Some(route) = self.connections.routes.get_mut(filter) else { return };
-        route.count = route.count.saturating_sub(1);
-        if route.count == 0 {
-            self.connections.routes.remove(filter);
-            let command = Command::RouteRemove { filter: filter.clone(), target: RouteTarget::Node(self.id) };
-            self.push(CONTROL, &command, Op::Quiet);
+    /// The connection has no such subscription any longer. Gives whether it had.
+    pub(super) fn leave_local_route(&mut self, conn: ConnId, filter: &TopicFilter) -> bool {
+        let connection = self.connections.all.get_mut(&conn);
+        let target = connection.and_then(|connection| connection.filters.remove(filter));
+        if let Some(target) = target {
+            self.drop_local_route(filter.clone(), target);
+        }
+        target.is_some()
+    }
+
+    fn drop_local_route(&mut self, filter: TopicFilter, target: RouteTarget) {
+        let route = (filter, target);
+        let Some(known) = self.connections.routes.get_mut(&route) else { return };
+        known.count = known.count.saturating_sub(1);
+        if known.count == 0 {
+            self.connections.routes.remove(&route);
+            let (filter, target) = route;
+            self.push(CONTROL, &Command::RouteRemove { filter, target }, Op::Quiet);
         }
     }
 
@@ -431,10 +453,10 @@ impl Node {
         let Some((group, held)) = self.held(conn) else { return };
         let existed: Vec<bool> = {
             let known = self.connections.all.get(&conn).map(|connection| &connection.filters);
-            filters.iter().map(|f| known.is_some_and(|known| known.contains(&f.filter))).collect()
+            filters.iter().map(|f| known.is_some_and(|known| known.contains_key(&f.filter))).collect()
         };
         let needs: Vec<(StreamId, StreamSeq)> =
-            filters.iter().map(|subscription| self.add_local_route(conn, &subscription.filter)).collect();
+            filters.iter().map(|subscription| self.add_local_route(conn, subscription)).collect();
         // The partition has all subscriptions of a durable session, and the shared ones of a transient session.
         let mut replicated = filters.clone();
         replicated.retain(|subscription| held.durable || subscription.filter.is_shared());
@@ -557,18 +579,7 @@ impl Node {
 
     fn unsubscribe(&mut self, conn: ConnId, packet_id: PacketId, filters: Vec<TopicFilter>) {
         let Some((group, held)) = self.held(conn) else { return };
-        let mut existed = Vec::with_capacity(filters.len());
-        for filter in &filters {
-            let had = self
-                .connections
-                .all
-                .get_mut(&conn)
-                .is_some_and(|connection| connection.filters.remove(filter));
-            if had {
-                self.drop_local_route(filter);
-            }
-            existed.push(had);
-        }
+        let existed: Vec<bool> = filters.iter().map(|filter| self.leave_local_route(conn, filter)).collect();
         let asked: Vec<TopicFilter> =
             filters.into_iter().filter(|filter| held.durable || filter.is_shared()).collect();
         if !asked.is_empty() {

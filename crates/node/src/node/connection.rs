@@ -3,14 +3,14 @@
 //! Owns: which connection holds which session, what it waits for, and the direct routes of its filters.
 //! Does not: speak MQTT; see [`crate::Client`].
 //! Invariants: an entry exists from `ClientRequest::Connect` to `ClientRequest::Closed`; a filter's count equals the
-//! number of connections that subscribe to it here.
+//! number of connections that subscribe to it here with the same target.
 //! Limits: bounded by the listener's limit of connections.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use quorate_codec::{PacketId, ReasonCode, TopicFilter};
-use quorate_state::command::{SessionExpiry, SubscribeFilter};
+use quorate_state::command::{RouteTarget, SessionExpiry, SubscribeFilter};
 use quorate_state::{
     ConnId, DeliverySeq, Epoch, GroupId, LogIndex, NodeId, Owner, SessionId, ShareVersion, StreamId,
     StreamSeq,
@@ -53,7 +53,8 @@ pub(super) struct Connection {
     pub(super) resync_asked_at: Option<Duration>,
     /// Deliveries that came before CONNACK may be sent; at most an inflight window.
     pub(super) early: Vec<SessionDelivery>,
-    pub(super) filters: BTreeSet<TopicFilter>,
+    /// Each with what it makes this node a target of.
+    pub(super) filters: BTreeMap<TopicFilter, RouteTarget>,
     /// Messages of QoS 1 and 2 that the client takes without acknowledging.
     pub(super) receive_max: u16,
     /// Told to close; nothing more is sent to it.
@@ -86,7 +87,7 @@ pub(super) struct LocalRoute {
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     pub(super) all: BTreeMap<ConnId, Connection>,
-    pub(super) routes: BTreeMap<TopicFilter, LocalRoute>,
+    pub(super) routes: BTreeMap<(TopicFilter, RouteTarget), LocalRoute>,
     pub(super) waiting: VecDeque<Waiting>,
     /// SUBSCRIBEs whose share groups have not all answered yet.
     pub(super) joining: Joining,

@@ -167,11 +167,7 @@ impl Node {
     /// The group has no room for the session: it does not keep the subscription either.
     fn leave_share(&mut self, conn: ConnId, filter: &TopicFilter) {
         let Some((home, held)) = self.held(conn) else { return };
-        let had =
-            self.connections.all.get_mut(&conn).is_some_and(|connection| connection.filters.remove(filter));
-        if had {
-            self.drop_local_route(filter);
-        }
+        self.leave_local_route(conn, filter);
         let filters = vec![filter.clone()];
         let command = Command::Unsubscribe { session: held.session, epoch: held.epoch, filters };
         self.push(home, &command, Op::Quiet);

@@ -8,7 +8,7 @@ use quorate_codec::{
     PacketId, QoS, ReasonCode, RetainHandling, SubscriptionOptions, Text, TopicFilter, TopicName,
 };
 use quorate_state::Message;
-use quorate_state::command::{NodeRecord, SessionExpiry, SubscribeFilter};
+use quorate_state::command::{NodeRecord, RouteTarget, SessionExpiry, SubscribeFilter};
 use quorate_state::hash::{partition_of_client, partition_of_topic};
 
 use super::*;
@@ -427,6 +427,43 @@ fn node_without_a_replica_finds_the_new_leader_after_a_kill() {
     world.kill(leader.0);
     world.publish(outside, 1, 2, "a/b", group, false);
     world.until("applied by the next leader", |world| world.applied(outside, 1) == [1, 2]);
+}
+
+#[test]
+fn durable_subscription_takes_the_higher_messages_from_its_partition_alone() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    world.connect(2, 1, "s", SessionExpiry::Never);
+    world.connect(2, 2, "transient", SessionExpiry::AtClose);
+    let subscribe = |world: &mut World, conn, qos| {
+        let mut lowered = subscription("t");
+        lowered.options.qos = qos;
+        let packet_id = PacketId::new(1).unwrap();
+        let seen = world.events(2, conn).len();
+        world.request(2, conn, ClientRequest::Subscribe { packet_id, filters: vec![lowered] });
+        world.until("SUBACK", |world| world.events(2, conn).len() > seen);
+    };
+    let direct = |world: &mut World, wanted: &[RouteTarget]| {
+        world.until("every node knows these targets and no others", |world| {
+            world.members.values().all(|member| {
+                let targets = member.node.control().unwrap().routes().map(|(_, target)| target);
+                targets
+                    .filter(|target| !matches!(target, RouteTarget::Partition(_)))
+                    .eq(wanted.iter().copied())
+            })
+        });
+    };
+    let (all, low) = (RouteTarget::Node(NodeId(2)), RouteTarget::NodeQos0(NodeId(2)));
+    subscribe(&mut world, 1, QoS::AtLeastOnce);
+    direct(&mut world, &[low]);
+    subscribe(&mut world, 1, QoS::AtMostOnce);
+    direct(&mut world, &[all]);
+    subscribe(&mut world, 1, QoS::ExactlyOnce);
+    direct(&mut world, &[low]);
+    subscribe(&mut world, 2, QoS::AtLeastOnce);
+    direct(&mut world, &[all, low]);
+    world.request(2, 2, ClientRequest::Closed { expiry: None, normal: true });
+    direct(&mut world, &[low]);
 }
 
 #[test]

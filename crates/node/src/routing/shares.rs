@@ -168,11 +168,11 @@ pub(super) fn matches(
         for (share, targets) in groups {
             let partition = targets.iter().find_map(|target| match target {
                 RouteTarget::Partition(group) => Some(*group),
-                RouteTarget::Node(_) => None,
+                RouteTarget::Node(_) | RouteTarget::NodeQos0(_) => None,
             });
             let nodes = targets.iter().filter_map(|target| match target {
                 RouteTarget::Node(node) if *node != me => Some(*node),
-                RouteTarget::Node(_) | RouteTarget::Partition(_) => None,
+                RouteTarget::Node(_) | RouteTarget::NodeQos0(_) | RouteTarget::Partition(_) => None,
             });
             let nodes = nodes.collect();
             let (share, members) = (share.clone(), Vec::new());

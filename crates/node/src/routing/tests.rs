@@ -159,6 +159,28 @@ fn routes_name_each_target_once_and_never_this_node() {
 }
 
 #[test]
+fn node_with_durable_sessions_alone_is_sent_only_messages_of_qos_0() {
+    let mut routing = Routing::new(ME, 4);
+    routing.route_changed(&filter("a"), RouteTarget::NodeQos0(NodeId(2)), true);
+    routing.route_changed(&filter("a"), RouteTarget::Node(NodeId(3)), true);
+    let sent = |routing: &Routing, qos| {
+        let (mut direct, mut forwards) = (Vec::new(), Vec::new());
+        routing.hand_over(&message("a", qos, false, NOBODY), &mut direct, &mut forwards);
+        forwards.into_iter().map(|(node, _)| node).collect::<Vec<NodeId>>()
+    };
+    assert_eq!((sent(&routing, ZERO), sent(&routing, ONE)), (vec![NodeId(3), NodeId(2)], vec![NodeId(3)]));
+    routing.route_changed(&filter("#"), RouteTarget::Node(NodeId(2)), true);
+    assert_eq!(
+        (sent(&routing, ZERO), sent(&routing, ONE)),
+        (vec![NodeId(2), NodeId(3)], vec![NodeId(2), NodeId(3)])
+    );
+    routing.route_changed(&filter("#"), RouteTarget::Node(NodeId(2)), false);
+    routing.route_changed(&filter("a"), RouteTarget::Node(NodeId(3)), false);
+    let found = routing.matches("a");
+    assert_eq!((found.has_direct(ZERO), found.has_direct(ONE)), (true, false));
+}
+
+#[test]
 fn changes_that_change_nothing_keep_the_version() {
     let mut routing = Routing::new(ME, 4);
     let target = RouteTarget::Partition(GroupId(1));

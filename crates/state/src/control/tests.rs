@@ -66,13 +66,17 @@ fn routes_are_a_set() {
 fn node_lost_takes_its_routes_and_tells_every_partition() {
     let mut group = live(3);
     let target = RouteTarget::Node(NodeId(2));
+    let low = RouteTarget::NodeQos0(NodeId(2));
     group.run(&[
         Command::RouteAdd { filter: filter("a"), target },
+        Command::RouteAdd { filter: filter("a"), target: low },
         Command::RouteAdd { filter: filter("a"), target: RouteTarget::Node(NodeId(3)) },
     ]);
     let lost = Command::NodeLost { node: NodeId(2), incarnation: Incarnation(1) };
     let effects = group.one(lost.clone());
-    assert!(effects.contains(&Effect::RouteChanged { filter: filter("a"), target, added: false }));
+    for target in [target, low] {
+        assert!(effects.contains(&Effect::RouteChanged { filter: filter("a"), target, added: false }));
+    }
     assert!(effects.contains(&Effect::NodeDown { node: NodeId(2), incarnation: Incarnation(1) }));
     assert!(effects.contains(&Effect::Outbox { to: GroupId(4) }));
     assert_eq!(status(&group, 2), NodeStatus::Down);
@@ -181,8 +185,9 @@ fn control_with_random_commands_restores_equal() {
             let node = NodeId(1 + random.below(6));
             let incarnation = 1 + random.below(5);
             let name = ["a", "a/+", "b/#", "c"][random.below(4) as usize];
-            let target = match random.below(2) {
+            let target = match random.below(3) {
                 0 => RouteTarget::Node(node),
+                1 => RouteTarget::NodeQos0(node),
                 _ => RouteTarget::Partition(GroupId(1 + random.below(3) as u32)),
             };
             let command = match random.below(9) {
