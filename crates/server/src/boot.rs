@@ -337,5 +337,6 @@ fn first_record(member: &Member, peer: &str) -> NodeRecord {
         admin: text(""),
         zone: text(""),
         version: text(""),
+        level: 0,
     }
 }

@@ -80,7 +80,7 @@ impl StartError {
             StartError::Listener(_) | StartError::Tls(_) | StartError::Thread(_) => ExitCode::Unavailable,
             StartError::Boot(error) => error.exit_code(),
             StartError::Node(quorate_node::StartError::Checkpoint {
-                source: quorate_state::RestoreError::Version(_),
+                source: quorate_state::RestoreError::Version(_) | quorate_state::RestoreError::Level { .. },
                 ..
             }) => ExitCode::Unavailable,
             StartError::Node(_) => ExitCode::Corrupt,
@@ -345,6 +345,7 @@ impl FirstStart<'_> {
                     admin: self.addresses.admin_url(),
                     zone: self.config.node.zone.clone(),
                     version: env!("CARGO_PKG_VERSION").to_owned(),
+                    level: quorate_state::LEVEL,
                 };
                 Ok(FirstState::Joined(self.join(links, &request).await))
             }
@@ -410,6 +411,7 @@ fn node_record(config: &Config, folder: &DataFolder, addresses: &Addresses) -> N
         admin: text(&addresses.admin_url()),
         zone: text(&config.node.zone),
         version: text(env!("CARGO_PKG_VERSION")),
+        level: quorate_state::LEVEL,
     }
 }
 

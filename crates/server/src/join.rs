@@ -44,6 +44,8 @@ pub struct JoinRequest {
     pub zone: String,
     /// Version of the program.
     pub version: String,
+    /// Highest level that the program speaks.
+    pub level: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -186,5 +188,6 @@ fn record_of(hello: &Hello, request: &JoinRequest) -> NodeRecord {
         admin: text(&request.admin),
         zone: text(&request.zone),
         version: text(&request.version),
+        level: request.level,
     }
 }

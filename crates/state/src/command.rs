@@ -355,6 +355,33 @@ pub enum Command {
         /// Node.
         node: NodeId,
     },
+    /// An operator says what a node is to do.
+    NodeDuty {
+        /// Node.
+        node: NodeId,
+        /// What it is to do from now on.
+        duty: Duty,
+    },
+    /// Every node runs a program that speaks this level: from now on it is in use, and no older program may take part.
+    Finalize {
+        /// Level.
+        level: u32,
+    },
+}
+
+/// What an operator wants of a node. It holds over restarts, until it is changed.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Duty {
+    /// Everything.
+    #[default]
+    Full,
+    /// Everything but leading groups.
+    Follow,
+    /// To be taken out of service: it leads nothing, takes no new client connections, and closes those it has.
+    Drain {
+        /// Seconds for which client connections stay.
+        grace_s: u32,
+    },
 }
 
 /// A session that takes part in a share group.
@@ -411,6 +438,8 @@ pub struct NodeRecord {
     pub zone: Text,
     /// Version of the program.
     pub version: Text,
+    /// Highest level that the program speaks: see [`crate::LEVEL`]. 0 before the node has said it.
+    pub level: u32,
 }
 
 /// Position of an applied entry, for callers that wait on it.

@@ -3,14 +3,15 @@
 //! Owns: node identities and their status, placement, the route table, telling partitions of dead nodes.
 //! Does not: notice that a node is dead (the leader's leases do) or choose a placement.
 //! Invariants: a node identity is given once; an incarnation that was declared dead stays dead; a node that is not
-//! live has no routes; every placement names known nodes that were not removed.
+//! live has no routes; every placement names known nodes that were not removed; no program takes part that does not
+//! speak the level in use; draining a node leaves every group a majority of nodes in service.
 //! Limits: none of its own; about 100 bytes per route. See: docs/formats/entry.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_codec::{Text, TopicFilter};
 
-use crate::command::{Command, NodeRecord, RouteTarget};
+use crate::command::{Command, Duty, NodeRecord, RouteTarget};
 use crate::effect::{Effect, Reply};
 use crate::group_state::{Apply, GroupState, Place};
 use crate::ids::{CONTROL, GroupId, Incarnation, LogIndex, MessageRef, NodeId, Timestamp};
@@ -20,6 +21,10 @@ mod checkpoint;
 
 /// Voters per partition unless configured otherwise: survives the loss of one.
 pub const REPLICATION_DEFAULT: u32 = 3;
+
+/// The level that this program speaks: it reads and writes everything that clusters of this level and below write. It
+/// grows with the first release whose commands or records an older program cannot read.
+pub const LEVEL: u32 = 1;
 
 /// What is fixed when a cluster is bootstrapped.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,6 +58,20 @@ struct Node {
     status: NodeStatus,
     /// The lost node of the same name that this one came for.
     replaces: Option<NodeId>,
+    duty: Duty,
+    duty_since: Timestamp,
+}
+
+impl Node {
+    fn new(record: NodeRecord, replaces: Option<NodeId>) -> Node {
+        let (duty, duty_since) = (Duty::Full, Timestamp::default());
+        Node { record, status: NodeStatus::Joining, replaces, duty, duty_since }
+    }
+
+    /// Serves now, and an operator has not taken it out.
+    fn is_in_service(&self) -> bool {
+        self.status == NodeStatus::Live && !matches!(self.duty, Duty::Drain { .. })
+    }
 }
 
 /// The replicated state of the control group.
@@ -62,6 +81,8 @@ pub struct Control {
     config: ClusterConfig,
     nodes: BTreeMap<NodeId, Node>,
     last_node: NodeId,
+    /// In use by the cluster; 0 until every first node has said what it speaks.
+    level: u32,
     placement: BTreeMap<GroupId, Vec<NodeId>>,
     routes: BTreeMap<TopicFilter, BTreeSet<RouteTarget>>,
     dirty_nodes: BTreeSet<NodeId>,
@@ -77,7 +98,7 @@ impl Control {
     pub fn bootstrap(config: ClusterConfig, nodes: &[NodeRecord]) -> Self {
         let mut control = Self::empty(config);
         for record in nodes {
-            let node = Node { record: own_record(record), status: NodeStatus::Joining, replaces: None };
+            let node = Node::new(own_record(record), None);
             control.last_node = control.last_node.max(record.id);
             control.dirty_nodes.insert(record.id);
             control.nodes.insert(record.id, node);
@@ -98,6 +119,7 @@ impl Control {
             config,
             nodes: BTreeMap::new(),
             last_node: NodeId(0),
+            level: 0,
             placement: BTreeMap::new(),
             routes: BTreeMap::new(),
             dirty_nodes: BTreeSet::new(),
@@ -127,6 +149,50 @@ impl Control {
     #[must_use]
     pub fn replaces(&self, node: NodeId) -> Option<NodeId> {
         self.nodes.get(&node).and_then(|node| node.replaces)
+    }
+
+    /// What an operator wants of a node, and since when by the cluster's time stamps.
+    #[must_use]
+    pub fn duty(&self, node: NodeId) -> (Duty, Timestamp) {
+        self.nodes.get(&node).map_or_else(Default::default, |node| (node.duty, node.duty_since))
+    }
+
+    /// The level in use: what the cluster writes is what programs of this level can read.
+    #[must_use]
+    pub fn level(&self) -> u32 {
+        self.level.max(1)
+    }
+
+    /// Why a node cannot be taken out of service; `None` when it can. Every group needs a majority of voters that serve
+    /// without it.
+    #[must_use]
+    pub fn drain_refusal(&self, node: NodeId) -> Option<&'static str> {
+        let Some(known) = self.nodes.get(&node).filter(|known| known.status != NodeStatus::Removed) else {
+            return Some("there is no such node");
+        };
+        if matches!(known.duty, Duty::Drain { .. }) {
+            return None;
+        }
+        let serves =
+            |voter: &&NodeId| **voter != node && self.nodes.get(voter).is_some_and(Node::is_in_service);
+        let short = |voters: &&Vec<NodeId>| {
+            voters.contains(&node) && voters.iter().filter(serves).count() <= voters.len() / 2
+        };
+        let any = self.placement.values().find(short);
+        any.map(|_| "a group would have no majority of nodes in service: bring the others back first")
+    }
+
+    /// Why the cluster cannot change to a level; `None` when it can.
+    #[must_use]
+    pub fn finalize_refusal(&self, level: u32) -> Option<&'static str> {
+        let mut staying = self.nodes.values().filter(|node| node.status != NodeStatus::Removed);
+        if level <= self.level() {
+            Some("the level is in use already")
+        } else if staying.any(|node| node.record.level < level) {
+            Some("a node runs a program that does not speak the level: upgrade or remove it first")
+        } else {
+            None
+        }
     }
 
     /// The identity that the next joining node will get.
@@ -194,6 +260,13 @@ impl Control {
         if known.record.disk != record.disk {
             return self.refuse(place, "the node's disk is not the one that joined", effects);
         }
+        if record.level < self.level {
+            return self.refuse(
+                place,
+                "the cluster uses a level that the node's program does not speak",
+                effects,
+            );
+        }
         let is_dead = status == NodeStatus::Down && record.incarnation <= before;
         if record.incarnation < before || is_dead {
             return self.refuse(place, "the node's incarnation is over", effects);
@@ -206,6 +279,44 @@ impl Control {
             node.status = NodeStatus::Live;
         }
         self.dirty_nodes.insert(record.id);
+        self.begin_level();
+        effects.push(Effect::MembershipChanged);
+    }
+
+    /// A new cluster uses the highest level that all its first nodes speak.
+    fn begin_level(&mut self) {
+        let lowest = self.nodes.values().map(|node| node.record.level).min();
+        if let (0, Some(lowest @ 1..)) = (self.level, lowest) {
+            self.level = lowest;
+            self.state.moved = true;
+        }
+    }
+
+    fn node_duty(&mut self, place: Place, id: NodeId, duty: Duty, effects: &mut Vec<Effect>) {
+        let refusal = match duty {
+            Duty::Drain { .. } => self.drain_refusal(id),
+            Duty::Full | Duty::Follow => None,
+        };
+        if let Some(why) = refusal {
+            return self.refuse(place, why, effects);
+        }
+        let now = self.state.now;
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| node.status != NodeStatus::Removed) else {
+            return self.refuse(place, "there is no such node", effects);
+        };
+        if node.duty != duty {
+            (node.duty, node.duty_since) = (duty, now);
+            self.dirty_nodes.insert(id);
+            effects.push(Effect::MembershipChanged);
+        }
+    }
+
+    fn finalize(&mut self, place: Place, level: u32, effects: &mut Vec<Effect>) {
+        if let Some(why) = self.finalize_refusal(level) {
+            return self.refuse(place, why, effects);
+        }
+        self.level = level;
+        self.state.moved = true;
         effects.push(Effect::MembershipChanged);
     }
 
@@ -243,6 +354,13 @@ impl Control {
             let node = known.record.id;
             return self.state.reply(place, Reply::Joined { node }, effects);
         }
+        if record.level < self.level {
+            return self.refuse(
+                place,
+                "the cluster uses a level that the node's program does not speak",
+                effects,
+            );
+        }
         let same_name =
             staying().filter(|node| node.record.name == record.name).max_by_key(|node| node.record.id);
         if same_name.is_some_and(|node| node.status == NodeStatus::Live) {
@@ -251,7 +369,11 @@ impl Control {
         let replaces = same_name.map(|node| node.record.id);
         let id = self.next_node_id();
         let record = NodeRecord { id, ..own_record(record) };
-        self.nodes.insert(id, Node { record, status: NodeStatus::Joining, replaces });
+        let mut node = Node::new(record, replaces);
+        if let Some(replaced) = replaces.and_then(|replaced| self.nodes.get(&replaced)) {
+            (node.duty, node.duty_since) = (replaced.duty, replaced.duty_since);
+        }
+        self.nodes.insert(id, node);
         self.last_node = id;
         self.dirty_nodes.insert(id);
         self.state.reply(place, Reply::Joined { node: id }, effects);
@@ -335,6 +457,8 @@ impl Apply for Control {
             Command::NodeLost { node, incarnation } => self.node_lost(node, incarnation, effects),
             Command::Place { group, voters } => self.place(place, group, voters, effects),
             Command::NodeForget { node } => self.node_forget(place, node, effects),
+            Command::NodeDuty { node, duty } => self.node_duty(place, node, duty, effects),
+            Command::Finalize { level } => self.finalize(place, level, effects),
             Command::Publish { .. }
             | Command::PublishOnce { .. }
             | Command::Release { .. }
@@ -381,6 +505,7 @@ fn own_record(record: &NodeRecord) -> NodeRecord {
         admin: own_text(&record.admin),
         zone: own_text(&record.zone),
         version: own_text(&record.version),
+        level: record.level,
     }
 }
 

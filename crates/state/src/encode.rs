@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use quorate_codec::{PacketId, QoS, Text};
 
 use crate::command::{
-    Command, LeaderCommand, Message, NodeRecord, PublishTarget, RouteTarget, SessionExpiry, Will,
+    Command, Duty, LeaderCommand, Message, NodeRecord, PublishTarget, RouteTarget, SessionExpiry, Will,
 };
 use crate::ids::{Epoch, GroupId, Incarnation, NodeId, Owner, SessionId, StreamSeq, WillId};
 use crate::reply::{expiry, owner, put_expiry, put_owner, put_subscribe_filter, subscribe_filter};
@@ -47,6 +47,8 @@ pub(crate) mod tag {
     pub(crate) const NODE_LOST: u8 = 36;
     pub(crate) const PLACE: u8 = 37;
     pub(crate) const NODE_FORGET: u8 = 38;
+    pub(crate) const NODE_DUTY: u8 = 39;
+    pub(crate) const FINALIZE: u8 = 40;
 }
 
 const PUBLISH_STORE_RETAINED: u8 = 0b01;
@@ -402,6 +404,15 @@ impl Command {
                 out.put_u8(tag::NODE_FORGET);
                 out.put_u64_le(node.0);
             }
+            Self::NodeDuty { node, duty } => {
+                out.put_u8(tag::NODE_DUTY);
+                out.put_u64_le(node.0);
+                put_duty(out, *duty);
+            }
+            Self::Finalize { level } => {
+                out.put_u8(tag::FINALIZE);
+                out.put_u32_le(*level);
+            }
         }
     }
 
@@ -525,6 +536,8 @@ impl Command {
                 Self::Place { group, voters: list(&mut reader, |reader| reader.u64().map(NodeId))? }
             }
             tag::NODE_FORGET => Self::NodeForget { node: NodeId(reader.u64()?) },
+            tag::NODE_DUTY => Self::NodeDuty { node: NodeId(reader.u64()?), duty: duty(&mut reader)? },
+            tag::FINALIZE => Self::Finalize { level: reader.u32()? },
             tag => return Err(DecodeError::Tag { tag, at }),
         };
         reader.done()?;
@@ -624,6 +637,28 @@ pub(crate) fn put_node_record(out: &mut BytesMut, node: &NodeRecord) {
     for text in [&node.name, &node.peer, &node.mqtt, &node.admin, &node.zone, &node.version] {
         put_text(out, text.as_str());
     }
+    out.put_u32_le(node.level);
+}
+
+pub(crate) fn put_duty(out: &mut BytesMut, duty: Duty) {
+    let (tag, grace_s) = match duty {
+        Duty::Full => (0, 0),
+        Duty::Follow => (1, 0),
+        Duty::Drain { grace_s } => (2, grace_s),
+    };
+    out.put_u8(tag);
+    out.put_u32_le(grace_s);
+}
+
+pub(crate) fn duty(reader: &mut Reader<'_>) -> Result<Duty, DecodeError> {
+    let at = reader.at();
+    let (tag, grace_s) = (reader.u8()?, reader.u32()?);
+    match tag {
+        0 => Ok(Duty::Full),
+        1 => Ok(Duty::Follow),
+        2 => Ok(Duty::Drain { grace_s }),
+        _ => Err(DecodeError::Tag { tag, at }),
+    }
 }
 
 pub(crate) fn node_record(reader: &mut Reader<'_>) -> Result<NodeRecord, DecodeError> {
@@ -636,7 +671,8 @@ pub(crate) fn node_record(reader: &mut Reader<'_>) -> Result<NodeRecord, DecodeE
     let admin = reader.text()?;
     let zone = reader.text()?;
     let version = reader.text()?;
-    Ok(NodeRecord { id, name, disk, incarnation, peer, mqtt, admin, zone, version })
+    let level = reader.u32()?;
+    Ok(NodeRecord { id, name, disk, incarnation, peer, mqtt, admin, zone, version, level })
 }
 
 const LEADER_OUTBOX_APPLIED: u8 = 1;

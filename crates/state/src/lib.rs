@@ -48,7 +48,7 @@ mod wire;
 
 pub use command::{Batch, Command, LeaderCommand, Message, PublishTarget, Segment, ShareMember, Will};
 pub use config::{Overflow, PartitionConfig};
-pub use control::{ClusterConfig, Control, NodeStatus};
+pub use control::{ClusterConfig, Control, LEVEL, NodeStatus};
 pub use effect::{Effect, Reply};
 pub use entry::{BatchBuilder, BatchView};
 pub use ids::*;

@@ -456,7 +456,9 @@ impl Partition {
             | Command::NodeJoin { .. }
             | Command::NodeLost { .. }
             | Command::Place { .. }
-            | Command::NodeForget { .. } => {
+            | Command::NodeForget { .. }
+            | Command::NodeDuty { .. }
+            | Command::Finalize { .. } => {
                 self.state.reply(place, Reply::refused("not a command for a partition"), effects);
             }
         }

@@ -153,6 +153,16 @@ pub enum RestoreError {
     /// The records are of a version that this program does not read.
     #[error("version {0} of the checkpoint is not known")]
     Version(u8),
+    /// The cluster uses a level that this program does not speak.
+    #[error(
+        "the cluster uses level {found}, and this program speaks levels up to {spoken}: a newer program is needed"
+    )]
+    Level {
+        /// In use.
+        found: u32,
+        /// Highest that this program speaks.
+        spoken: u32,
+    },
     /// No record says which group this is.
     #[error("the checkpoint has no head record")]
     HeadMissing,

@@ -80,6 +80,7 @@ pub(crate) fn node_record(id: u64, name: &str, disk: u8, incarnation: u64) -> No
         admin: text(""),
         zone: text("a"),
         version: text("0.1.0"),
+        level: 1,
     }
 }
 

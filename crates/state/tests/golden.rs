@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use quorate_codec::{PacketId, QoS, RetainHandling, SubscriptionOptions, Text, TopicFilter, TopicName};
-use quorate_state::command::{NodeRecord, RouteTarget, SessionExpiry, SubscribeFilter};
+use quorate_state::command::{Duty, NodeRecord, RouteTarget, SessionExpiry, SubscribeFilter};
 use quorate_state::effect::SubscribeResult;
 use quorate_state::*;
 
@@ -78,6 +78,7 @@ fn node_record() -> NodeRecord {
         admin: text("https://10.0.0.2:8080"),
         zone: text("a"),
         version: text("0.1.0"),
+        level: 1,
     }
 }
 
@@ -149,6 +150,10 @@ fn commands() -> Vec<Command> {
         Command::NodeLost { node: NodeId(2), incarnation: Incarnation(5) },
         Command::Place { group: GroupId(3), voters: vec![NodeId(1), NodeId(2), NodeId(4)] },
         Command::NodeForget { node: NodeId(2) },
+        Command::NodeDuty { node: NodeId(2), duty: Duty::Full },
+        Command::NodeDuty { node: NodeId(2), duty: Duty::Follow },
+        Command::NodeDuty { node: NodeId(2), duty: Duty::Drain { grace_s: 30 } },
+        Command::Finalize { level: 7 },
         Command::ShareJoin {
             filter: filter("$share/g/a/#"),
             member,

@@ -94,6 +94,7 @@ fn record(id: u64) -> NodeRecord {
         admin: text(""),
         zone: text(""),
         version: text("0.1.0"),
+        level: 1,
     }
 }
 

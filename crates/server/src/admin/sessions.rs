@@ -244,6 +244,7 @@ mod tests {
             admin: Text::from_static(admin),
             zone: Text::from_static(""),
             version: Text::from_static(""),
+            level: 1,
         };
         let live = quorate_state::NodeStatus::Live;
         NodeStatus {

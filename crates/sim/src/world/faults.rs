@@ -214,7 +214,13 @@ impl World {
             return;
         }
         let disk = self.hosts[place].disk_uuid;
-        let record = NodeRecord { id: NodeId(0), disk, incarnation: Incarnation(0), ..first_record(place) };
+        let record = NodeRecord {
+            id: NodeId(0),
+            disk,
+            incarnation: Incarnation(0),
+            level: quorate_state::LEVEL,
+            ..first_record(place)
+        };
         if let Some(generation) = self.hosts[member].process.as_ref().map(|process| process.generation) {
             self.report(member, generation, NodeEvent::Join(Box::new(record)));
         }

@@ -122,6 +122,7 @@ pub(super) fn first_record(place: usize) -> NodeRecord {
         admin: text(""),
         zone: text(""),
         version: text(""),
+        level: 0,
     }
 }
 
@@ -246,6 +247,7 @@ impl World {
             id: host.node,
             disk: host.disk_uuid,
             incarnation: Incarnation(identity.incarnation),
+            level: quorate_state::LEVEL,
             ..first_record(place)
         };
         let config = NodeConfig {

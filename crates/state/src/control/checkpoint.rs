@@ -8,8 +8,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use quorate_codec::{Text, TopicFilter};
 
 use crate::command::RouteTarget;
+use crate::control::LEVEL;
 use crate::control::{ClusterConfig, Control, Node, NodeStatus, own_record};
-use crate::encode::{node_record, put_node_record, put_route_target, route_target};
+use crate::encode::{duty, node_record, put_duty, put_node_record, put_route_target, route_target};
 use crate::group_state::put_meta_head;
 use crate::hash::StableHash;
 use crate::ids::{CONTROL, GroupId, LogIndex, NodeId, Timestamp};
@@ -89,6 +90,7 @@ impl Control {
         out.put_u32_le(self.config.partitions);
         out.put_u32_le(self.config.replication);
         out.put_u64_le(self.last_node.0);
+        out.put_u32_le(self.level);
         out.into()
     }
 
@@ -104,9 +106,13 @@ impl Control {
         if found != CONTROL {
             return Err(RestoreError::OtherGroup { expected: CONTROL, found });
         }
-        let (config, last_node) = cluster_config(&mut reader).map_err(bad)?;
+        let (config, last_node, level) = cluster_config(&mut reader).map_err(bad)?;
+        if level > LEVEL {
+            return Err(RestoreError::Level { found: level, spoken: LEVEL });
+        }
         let mut control = Self::empty(config);
         control.state.now = now;
+        control.level = level;
         control.last_node = last_node;
         Ok(control)
     }
@@ -136,14 +142,15 @@ impl Control {
     }
 }
 
-fn cluster_config(reader: &mut Reader<'_>) -> Result<(ClusterConfig, NodeId), DecodeError> {
+fn cluster_config(reader: &mut Reader<'_>) -> Result<(ClusterConfig, NodeId, u32), DecodeError> {
     let cluster_id = reader.array()?;
     let name = own_text(&reader.text()?);
     let partitions = reader.u32()?;
     let replication = reader.u32()?;
     let last_node = NodeId(reader.u64()?);
+    let level = reader.u32()?;
     reader.done()?;
-    Ok((ClusterConfig { cluster_id, name, partitions, replication }, last_node))
+    Ok((ClusterConfig { cluster_id, name, partitions, replication }, last_node, level))
 }
 
 fn node_content(node: &Node) -> Vec<u8> {
@@ -155,6 +162,8 @@ fn node_content(node: &Node) -> Vec<u8> {
         NodeStatus::Removed => 3,
     });
     out.put_u64_le(node.replaces.map_or(0, |replaces| replaces.0));
+    put_duty(&mut out, node.duty);
+    out.put_u64_le(node.duty_since.0);
     put_node_record(&mut out, &node.record);
     out.into()
 }
@@ -169,9 +178,11 @@ fn node_of(content: &Bytes) -> Result<Node, DecodeError> {
         tag => return Err(DecodeError::Tag { tag, at: 0 }),
     };
     let replaces = Some(NodeId(reader.u64()?)).filter(|replaces| replaces.0 != 0);
+    let duty = duty(&mut reader)?;
+    let duty_since = Timestamp(reader.u64()?);
     let record = own_record(&node_record(&mut reader)?);
     reader.done()?;
-    Ok(Node { record, status, replaces })
+    Ok(Node { record, status, replaces, duty, duty_since })
 }
 
 fn voters_content(voters: &[NodeId]) -> Vec<u8> {

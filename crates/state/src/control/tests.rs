@@ -3,6 +3,7 @@
 use super::*;
 use crate::ids::StreamSeq;
 use crate::machine::Machine;
+use crate::record::RestoreError;
 use crate::testing::{
     Driven, Random, STREAM, Store, filter, node_record, posted, read_records, replies, text, write_changes,
 };
@@ -190,12 +191,14 @@ fn control_with_random_commands_restores_equal() {
                 1 => RouteTarget::NodeQos0(node),
                 _ => RouteTarget::Partition(GroupId(1 + random.below(3) as u32)),
             };
-            let command = match random.below(9) {
+            let command = match random.below(11) {
                 0..3 => Command::RouteAdd { filter: filter(name), target },
                 3 => Command::RouteRemove { filter: filter(name), target },
                 4 => up(node.0, incarnation),
                 5 => Command::NodeLost { node, incarnation: Incarnation(incarnation) },
                 6 => Command::NodeJoin { node: node_record(0, "n9", random.below(9) as u8, 1) },
+                8 => duty(node.0, [Duty::Full, Duty::Follow, DRAIN][random.below(3) as usize]),
+                9 => Command::Finalize { level: 1 + random.below(2) as u32 },
                 7 => Command::Place { group: GroupId(random.below(4) as u32), voters: vec![node] },
                 _ => Command::NodeForget { node },
             };
@@ -214,4 +217,102 @@ fn control_with_random_commands_restores_equal() {
         }
         assert_eq!(Machine::hash(&replica), Machine::hash(&group.machine));
     }
+}
+
+fn duty(id: u64, duty: Duty) -> Command {
+    Command::NodeDuty { node: NodeId(id), duty }
+}
+
+const DRAIN: Duty = Duty::Drain { grace_s: 30 };
+
+#[test]
+fn duty_holds_over_restarts_and_goes_on_to_the_node_that_replaces() {
+    let mut group = live(3);
+    group.one(duty(2, DRAIN));
+    let (known, since) = group.machine.duty(NodeId(2));
+    assert_eq!((known, since), (DRAIN, group.machine.state.now));
+    group.one(Command::NodeLost { node: NodeId(2), incarnation: Incarnation(1) });
+    group.one(up(2, 2));
+    assert_eq!(group.machine.duty(NodeId(2)), (DRAIN, since));
+    group.one(Command::NodeLost { node: NodeId(2), incarnation: Incarnation(2) });
+    group.one(Command::NodeJoin { node: node_record(0, "n2", 77, 1) });
+    assert_eq!(group.machine.duty(NodeId(4)).0, DRAIN);
+    group.one(duty(4, Duty::Full));
+    assert_eq!(group.machine.duty(NodeId(4)).0, Duty::Full);
+    assert!(is_refused(&group.one(duty(9, Duty::Follow))), "unknown");
+}
+
+#[test]
+fn drain_that_leaves_a_group_no_majority_in_service_is_refused() {
+    let mut group = live(3);
+    group.one(duty(1, DRAIN));
+    assert!(is_refused(&group.one(duty(2, DRAIN))), "one of three would serve");
+    assert_eq!(
+        group.one(duty(1, Duty::Drain { grace_s: 5 })),
+        [Effect::MembershipChanged],
+        "already drained"
+    );
+    group.one(duty(1, Duty::Full));
+    assert_eq!(group.machine.drain_refusal(NodeId(2)), None);
+    group.one(Command::NodeLost { node: NodeId(3), incarnation: Incarnation(1) });
+    assert!(is_refused(&group.one(duty(2, DRAIN))), "a node is down");
+    assert!(is_refused(&live(1).one(duty(1, DRAIN))), "there is no other node");
+    let mut five = live(5);
+    five.one(duty(1, DRAIN));
+    assert!(is_refused(&five.one(duty(2, DRAIN))), "groups with both");
+    group.one(up(3, 2));
+    group.one(duty(2, Duty::Follow));
+    assert_eq!(group.one(duty(1, DRAIN)), [Effect::MembershipChanged], "a follower votes");
+}
+
+#[test]
+fn new_cluster_uses_the_level_that_all_its_first_nodes_speak() {
+    let config = ClusterConfig { cluster_id: [7; 16], name: text("lab"), partitions: 1, replication: 3 };
+    let record = |id: u64, level| NodeRecord { level, ..node_record(id, &format!("n{id}"), id as u8, 1) };
+    let silent: Vec<NodeRecord> = (1..=3).map(|id| record(id, 0)).collect();
+    let mut group = Driven::new(Control::bootstrap(config, &silent));
+    for id in 1..=2 {
+        group.one(Command::NodeUp { node: record(id, 9) });
+        assert_eq!(group.machine.level(), 1);
+    }
+    group.one(Command::NodeUp { node: record(3, 8) });
+    assert_eq!(group.machine.level(), 8);
+}
+
+#[test]
+fn level_changes_when_all_nodes_speak_it_and_then_keeps_older_programs_out() {
+    let mut group = live(3);
+    let newer = |id: u64, incarnation, level| {
+        let record = node_record(id, &format!("n{id}"), id as u8, incarnation);
+        Command::NodeUp { node: NodeRecord { level, ..record } }
+    };
+    for id in 1..=2 {
+        group.one(newer(id, 1, 2));
+        assert!(is_refused(&group.one(Command::Finalize { level: 2 })), "not all speak it");
+    }
+    group.one(newer(3, 2, 2));
+    group.one(newer(3, 3, 1));
+    assert!(is_refused(&group.one(Command::Finalize { level: 2 })), "one went back");
+    group.one(newer(3, 4, 2));
+    assert_eq!(group.one(Command::Finalize { level: 2 }), [Effect::MembershipChanged]);
+    assert_eq!(group.machine.level(), 2);
+    assert!(is_refused(&group.one(Command::Finalize { level: 2 })), "already");
+    assert!(is_refused(&group.one(newer(3, 5, 1))), "an older program");
+    let join = Command::NodeJoin { node: NodeRecord { level: 1, ..node_record(0, "n9", 9, 1) } };
+    assert!(is_refused(&group.one(join)));
+    assert_eq!(group.machine.level(), 2);
+}
+
+#[test]
+fn level_of_a_newer_program_is_not_restored() {
+    let mut group = live(3);
+    let top = LEVEL + 1;
+    for id in 1..=3 {
+        let record = node_record(id, &format!("n{id}"), id as u8, 1);
+        group.one(Command::NodeUp { node: NodeRecord { level: top, ..record } });
+    }
+    group.one(Command::Finalize { level: top });
+    let records = group.machine.records().map(|(key, content)| (key.into(), content.into()));
+    let restored = Control::restore(LogIndex(9), records.collect::<Vec<_>>());
+    assert!(matches!(restored, Err(RestoreError::Level { found, .. }) if found == top), "{restored:?}");
 }

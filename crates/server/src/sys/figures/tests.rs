@@ -22,6 +22,7 @@ fn record(id: u64, name: &str, version: &str) -> NodeRecord {
         admin: text(""),
         zone: text(""),
         version: text(version),
+        level: 1,
     }
 }
 
