@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_codec::TopicFilter;
-use quorate_state::command::RouteTarget;
+use quorate_state::command::{Duty, RouteTarget};
 use quorate_state::effect::DropReason;
 use quorate_state::{ConnId, GroupId, Incarnation, LogIndex, NodeId, WillId};
 
@@ -96,6 +96,15 @@ pub enum Action {
         decision: Result<NodeId, String>,
         /// The nodes it must speak with.
         peers: Vec<PeerAddress>,
+    },
+    /// An operator wants this of the node from now on. Told when it changes, and at the start when it is not everything.
+    Duty(Duty),
+    /// Answer to `Event::Operate`: done and durable, or why nothing was changed.
+    Operated {
+        /// Number of the operation.
+        number: crate::node::OperationNumber,
+        /// What became of it.
+        outcome: Result<(), String>,
     },
     /// Count dropped messages.
     Dropped(DropReason, u64),

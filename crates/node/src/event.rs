@@ -78,6 +78,13 @@ pub enum Event {
     },
     /// A node without an identity asks to join. Answered by `Action::Joined` once control has decided.
     Join(Box<quorate_state::command::NodeRecord>),
-    /// Operator: move leadership of all groups away from this node.
-    TransferAway,
+    /// The process is about to stop: leadership is to move away, and stay away.
+    Leave,
+    /// An operator asks something of the cluster. Answered by `Action::Operated`.
+    Operate {
+        /// Number for the answer.
+        number: crate::node::OperationNumber,
+        /// What is asked.
+        operation: crate::node::Operation,
+    },
 }

@@ -12,7 +12,9 @@ mod clients;
 mod connection;
 mod deliver;
 mod explain;
+mod leadership;
 mod lease;
+mod operate;
 mod placement;
 mod retained;
 mod retained_bounds;
@@ -26,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_state::command::Command;
+use quorate_state::command::{Command, Duty};
 use quorate_state::{
     CONTROL, ClusterConfig, ConnId, Control, Effect, GroupId, Incarnation, LogIndex, MessageRef, NodeId,
     Owner, Partition, PartitionConfig,
@@ -44,6 +46,7 @@ use crate::peer::PeerMessage;
 use crate::stream::{NodeStream, OutboxStream};
 
 pub use explain::{ReplicaView, SessionList, SessionView};
+pub use operate::{Operation, OperationNumber};
 pub use status::{Clause, GroupStatus, NodeStatus};
 
 use clients::Op;
@@ -163,6 +166,10 @@ pub struct Node {
     /// Time of the event or turn that is being worked on.
     now: Duration,
     renewing: bool,
+    /// About to stop: it leads nothing from now on.
+    leaving: bool,
+    /// What the shell was last told to be wanted of this node.
+    duty_told: Duty,
 }
 
 impl Node {
@@ -204,6 +211,8 @@ impl Node {
             placed_at: now,
             now,
             renewing: false,
+            leaving: false,
+            duty_told: Duty::Full,
         };
         for restored in groups {
             let group = node.restore_group(restored)?;
@@ -212,6 +221,7 @@ impl Node {
         node.announce();
         node.publish_routes();
         node.publish_peers();
+        node.heed_control();
         node.campaign_where_first();
         Ok(node)
     }
@@ -342,7 +352,8 @@ impl Node {
                 self.push(CONTROL, &Command::NodeJoin { node: *record }, Op::Join(disk));
             }
             Event::WillRouted { group, will, targets } => self.will_routed(group, will, targets),
-            Event::TransferAway => self.transfer_away(),
+            Event::Leave => self.leave(),
+            Event::Operate { number, operation } => self.operate(number, operation),
         }
     }
 
@@ -504,9 +515,9 @@ impl Node {
     fn peer_down(&mut self, peer: NodeId, now: Duration) {
         self.peers_up.remove(&peer);
         self.link_reset(peer);
-        for group in self.groups.values_mut() {
+        let ranks = self.groups.values().map(|group| self.election_rank(group, peer)).collect::<Vec<_>>();
+        for (group, rank) in self.groups.values_mut().zip(ranks) {
             group.peer_unreachable(peer);
-            let rank = election_rank(group, self.id, peer, &self.peers_up);
             group.leader_lost(peer, limits::TICK * rank, now);
         }
     }
@@ -594,6 +605,7 @@ impl Node {
             Effect::MembershipChanged => {
                 self.publish_peers();
                 self.adopt_groups();
+                self.heed_control();
             }
             Effect::NodeDown { node, incarnation } => self.node_down(node, incarnation),
         }
@@ -648,6 +660,7 @@ impl Node {
             self.publish_routes();
             self.publish_peers();
             self.adopt_groups();
+            self.heed_control();
             self.previous_owners_rechecked();
         }
     }
@@ -692,19 +705,6 @@ impl Node {
         self.turn.reads = turn.reads;
         self.turn.memberships = turn.memberships;
     }
-}
-
-/// In which order the survivors campaign for a group when its leader's links are reset: 0 at once, each next one
-/// three ticks later, so that they do not split the vote.
-fn election_rank(group: &Group, me: NodeId, lost: NodeId, up: &BTreeSet<NodeId>) -> u32 {
-    let mut voters = group.members().voters.clone();
-    voters.sort_unstable();
-    let len = voters.len().max(1);
-    let turn = usize::try_from(group.id().0).unwrap_or(0) % len;
-    voters.rotate_left(turn);
-    let survivors = voters.iter().filter(|id| **id != lost.0 && (**id == me.0 || up.contains(&NodeId(**id))));
-    let rank = survivors.take_while(|id| **id != me.0).count();
-    u32::try_from(rank).unwrap_or(0) * 3
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use quorate_state::{
 
 use super::Node;
 use super::connection::{Connection, Held, LocalRoute, Pending, Waiting};
+use super::operate::OperationNumber;
 use super::retained_bounds::Bounds;
 use crate::action::Action;
 use crate::durable::Durable;
@@ -41,6 +42,7 @@ pub(super) enum Op {
     Will(WillId),
     Closed(ConnId),
     Join([u8; 16]),
+    Operation(OperationNumber),
     /// The answer changes nothing here.
     Quiet,
 }
@@ -210,6 +212,7 @@ impl Node {
             Op::Closed(conn) => self.client(conn, ClientEvent::Ended),
             Op::Will(will) => self.will_done(group, will, reply, now),
             Op::Join(disk) => self.join_done(disk, reply),
+            Op::Operation(number) => self.operated(number, reply),
             Op::Quiet => {}
         }
     }

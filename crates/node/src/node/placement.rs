@@ -1,7 +1,7 @@
 //! Who lives, who leads and where replicas are: what a node does about membership.
 //!
 //! Owns: announcing this node, leases as node and as control leader, declaring nodes lost, moving replicas towards
-//! their placement, spreading leadership. Does not: decide placement; control's state does.
+//! their placement. Does not: decide placement; control's state does.
 //! Invariants: a node asks for a lease only after it has applied its own announcement; a node that is declared dead
 //! starts a new incarnation before it serves again.
 //! Spec: contract, "Behaviour under trouble"; Raft 3.10, 4.3. See: docs/decisions/0008-takeover-waits-for-a-lease.md.
@@ -23,9 +23,6 @@ use crate::peer::PeerMessage;
 
 /// How often leaders look at placement and balance.
 const PLACE_EVERY: Duration = Duration::from_millis(500);
-
-/// A leader whose group has a better-placed leader waits this many looks between two transfers.
-const CAUGHT_UP_ENTRIES: u64 = 64;
 
 impl Node {
     /// Tells control that this incarnation of the node is there.
@@ -108,17 +105,6 @@ impl Node {
         }
         for command in commands {
             self.push(CONTROL, &command, Op::Quiet);
-        }
-    }
-
-    /// At start nobody leads: the first voter of each group does not wait for its timeout.
-    pub(super) fn campaign_where_first(&mut self) {
-        let me = self.id;
-        for group in self.groups.values_mut() {
-            let first = preferred_leader(group);
-            if first == Some(me) || group.members().voters.len() == 1 {
-                group.campaign();
-            }
         }
     }
 
@@ -318,8 +304,8 @@ impl Node {
         }
         for id in self.leads.clone() {
             self.move_replicas(id);
-            self.move_leadership(id);
         }
+        self.hand_over_all();
     }
 
     /// One step of a group's membership towards its placement.
@@ -335,43 +321,4 @@ impl Node {
             group.propose_membership(&change);
         }
     }
-
-    /// Gives leadership to the member that should have it, when that member is there and caught up.
-    fn move_leadership(&mut self, id: GroupId) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
-        let Some(preferred) = preferred_leader(group) else { return };
-        let caught_up = group
-            .progress()
-            .iter()
-            .any(|(node, index)| *node == preferred && index.0 + CAUGHT_UP_ENTRIES >= group.committed().0);
-        if preferred != self.id && self.peers_up.contains(&preferred) && caught_up && !group.transferring() {
-            group.transfer(preferred);
-        }
-    }
-
-    /// Operator: leadership away from this node, to whoever is most caught up.
-    pub(super) fn transfer_away(&mut self) {
-        for id in self.leads.clone() {
-            let Some(group) = self.groups.get_mut(&id) else { continue };
-            let voters = group.members().voters.clone();
-            let target = group
-                .progress()
-                .into_iter()
-                .filter(|(node, _)| {
-                    *node != self.id && voters.contains(&node.0) && self.peers_up.contains(node)
-                })
-                .max_by_key(|(_, index)| *index);
-            if let Some((node, _)) = target {
-                group.transfer(node);
-            }
-        }
-    }
-}
-
-/// Which voter should lead a group, so that leadership is spread evenly.
-fn preferred_leader(group: &Group) -> Option<NodeId> {
-    let mut voters = group.members().voters.clone();
-    voters.sort_unstable();
-    let turn = usize::try_from(group.id().0).ok()?.checked_rem(voters.len())?;
-    voters.get(turn).map(|id| NodeId(*id))
 }

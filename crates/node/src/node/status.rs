@@ -5,10 +5,10 @@
 
 use core::time::Duration;
 
-use quorate_state::command::NodeRecord;
+use quorate_state::command::{Duty, NodeRecord};
 use quorate_state::control::NodeStatus as Membership;
 use quorate_state::partition::Counts;
-use quorate_state::{CONTROL, GroupId, Incarnation, LogIndex, NodeId};
+use quorate_state::{CONTROL, Control, GroupId, Incarnation, LogIndex, NodeId, Timestamp};
 
 use super::Node;
 
@@ -35,6 +35,12 @@ pub struct NodeStatus {
     pub stream_bytes: usize,
     /// Control position known to be applied on every live node.
     pub barrier: LogIndex,
+    /// What operators want of the nodes of `nodes`, in the same order, and since when by the cluster's time stamps.
+    pub duties: Vec<(NodeId, Duty, Timestamp)>,
+    /// Replicated time as this node knows it.
+    pub time: Timestamp,
+    /// Level in use.
+    pub level: u32,
 }
 
 /// One group, as this replica sees it.
@@ -94,6 +100,9 @@ impl Node {
             connections: self.connections.all.len(),
             stream_bytes: self.streams.values().map(|stream| stream.bytes()).sum(),
             barrier: self.barrier,
+            duties: self.control().map(duties).unwrap_or_default(),
+            time: self.groups.get(&CONTROL).map(|group| group.machine().now()).unwrap_or_default(),
+            level: self.control().map_or(1, Control::level),
         }
     }
 
@@ -121,6 +130,14 @@ impl Node {
                     "no lease from control: this node acknowledges nothing until a quorum answers".to_owned()
                 }
             }),
+            clause("draining", self.is_in_service(), "in service", || {
+                if self.leaving {
+                    "the node is about to stop".to_owned()
+                } else {
+                    "an operator takes this node out of service: `quorate cluster undrain` puts it back"
+                        .to_owned()
+                }
+            }),
             clause("control", self.groups.contains_key(&CONTROL), "replica present", || {
                 "no replica of the control group yet".to_owned()
             }),
@@ -134,6 +151,10 @@ impl Node {
                 format!("groups placed here in which this node does not vote yet: {}", voteless.join(", "))
             }),
         ]
+    }
+
+    fn is_in_service(&self) -> bool {
+        !self.leaving && !matches!(self.own_duty(), Duty::Drain { .. })
     }
 
     /// Groups that are placed on this node, or still on the one it replaces, and in which it is no voter. While there are
@@ -156,6 +177,14 @@ impl Node {
             .filter(|group| placed_here(group) && !votes(group))
             .collect()
     }
+}
+
+fn duties(control: &Control) -> Vec<(NodeId, Duty, Timestamp)> {
+    let duty = |node: NodeId| {
+        let (duty, since) = control.duty(node);
+        (node, duty, since)
+    };
+    control.nodes().map(|(record, _)| duty(record.id)).collect()
 }
 
 fn clause(name: &'static str, ok: bool, good: &str, bad: impl FnOnce() -> String) -> Clause {

@@ -16,6 +16,7 @@ use crate::action::LogRecord;
 use crate::consensus::log::StoredEntry;
 use crate::edge::{ClientEvent, ClientRequest, ConnectRequest, PublishOutcome};
 
+mod duty;
 mod shares;
 
 /// A log in memory, written when the node asks for it.
@@ -71,6 +72,10 @@ struct World {
     network: VecDeque<(NodeId, NodeId, PeerMessage)>,
     cut: BTreeSet<(NodeId, NodeId)>,
     snapshots: BTreeMap<(GroupId, u64), Records>,
+    /// Answers to operations, in order.
+    operated: Vec<Result<(), String>>,
+    /// What nodes were told to be wanted of them.
+    duties: Vec<(NodeId, Duty)>,
 }
 
 type Records = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -134,6 +139,8 @@ impl World {
             network: VecDeque::new(),
             cut: BTreeSet::new(),
             snapshots: BTreeMap::new(),
+            operated: Vec::new(),
+            duties: Vec::new(),
         };
         for record in &records {
             let config = config(record.clone());
@@ -175,6 +182,8 @@ impl World {
                 }
                 Action::Client(conn, event) => member.events.entry(conn).or_default().push(event),
                 Action::LeaseUntil(until) => member.lease_until = until,
+                Action::Operated { outcome, .. } => self.operated.push(outcome),
+                Action::Duty(duty) => self.duties.push((id, duty)),
                 Action::Checkpoint { group, index, changes, .. } => {
                     let records = member.checkpoints.entry(group).or_default();
                     for (key, value) in changes {

@@ -1,0 +1,160 @@
+//! Which voter leads a group, and how leadership gets there.
+//!
+//! Owns: the order in which the voters of a group are to lead it, moving leadership towards it, and away from a node that is
+//! to lead nothing. Does not: elect; Raft does, and whoever was elected hands on.
+//! Invariants: all nodes compute the same order; a node that is to lead nothing leads only what nobody else can.
+//! Spec: Raft 3.10. See: docs/operations/rolling-restart.md.
+
+use quorate_state::command::Duty;
+use quorate_state::control::NodeStatus;
+use quorate_state::{Control, GroupId, NodeId};
+
+use super::Node;
+use crate::consensus::group::Group;
+
+/// A member is caught up when it lacks no more entries than this: a transfer to it takes no noticeable time.
+const CAUGHT_UP_ENTRIES: u64 = 64;
+
+/// The voters of a group in the order in which they are to lead it. The groups take turns, and so do their second choices:
+/// with all voters up, leadership is spread over them to within one, and with one of them out, its groups are spread over
+/// the others.
+pub(super) fn leader_order(group: GroupId, voters: &[NodeId]) -> Vec<NodeId> {
+    let mut left = voters.to_vec();
+    left.sort_unstable();
+    left.dedup();
+    let mut turn = usize::try_from(group.0).unwrap_or_default();
+    let mut order = Vec::with_capacity(left.len());
+    while !left.is_empty() {
+        order.push(left.remove(turn % left.len()));
+        turn /= left.len() + 1;
+    }
+    order
+}
+
+/// Whether a node is to lead groups, as far as control knows.
+pub(super) fn is_to_lead(control: Option<&Control>, node: NodeId) -> bool {
+    control.is_some_and(|control| {
+        let live = control.node(node).is_some_and(|(_, status)| status == NodeStatus::Live);
+        live && control.duty(node).0 == Duty::Full
+    })
+}
+
+impl Node {
+    /// At start nobody leads: the first voter of each group does not wait for its timeout.
+    pub(super) fn campaign_where_first(&mut self) {
+        let me = self.id;
+        let serves = self.own_duty() == Duty::Full;
+        for group in self.groups.values_mut() {
+            let voters = voters_of(group);
+            let first = leader_order(group.id(), &voters).first() == Some(&me);
+            if (first && serves) || voters.len() == 1 {
+                group.campaign();
+            }
+        }
+    }
+
+    /// Operator: this node is about to stop. Leadership goes away, and stays away.
+    pub(super) fn leave(&mut self) {
+        self.leaving = true;
+        self.hand_over_all();
+    }
+
+    /// Moves leadership of all groups that another node should lead.
+    pub(super) fn hand_over_all(&mut self) {
+        for id in self.leads.clone() {
+            self.move_leadership(id);
+        }
+    }
+
+    /// Whether this node is to lead groups.
+    fn serves_as_leader(&self) -> bool {
+        !self.leaving && self.own_duty() == Duty::Full
+    }
+
+    /// Gives leadership of a group to the voter that should have it, of those that are there and caught up.
+    pub(super) fn move_leadership(&mut self, id: GroupId) {
+        let stays = self.serves_as_leader();
+        let Some(group) = self.groups.get(&id).filter(|group| !group.transferring()) else { return };
+        let floor = group.committed().0.saturating_sub(CAUGHT_UP_ENTRIES);
+        let progress = group.progress();
+        let caught_up = |node: &NodeId| progress.iter().any(|(member, at)| member == node && at.0 >= floor);
+        let order = leader_order(id, &voters_of(group));
+        let mut fit = order.iter().filter(|node| {
+            let is_there = self.peers_up.contains(node) && caught_up(node);
+            if **node == self.id { stays } else { is_there && is_to_lead(self.control(), **node) }
+        });
+        let Some(best) = fit.next().copied().filter(|best| *best != self.id) else { return };
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.transfer(best);
+        }
+    }
+
+    /// What an operator wants of this node.
+    pub(super) fn own_duty(&self) -> Duty {
+        self.control().map_or(Duty::Full, |control| control.duty(self.id).0)
+    }
+
+    /// In which order the survivors campaign for a group when its leader's links are reset: 0 at once, each next one three
+    /// ticks later, so that they do not split the vote. Those that are to lead nothing come last.
+    pub(super) fn election_rank(&self, group: &Group, lost: NodeId) -> u32 {
+        let mut order = leader_order(group.id(), &voters_of(group));
+        order.retain(|node| *node != lost && (*node == self.id || self.peers_up.contains(node)));
+        order.sort_by_key(|node| !is_to_lead(self.control(), *node));
+        let rank = order.iter().take_while(|node| **node != self.id).count();
+        u32::try_from(rank).unwrap_or(0) * 3
+    }
+
+    /// Groups led here that another node is to lead: what a node that leaves waits for.
+    #[must_use]
+    pub fn leads_for_others(&self) -> bool {
+        let alone = |id: &GroupId| self.groups.get(id).is_none_or(|group| group.members().voters.len() < 2);
+        !self.leads.iter().all(alone)
+    }
+}
+
+fn voters_of(group: &Group) -> Vec<NodeId> {
+    group.members().voters.iter().copied().map(NodeId).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn firsts(nodes: &[u64], out: &[u64], groups: u32) -> Vec<usize> {
+        let voters: Vec<NodeId> = nodes.iter().copied().map(NodeId).collect();
+        let mut led = vec![0; nodes.len()];
+        for group in 0..groups {
+            let order = leader_order(GroupId(group), &voters);
+            let leader = order.iter().find(|node| !out.contains(&node.0)).unwrap();
+            led[nodes.iter().position(|node| *node == leader.0).unwrap()] += 1;
+        }
+        led
+    }
+
+    #[test]
+    fn leadership_is_spread_to_within_one_whoever_is_out() {
+        for groups in [1, 5, 9, 16, 17, 64] {
+            let led = firsts(&[1, 2, 3], &[], groups);
+            assert!(led.iter().max().unwrap() - led.iter().min().unwrap() <= 1, "{groups}: {led:?}");
+        }
+        for out in 1..=3 {
+            let mut led = firsts(&[1, 2, 3], &[out], 18);
+            led.remove(usize::try_from(out).unwrap() - 1);
+            assert_eq!(led, [9, 9], "without {out}");
+        }
+        let led = firsts(&[1, 2, 3, 4, 5], &[2], 60);
+        assert_eq!(led, [15, 0, 15, 15, 15]);
+    }
+
+    #[test]
+    fn leader_order_has_every_voter_once_and_moves_only_what_it_must() {
+        let voters = [3, 1, 2].map(NodeId);
+        for group in 0..20 {
+            let order = leader_order(GroupId(group), &voters);
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, [1, 2, 3].map(NodeId));
+            assert_eq!(order[0].0, u64::from(group % 3) + 1, "the first choice takes turns");
+        }
+    }
+}
