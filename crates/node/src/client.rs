@@ -58,7 +58,7 @@ pub struct ClientConfig {
     pub anonymous_allowed: bool,
 }
 
-/// What a client needs to know of its node in every call. The three are to be read together: an incarnation that was
+/// What a client needs to know of its node in every call. The lease and the incarnation are to be read together: an incarnation that was
 /// declared dead never sees a lease again, even if the node has a new one.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
@@ -70,6 +70,8 @@ pub struct Context<'a> {
     pub lease_until: Duration,
     /// The node's incarnation that holds the lease.
     pub incarnation: Incarnation,
+    /// The node takes no new clients: it is taken out of service, or stops.
+    pub draining: bool,
 }
 
 /// One client connection. Sans IO, like the machine within: `handle_*` take input with `now`; after each, the shell
@@ -425,7 +427,7 @@ impl Client {
 
     /// CONNECT was read.
     fn connect(&mut self, connect: &Connect, context: &Context<'_>, out: &mut ClientOutput, now: Duration) {
-        if self.fenced(context, now) {
+        if self.fenced(context, now) || context.draining {
             return self.refuse_connect(ReasonCode::SERVER_UNAVAILABLE, out);
         }
         if let Some(reason) = self.refusal_of(connect) {

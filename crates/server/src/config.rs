@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use crate::limits::{BOOTSTRAP_NODES_MAX, CONFIG_BYTES_MAX, PARTITIONS_MAX, SYS_INTERVAL_MIN};
+use crate::limits::{BOOTSTRAP_NODES_MAX, CONFIG_BYTES_MAX, GRACE_MAX, PARTITIONS_MAX, SYS_INTERVAL_MIN};
 pub use listener::{
     Bind, ClientCertificate, ListenerKind, ListenerLimits, ListenerSettings, ProxySettings, TlsSettings,
     TlsVersion,
@@ -58,6 +58,8 @@ pub struct NodeSettings {
     pub data_dir: PathBuf,
     /// Zone label for placement; empty for none.
     pub zone: String,
+    /// How long client connections may stay after SIGTERM, while new ones are refused.
+    pub stop_grace: Duration,
 }
 
 /// The admin HTTP listener.
@@ -215,6 +217,7 @@ impl Default for Config {
                 name: "n1".to_owned(),
                 data_dir: PathBuf::from("./quorate-data"),
                 zone: String::new(),
+                stop_grace: Duration::ZERO,
             },
             listeners: vec![
                 ListenerSettings::plain(ListenerKind::Tcp, SocketAddr::from((LOOPBACK, 1883))),
@@ -334,8 +337,10 @@ fn read_node(
     check_name(reader, &name_place, "node.name", &name);
     let data_dir = section.path(reader, "data_dir", base).unwrap_or_else(|| base.join(defaults.data_dir));
     let zone = section.string(reader, "zone").unwrap_or(defaults.zone);
+    let stop_grace =
+        section.duration(reader, "stop_grace", Duration::ZERO, GRACE_MAX).unwrap_or(defaults.stop_grace);
     section.finish(reader);
-    NodeSettings { name, data_dir, zone }
+    NodeSettings { name, data_dir, zone, stop_grace }
 }
 
 /// Node names are labels of the certificate's subject name, of at most 63 characters.

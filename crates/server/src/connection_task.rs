@@ -15,11 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use quorate_codec::ReasonCode;
 use quorate_node::client::{Client, ClientConfig, Reading};
 use quorate_node::edge::{ClientEvent, ClientOutput, DirectDelivery};
 use tokio::time::{Instant, Sleep, timeout};
 
+use crate::departure::DepartureCause;
 use crate::edge::Edge;
 use crate::limits::{CLIENT_CLOSE_TIMEOUT, CLIENT_OUTPUT_BYTES_MAX, CLIENT_TURN_BYTES};
 use crate::mailbox::Mailbox;
@@ -64,6 +64,7 @@ pub async fn serve(
         waiting: VecDeque::new(),
         out: ClientOutput::default(),
         moved: 0,
+        departs: None,
     };
     let ended = task.run().await;
     edge.mailboxes.close(owner.conn);
@@ -87,14 +88,16 @@ struct ConnectionTask {
     out: ClientOutput,
     /// Bytes read and written since this task last gave way.
     moved: usize,
+    /// When the connection has to go, and why.
+    departs: Option<(Duration, DepartureCause)>,
 }
 
 impl ConnectionTask {
     async fn run(&mut self) -> io::Result<()> {
-        let mut stopping = self.edge.stopping.subscribe();
+        let mut departure = self.edge.departure.subscribe();
+        self.departs = departure.borrow_and_update().moment(self.client.owner().conn);
         let mut sleep = std::pin::pin!(tokio::time::sleep(FAR));
         self.arm(sleep.as_mut());
-        let mut told_to_stop = false;
         loop {
             self.handle_mailbox();
             self.handle_input();
@@ -121,9 +124,8 @@ impl ConnectionTask {
                     self.progressed(progress);
                 }
                 () = sleep.as_mut() => self.timer_fired(),
-                _ = stopping.wait_for(|stopping| *stopping), if !told_to_stop => {
-                    told_to_stop = true;
-                    self.handle_event(ClientEvent::Close(ReasonCode::SERVER_SHUTTING_DOWN));
+                Ok(()) = departure.changed() => {
+                    self.departs = departure.borrow_and_update().moment(self.client.owner().conn);
                 }
             }
         }
@@ -266,6 +268,9 @@ impl ConnectionTask {
     }
 
     fn timer_fired(&mut self) {
+        if let Some((_, cause)) = self.departs.take_if(|(at, _)| self.edge.clock.now() >= *at) {
+            self.handle_event(ClientEvent::Close(cause.reason()));
+        }
         let due = self.client.poll_timeout().is_some_and(|time| self.edge.clock.now() >= time);
         if due {
             let (client, out) = (&mut self.client, &mut self.out);
@@ -276,7 +281,8 @@ impl ConnectionTask {
     /// Sets the timer when it would come too late, or has come. One that comes early is set again then: cheaper than
     /// moving it with every packet.
     fn arm(&self, sleep: Pin<&mut Sleep>) {
-        let wanted = match self.client.poll_timeout() {
+        let departs = self.departs.map(|(at, _)| at);
+        let wanted = match self.client.poll_timeout().into_iter().chain(departs).min() {
             Some(time) => Instant::from_std(self.edge.clock.instant(time)).max(Instant::now() + NEAR),
             None if sleep.is_elapsed() => Instant::now() + FAR,
             None => return,

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use quorate_node::NodeConfig;
+use quorate_node::event::Event;
 use quorate_node::node::Node;
 use quorate_node::routing::Routing;
 use quorate_state::command::NodeRecord;
@@ -28,6 +29,7 @@ use crate::boot::{BootError, DataFolder, Recovered, random};
 use crate::clock::Clock;
 use crate::compaction::Compaction;
 use crate::config::{Bind, Config, ListenerKind};
+use crate::departure::{Departure, DepartureCause};
 use crate::edge::{Edge, LeaseState};
 use crate::event_loop::Worker;
 use crate::exit::ExitCode;
@@ -35,7 +37,10 @@ use crate::founding::{self, Founding, FoundingError, Settings, hex, text};
 use crate::inbox::Inbox;
 use crate::join::{self, JoinRequest, Joined, Joins};
 use crate::keeper::{Keeper, KeeperJob};
-use crate::limits::{HANDSHAKES_MAX, KEEPER_JOBS_MAX, LOG_BATCHES_MAX, STOP_TIMEOUT};
+use crate::limits::{
+    CLIENT_CLOSE_TIMEOUT, DEPARTURE_LOOK_EVERY, HANDSHAKES_MAX, KEEPER_JOBS_MAX, LOG_BATCHES_MAX,
+    STOP_TIMEOUT,
+};
 use crate::log_source::StoredLog;
 use crate::log_writer::{LogJob, LogWriter};
 use crate::metrics::Metrics;
@@ -43,6 +48,7 @@ use crate::net::hello::{Hello, LinkKind, Member};
 use crate::net::listener::{Listener, ListenerError};
 use crate::net::peer::{Links, Local, PeerPlace};
 use crate::net::tls::{PeerTls, TlsError};
+use crate::operations::Operations;
 use crate::peers::PeerReceiver;
 use crate::question::Question;
 use crate::snapshots::{SnapshotReceiver, SnapshotSender, Staged, send_places};
@@ -211,6 +217,19 @@ impl Daemon {
         parts.run(folder, recovered, sockets.clients, sockets.admin, addresses)
     }
 
+    /// Until every client connection has gone, or had its time.
+    async fn depart(&self, grace: Duration) {
+        let edge = &self.edge;
+        let from = edge.clock.now() + grace;
+        let departure = Departure::paced(from, edge.metrics.connections(), DepartureCause::Stop);
+        edge.departure.send_replace(departure);
+        edge.inbox.report(Event::Leave);
+        let end = departure.end().unwrap_or_default() + CLIENT_CLOSE_TIMEOUT;
+        while edge.metrics.connections() > 0 && edge.clock.now() < end {
+            tokio::time::sleep(DEPARTURE_LOOK_EVERY).await;
+        }
+    }
+
     /// Where it listens.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
@@ -226,9 +245,10 @@ impl Daemon {
         self.edge.reload.send_replace(());
     }
 
-    /// Stops cleanly: no new connections, clients are told, leadership moves away, the log is synced. Must not be
-    /// called from a task.
-    pub fn stop(self) {
+    /// Stops cleanly: no new connections, leadership moves away, clients may stay for `grace`, then they are told to go at
+    /// a pace that the other nodes take well, the log is synced. Must not be called from a task.
+    pub fn stop(self, grace: Duration) {
+        self.runtime.block_on(self.depart(grace));
         self.edge.stopping.send_replace(true);
         self.runtime.block_on(async {
             for listener in self.listeners {
@@ -463,6 +483,8 @@ impl Parts<'_> {
             metrics: metrics.clone(),
             worker_beat_ms: AtomicU64::new(0),
             stopping: watch::Sender::new(false),
+            departure: watch::Sender::default(),
+            operations: Operations::default(),
             reload: watch::Sender::new(()),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
         });

@@ -13,16 +13,19 @@ use quorate_node::client::{ClientConfig, Context};
 use quorate_node::edge::{ClientOutput, DirectDelivery, DirectMessage};
 use quorate_node::routing::Routing;
 use quorate_node::system_topics::SystemTopics;
+use quorate_state::command::Duty;
 use quorate_state::{ConnId, Incarnation, NodeId, Owner, PublishTarget};
 use tokio::sync::{Semaphore, watch};
 
 use crate::clock::Clock;
+use crate::departure::{Departure, DepartureCause};
 use crate::inbox::Inbox;
 use crate::join::Joins;
 use crate::limits::PUBLISHER_GIVES_WAY;
 use crate::mailbox::{Mailbox, Mailboxes};
 use crate::metrics::Metrics;
 use crate::net::peer::Links;
+use crate::operations::Operations;
 use crate::peers::PeerReceiver;
 use crate::question::Question;
 use crate::sys::figures::Heard;
@@ -64,8 +67,12 @@ pub struct Edge {
     pub metrics: Arc<Metrics>,
     /// When the worker last began a turn, in milliseconds of `clock`.
     pub worker_beat_ms: AtomicU64,
-    /// Becomes true when connections are to end.
+    /// Becomes true when listeners are to end.
     pub stopping: watch::Sender<bool>,
+    /// Whether client connections may stay.
+    pub departure: watch::Sender<Departure>,
+    /// Operations of operators that wait for the cluster.
+    pub operations: Operations,
     /// Changes when listeners are to read their certificates again.
     pub reload: watch::Sender<()>,
     /// Places for connections that have not sent their CONNECT, over all listeners.
@@ -79,8 +86,34 @@ impl Edge {
         let routing = self.routing.read();
         let system = self.system.read();
         let LeaseState { until: lease_until, incarnation } = lease;
-        let context = Context { routing: &routing, system: &system, lease_until, incarnation };
+        let draining = self.departure.borrow().is_on();
+        let context = Context { routing: &routing, system: &system, lease_until, incarnation, draining };
         handle(&context, self.clock.now())
+    }
+
+    /// An operator wants this of the node. A process that ends goes on with that.
+    pub fn duty_changed(&self, duty: Duty) {
+        let connections = self.metrics.connections();
+        self.departure.send_if_modified(|departure| {
+            if departure.is_stop() {
+                return false;
+            }
+            *departure = match duty {
+                Duty::Full | Duty::Follow => Departure::Off,
+                Duty::Drain { grace_s } => {
+                    let from = self.clock.now() + Duration::from_secs(u64::from(grace_s));
+                    Departure::paced(from, connections, DepartureCause::Drain)
+                }
+            };
+            true
+        });
+        match duty {
+            Duty::Full => tracing::info!("in service"),
+            Duty::Follow => tracing::info!("an operator wants this node to lead nothing"),
+            Duty::Drain { grace_s } => {
+                tracing::info!(connections, grace_s, "an operator takes this node out of service");
+            }
+        }
     }
 
     /// A new connection: its identity and mailbox.

@@ -81,7 +81,7 @@ impl Worker {
             self.edge.metrics.worker_turn_time.observe(began.elapsed());
             if batch.stop && self.stopping_since.is_none() {
                 self.stopping_since = Some(began);
-                self.node.step(Event::TransferAway, now);
+                self.node.step(Event::Leave, now);
                 self.node.turn(now);
                 self.act();
             }
@@ -191,6 +191,8 @@ impl Worker {
             Action::NewIncarnation => send(&self.keeper, KeeperJob::NewIncarnation),
             Action::Joined { disk, decision, peers } => self.edge.joins.decided(disk, (decision, peers)),
             Action::RemoveGroup(group) => send(&self.keeper, KeeperJob::RemoveGroup(group)),
+            Action::Duty(duty) => self.edge.duty_changed(duty),
+            Action::Operated { number, outcome } => self.edge.operations.decided(number, outcome),
             Action::Dropped(reason, count) => self.edge.metrics.dropped(reason, count),
             Action::Stop(reason) => crate::exit::stop_now(crate::exit::ExitCode::Unavailable, &reason),
             Action::Note(note) => log_note(&note),
@@ -247,11 +249,7 @@ impl Worker {
     fn may_end(&self) -> bool {
         let Some(since) = self.stopping_since else { return false };
         let alone = self.edge.links.is_none();
-        let leads = || {
-            let status = self.node.status(false, self.edge.clock.now());
-            status.groups.iter().any(|group| group.leader == Some(status.id) && group.voters.len() > 1)
-        };
-        alone || since.elapsed() >= STOP_TRANSFER_TIMEOUT || !leads()
+        alone || since.elapsed() >= STOP_TRANSFER_TIMEOUT || !self.node.leads_for_others()
     }
 }
 

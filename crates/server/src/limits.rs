@@ -165,6 +165,24 @@ pub const ADMIN_SUBSCRIPTIONS_MAX: usize = 1000;
 /// How long a clean stop may take: clients are told, leadership moves away, the log is synced.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Client connections that a node tells to go, per second: what the others take without a noticeable delay for anybody.
+pub const DEPARTURES_PER_S: u64 = 200;
+
+/// How long the last connection may stay after the first was told to go, however many there are.
+pub const DEPARTURE_MAX: Duration = Duration::from_secs(30);
+
+/// How often a stopping node looks whether its clients have gone.
+pub const DEPARTURE_LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Longest grace for client connections of a node that is taken out of service or stops.
+pub const GRACE_MAX: Duration = Duration::from_secs(3600);
+
+/// Operations that wait for the cluster's decision. Operators are few.
+pub const OPERATIONS_MAX: usize = 64;
+
+/// How long an operation waits for the cluster's decision.
+pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How long a stopping node waits for its leadership to move away.
 pub const STOP_TRANSFER_TIMEOUT: Duration = Duration::from_millis(1500);
 

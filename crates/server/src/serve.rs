@@ -1,10 +1,11 @@
 //! `serve`: one node in the foreground, from its configuration to SIGTERM.
 //!
 //! Owns: logging, the runtime, signals. Does not: run the node; `daemon` does.
-//! Limits: a clean stop takes at most `STOP_TIMEOUT`; then the process ends anyway: nothing acknowledged is at risk.
+//! Limits: a clean stop takes at most the grace, `DEPARTURE_MAX` and `STOP_TIMEOUT`; then the process ends anyway: nothing acknowledged is at risk.
 
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{self, Config, ConfigError, LogFormat, LogSettings};
 use crate::daemon::{Daemon, StartError};
 use crate::exit::ExitCode;
-use crate::limits::STOP_TIMEOUT;
+use crate::limits::{DEPARTURE_MAX, STOP_TIMEOUT};
 
 /// Threads for sockets.
 const NET_THREADS: usize = 2;
@@ -95,17 +96,17 @@ pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
         }
     });
     tracing::info!("stopping");
-    end_in_time();
-    daemon.stop();
+    end_in_time(STOP_TIMEOUT + config.node.stop_grace + DEPARTURE_MAX);
+    daemon.stop(config.node.stop_grace);
     runtime.shutdown_background();
     Ok(())
 }
 
 /// A clean stop that hangs is cut short: all that was acknowledged is durable already.
-fn end_in_time() {
-    std::thread::spawn(|| {
+fn end_in_time(after: Duration) {
+    std::thread::spawn(move || {
         #[expect(clippy::disallowed_methods, reason = "it is the deadline itself")]
-        std::thread::sleep(STOP_TIMEOUT);
+        std::thread::sleep(after);
         tracing::warn!("the clean stop takes too long and is cut short");
         std::process::exit(ExitCode::Clean.number());
     });

@@ -25,8 +25,8 @@ pub enum FaultKind {
     SlowDisk,
     /// A client's connection is cut.
     CutClient,
-    /// Leaders are asked to go elsewhere.
-    Transfer,
+    /// An operator takes a node out of service, or puts it back.
+    Duty,
     /// A node loses its disk and joins anew.
     Wipe,
 }
@@ -40,7 +40,7 @@ const FAULTS: [FaultKind; 10] = [
     FaultKind::Reset,
     FaultKind::SlowDisk,
     FaultKind::CutClient,
-    FaultKind::Transfer,
+    FaultKind::Duty,
     FaultKind::Wipe,
 ];
 
@@ -144,7 +144,7 @@ fn chance(kind: FaultKind) -> u32 {
         FaultKind::CrashAll => 250,
         FaultKind::Pause | FaultKind::Partition | FaultKind::OneWay | FaultKind::Reset => 350,
         FaultKind::SlowDisk | FaultKind::CutClient => 300,
-        FaultKind::Transfer => 200,
+        FaultKind::Duty => 200,
         FaultKind::Wipe => 120,
     }
 }

@@ -345,6 +345,7 @@ impl World {
 
     fn poll_healed(&mut self, since: Duration, live: bool) {
         let passed = self.now.saturating_sub(since);
+        self.restore_duties();
         let unready = if live { None } else { self.unready() };
         let live = unready.is_none();
         self.phase = Phase::Healed { since, live };

@@ -34,6 +34,7 @@ struct Harness {
     version: ProtocolVersion,
     now: Duration,
     lease_until: Duration,
+    draining: bool,
     incarnation: Incarnation,
     out: ClientOutput,
 }
@@ -66,6 +67,7 @@ impl Harness {
             version,
             now,
             lease_until: now + Duration::from_secs(1_000_000),
+            draining: false,
             incarnation: OWNER.incarnation,
             out: ClientOutput::default(),
         }
@@ -102,7 +104,13 @@ impl Harness {
 
     fn call(&mut self, handle: impl FnOnce(&mut Client, &Context<'_>, &mut ClientOutput, Duration)) {
         let (lease_until, incarnation) = (self.lease_until, self.incarnation);
-        let context = Context { routing: &self.routing, system: &self.system, lease_until, incarnation };
+        let context = Context {
+            routing: &self.routing,
+            system: &self.system,
+            lease_until,
+            incarnation,
+            draining: self.draining,
+        };
         handle(&mut self.client, &context, &mut self.out, self.now);
         for change in self.out.local.drain(..) {
             self.routing.apply_local(OWNER.conn, change);

@@ -37,7 +37,7 @@ pub async fn state(
 fn translate(admin: &AdminState, status: &quorate_node::node::NodeStatus) -> ClusterState {
     let groups: Vec<GroupStatus> = status.groups.iter().map(|group| translate_group(status, group)).collect();
     let connections = admin.edge.metrics.connections();
-    let ready = status.ready && !*admin.edge.stopping.borrow();
+    let ready = status.ready && !admin.edge.departure.borrow().is_stop();
     let nodes = status
         .nodes
         .iter()

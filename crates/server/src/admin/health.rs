@@ -51,7 +51,7 @@ pub async fn readyz(State(state): State<AdminState>) -> Response {
         }
         Err(_) => clauses.push(Clause::failed("worker", "the node's worker does not answer in time")),
     }
-    clauses.push(match *state.edge.stopping.borrow() {
+    clauses.push(match state.edge.departure.borrow().is_stop() {
         false => Clause::met("running"),
         true => Clause::failed("running", "the node is stopping"),
     });

@@ -262,6 +262,9 @@ mod tests {
             connections: 0,
             stream_bytes: 0,
             barrier: LogIndex(0),
+            duties: Vec::new(),
+            time: Timestamp(0),
+            level: 1,
         }
     }
 

@@ -68,7 +68,7 @@ impl Running {
     }
 
     fn stop(mut self) {
-        self.daemon.take().unwrap().stop();
+        self.daemon.take().unwrap().stop(Duration::ZERO);
     }
 }
 

@@ -363,7 +363,8 @@ impl ServerConnection {
             if lease_ignored { self.client.owner().incarnation } else { process.lease_incarnation };
         // Nothing here asks for `$SYS`: its values come from clocks and counters of the shell.
         let system = SystemTopics::default();
-        let context = Context { routing: &process.routing, system: &system, lease_until, incarnation };
+        let context =
+            Context { routing: &process.routing, system: &system, lease_until, incarnation, draining: false };
         let out = &mut self.out;
         self.wake_scheduled = false;
         if timer {

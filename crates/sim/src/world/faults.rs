@@ -7,7 +7,8 @@
 use core::time::Duration;
 
 use quorate_node::Event as NodeEvent;
-use quorate_state::command::NodeRecord;
+use quorate_node::node::Operation;
+use quorate_state::command::{Duty, NodeRecord};
 use quorate_state::{Incarnation, NodeId};
 use quorate_storage::Identity;
 use quorate_storage::checkpoint::memory::MemoryCheckpoints;
@@ -65,13 +66,35 @@ impl World {
                     self.cut_pipe(conn);
                 }
             }
-            FaultKind::Transfer => {
-                if let Some(generation) = self.hosts[place].process.as_ref().map(|process| process.generation)
-                {
-                    self.report(place, generation, NodeEvent::TransferAway);
-                }
+            FaultKind::Duty => {
+                let duties = [Duty::Full, Duty::Follow, Duty::Drain { grace_s: 0 }];
+                let duty = *self.random.pick(&duties);
+                let node = self.hosts[self.random.below(self.hosts.len())].node;
+                self.set_duty(place, node, duty);
             }
             FaultKind::Wipe => self.wipe(place),
+        }
+    }
+
+    /// An operator asks the node at a place.
+    fn set_duty(&mut self, place: usize, node: NodeId, duty: Duty) {
+        let generation = self.hosts[place].process.as_ref().map(|process| process.generation);
+        if let Some(generation) = generation {
+            let operation = Operation::SetDuty { node, duty };
+            self.report(place, generation, NodeEvent::Operate { number: 0, operation });
+        }
+    }
+
+    /// Every node that is up and not in full service is put back.
+    pub(super) fn restore_duties(&mut self) {
+        for place in 0..self.hosts.len() {
+            let host = &self.hosts[place];
+            let Some(process) = &host.process else { continue };
+            let duties = process.node.status(false, host.clock(self.now)).duties;
+            let node = host.node;
+            if duties.iter().any(|(id, duty, _)| *id == node && *duty != Duty::Full) {
+                self.set_duty(place, node, Duty::Full);
+            }
         }
     }
 

@@ -150,6 +150,20 @@ fn connect_while_fenced_is_refused_at_once() {
 }
 
 #[test]
+fn connect_to_a_node_that_is_taken_out_of_service_is_refused() {
+    for version in [ProtocolVersion::V5, ProtocolVersion::V311] {
+        let mut harness = Harness::new(version);
+        harness.draining = true;
+        harness.send(Packet::Connect(Box::new(connect(version, "me"))));
+        assert!(harness.requests().is_empty());
+        let packets = harness.received();
+        let [Packet::ConnAck(refused)] = &packets[..] else { panic!("{packets:?}") };
+        assert_eq!(refused.reason, ReasonCode::SERVER_UNAVAILABLE);
+        assert!(harness.client.is_closed());
+    }
+}
+
+#[test]
 fn connack_is_withheld_until_the_lease_is_back() {
     let mut harness = Harness::new(ProtocolVersion::V5);
     let asked = Connect { session_expiry_s: Some(60), ..connect(ProtocolVersion::V5, "me") };

@@ -68,6 +68,9 @@ fn status() -> NodeStatus {
         connections: 0,
         stream_bytes: 0,
         barrier: LogIndex(0),
+        duties: Vec::new(),
+        time: quorate_state::Timestamp(0),
+        level: 1,
     }
 }
 
