@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation))]
 
 pub mod cluster;
+pub mod error;
 pub mod readiness;
 pub mod session;
 pub mod shares;
@@ -15,6 +16,7 @@ pub mod shares;
 pub use cluster::{
     ClusterState, GroupKind, GroupState, GroupStatus, NodeState, NodeStatus, ReplicaStatus, Totals,
 };
+pub use error::{ErrorBody, ErrorDetail};
 pub use readiness::{Clause, Readiness};
 pub use session::{
     DroppedCount, Finding, InflightState, OldestMessage, QueueState, SessionExplanation, SessionNode,

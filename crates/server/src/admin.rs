@@ -5,6 +5,7 @@
 //! that the worker does not answer within `ADMIN_ANSWER_TIMEOUT` is answered with 503.
 
 pub mod cluster;
+pub mod error;
 pub mod health;
 pub mod metrics_text;
 pub mod session_findings;
@@ -15,7 +16,6 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -32,6 +32,7 @@ use crate::limits::{
     ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_TIMEOUT,
 };
 use crate::question::Question;
+use error::{ApiError, no_such_method, no_such_path};
 
 /// What the routes need.
 #[derive(Clone)]
@@ -52,7 +53,7 @@ pub struct NoAnswer;
 
 impl IntoResponse for NoAnswer {
     fn into_response(self) -> Response {
-        (StatusCode::SERVICE_UNAVAILABLE, "the node does not answer in time\n").into_response()
+        ApiError::from(self).into_response()
     }
 }
 
@@ -81,6 +82,7 @@ impl AdminState {
     ),
     components(schemas(
         quorate_api::ClusterState,
+        quorate_api::ErrorBody,
         quorate_api::Readiness,
         quorate_api::SessionExplanation,
         quorate_api::SessionPage,
@@ -111,6 +113,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/v1/sessions", get(sessions::list))
         .route("/v1/sessions/{client_id}", get(sessions::explain))
         .route("/v1/openapi.json", get(openapi))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
         .with_state(state)
 }

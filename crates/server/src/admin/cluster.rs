@@ -2,15 +2,16 @@
 //!
 //! Owns: the translation of the node's status into the API's types. Does not: gather it.
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Json;
 use quorate_api::{
-    ClusterState, GroupKind, GroupState, GroupStatus, NodeState, NodeStatus, ReplicaStatus, Totals,
+    ClusterState, ErrorBody, GroupKind, GroupState, GroupStatus, NodeState, NodeStatus, ReplicaStatus, Totals,
 };
 use quorate_state::{CONTROL, NodeId};
 use serde::Deserialize;
 
-use super::{AdminState, NoAnswer};
+use super::AdminState;
+use super::error::{ApiError, ApiQuery};
 use crate::question::Question;
 
 /// What may be asked for besides.
@@ -24,12 +25,12 @@ pub struct StateQuery {
 /// State of nodes and groups as this node sees them.
 #[utoipa::path(get, path = "/v1/cluster/state", params(StateQuery), responses(
     (status = 200, description = "State", body = ClusterState),
-    (status = 503, description = "The node does not answer in time")
+    (status = 503, description = "The node does not answer in time", body = ErrorBody)
 ))]
 pub async fn state(
     State(admin): State<AdminState>,
-    Query(query): Query<StateQuery>,
-) -> Result<Json<ClusterState>, NoAnswer> {
+    ApiQuery(query): ApiQuery<StateQuery>,
+) -> Result<Json<ClusterState>, ApiError> {
     let status = admin.ask(|answer| Question::Status { with_hash: query.hash, answer }).await?;
     Ok(Json(translate(&admin, &status)))
 }

@@ -7,20 +7,21 @@
 
 use std::fmt::Write;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use quorate_api::{
-    DroppedCount, InflightState, OldestMessage, QueueState, SessionExplanation, SessionNode, SessionOwner,
-    SessionPage, SessionState, SessionSummary, SubscriptionState,
+    DroppedCount, ErrorBody, InflightState, OldestMessage, QueueState, SessionExplanation, SessionNode,
+    SessionOwner, SessionPage, SessionState, SessionSummary, SubscriptionState,
 };
 use quorate_node::node::{NodeStatus, ReplicaView, SessionView};
 use quorate_state::command::SessionExpiry;
 use quorate_state::{InflightDetail, NodeId, Overflow, SessionDetail, Timestamp};
 use serde::Deserialize;
 
+use super::AdminState;
+use super::error::{ApiError, ApiQuery};
 use super::session_findings::findings;
-use super::{AdminState, NoAnswer};
 use crate::limits::{ADMIN_SESSIONS_MAX, ADMIN_SUBSCRIPTIONS_MAX};
 use crate::metrics::reason_name;
 use crate::question::Question;
@@ -37,12 +38,12 @@ pub struct PageQuery {
 /// Sessions of the partitions that have a replica on this node, in byte order of client identifiers.
 #[utoipa::path(get, path = "/v1/sessions", params(PageQuery), responses(
     (status = 200, description = "A page of sessions", body = SessionPage),
-    (status = 503, description = "The node does not answer in time")
+    (status = 503, description = "The node does not answer in time", body = ErrorBody)
 ))]
 pub async fn list(
     State(admin): State<AdminState>,
-    Query(query): Query<PageQuery>,
-) -> Result<Json<SessionPage>, NoAnswer> {
+    ApiQuery(query): ApiQuery<PageQuery>,
+) -> Result<Json<SessionPage>, ApiError> {
     let max = query.limit.unwrap_or(ADMIN_SESSIONS_MAX).clamp(1, ADMIN_SESSIONS_MAX);
     let list = admin.ask(|answer| Question::Sessions { after: query.after, max, answer }).await?;
     let last = list.sessions.last().map(|(_, info)| info.client_id.as_str().to_owned());
@@ -70,12 +71,13 @@ pub async fn list(
 ), responses(
     (status = 200, description = "What the replica on this node says", body = SessionExplanation),
     (status = 307, description = "No replica of the home partition here: ask the node in Location"),
-    (status = 503, description = "The node does not answer in time, or no node with a replica is known")
+    (status = 503, description = "The node does not answer in time, or no node with a replica is known",
+        body = ErrorBody)
 ))]
 pub async fn explain(
     State(admin): State<AdminState>,
     Path(client_id): Path<String>,
-) -> Result<Response, NoAnswer> {
+) -> Result<Response, ApiError> {
     let asked = client_id.clone();
     let view = admin.ask(|answer| Question::Session { client_id: asked, answer }).await?;
     let status = admin.ask(|answer| Question::Status { with_hash: false, answer }).await?;
@@ -97,8 +99,9 @@ fn elsewhere(status: &NodeStatus, client_id: &str, view: &SessionView) -> Respon
             (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, location)]).into_response()
         }
         None => {
-            let text = format!("no node with a replica of partition {} is known here\n", view.partition);
-            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+            let message = format!("no node with a replica of partition {} is known here", view.partition);
+            let hint = "ask again, or ask another node: GET /v1/cluster/state names them";
+            ApiError::unavailable("replica_unknown", message, hint).into_response()
         }
     }
 }

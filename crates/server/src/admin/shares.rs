@@ -2,9 +2,9 @@
 //!
 //! Owns: the translation of the node's answer into the API's types. Does not: gather it.
 
-use axum::extract::{Query, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Json, Response};
+use axum::extract::State;
+use axum::response::Json;
+use quorate_api::ErrorBody;
 use quorate_api::shares::{
     SHARE_MEMBERS_LISTED_MAX, SHARES_PAGE_MAX, ShareGroup, ShareGroupMember, SharePage,
 };
@@ -13,6 +13,7 @@ use quorate_state::{GroupId, ShareInfo, ShareMemberInfo};
 use serde::Deserialize;
 
 use super::AdminState;
+use super::error::{ApiError, ApiQuery};
 use crate::question::Question;
 
 /// Which page is asked for.
@@ -27,24 +28,25 @@ pub struct SharesQuery {
 /// Share groups with members of QoS 1 or 2.
 #[utoipa::path(get, path = "/v1/shares", params(SharesQuery), responses(
     (status = 200, description = "A page of share groups", body = SharePage),
-    (status = 400, description = "`after` is no topic filter"),
-    (status = 503, description = "The node does not answer in time")
+    (status = 400, description = "`after` is no topic filter", body = ErrorBody),
+    (status = 503, description = "The node does not answer in time", body = ErrorBody)
 ))]
-pub async fn shares(State(admin): State<AdminState>, Query(query): Query<SharesQuery>) -> Response {
+pub async fn shares(
+    State(admin): State<AdminState>,
+    ApiQuery(query): ApiQuery<SharesQuery>,
+) -> Result<Json<SharePage>, ApiError> {
     let parse = |text: &String| Text::parse(text).ok().and_then(|text| TopicFilter::new(text).ok());
     let after = match query.after.as_ref().map(|text| (text, parse(text))) {
         Some((text, None)) => {
-            return (StatusCode::BAD_REQUEST, format!("after: {text:?} is no topic filter\n"))
-                .into_response();
+            let message = format!("`after` is {text:?}, which is no topic filter");
+            return Err(ApiError::bad_request("filter_invalid", message, "give `next` of the page before"));
         }
         Some((_, known)) => known,
         None => None,
     };
     let max = usize::from(query.limit.unwrap_or(SHARES_PAGE_MAX).clamp(1, SHARES_PAGE_MAX));
-    match admin.ask(|answer| Question::Shares { after, max, answer }).await {
-        Ok(found) => Json(page(&found, max)).into_response(),
-        Err(no_answer) => no_answer.into_response(),
-    }
+    let found = admin.ask(|answer| Question::Shares { after, max, answer }).await?;
+    Ok(Json(page(&found, max)))
 }
 
 fn page(found: &[(GroupId, ShareInfo)], max: usize) -> SharePage {
