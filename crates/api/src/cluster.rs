@@ -26,6 +26,21 @@ pub struct ClusterState {
     pub groups: Vec<GroupStatus>,
     /// Sums over the partitions that the answering node knows.
     pub totals: Totals,
+    /// Level in use: what the cluster writes, programs of this level and above can read.
+    #[serde(default)]
+    pub level: u32,
+    /// Where replicas are not as they should be, and why. Empty when all are.
+    #[serde(default)]
+    pub placement_violations: Vec<PlacementViolation>,
+}
+
+/// A group whose replicas are not where they should be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlacementViolation {
+    /// Group.
+    pub group: u32,
+    /// What is wrong, and what it would need.
+    pub text: String,
 }
 
 /// A member of the cluster.
@@ -44,6 +59,18 @@ pub struct NodeStatus {
     /// Address that peers dial; absent on a single node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
+    /// Version of its program, when known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Zone label; absent when it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// What an operator wants of it.
+    #[serde(default)]
+    pub duty: crate::duty::Duty,
+    /// It is taken out of service.
+    #[serde(default)]
+    pub draining: bool,
     /// What control says of it.
     pub state: NodeState,
     /// Current run of the node: grows at each start.

@@ -8,13 +8,15 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation))]
 
 pub mod cluster;
+pub mod duty;
 pub mod error;
 pub mod readiness;
 pub mod session;
 pub mod shares;
 
 pub use cluster::{
-    ClusterState, GroupKind, GroupState, GroupStatus, NodeState, NodeStatus, ReplicaStatus, Totals,
+    ClusterState, GroupKind, GroupState, GroupStatus, NodeState, NodeStatus, PlacementViolation,
+    ReplicaStatus, Totals,
 };
 pub use error::{ErrorBody, ErrorDetail};
 pub use readiness::{Clause, Readiness};

@@ -47,7 +47,7 @@ use crate::stream::{NodeStream, OutboxStream};
 
 pub use explain::{ReplicaView, SessionList, SessionView};
 pub use operate::{Operation, OperationNumber};
-pub use status::{Clause, GroupStatus, NodeStatus};
+pub use status::{Clause, GroupStatus, NodeDuty, NodeStatus};
 
 use clients::Op;
 use connection::Connections;

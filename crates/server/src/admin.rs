@@ -1,10 +1,11 @@
-//! The admin HTTP listener: health, metrics, the state of the cluster. Nothing here changes anything.
+//! The admin HTTP listener: health, metrics, the state of the cluster, and what operators change.
 //!
 //! Owns: the listener, the routes, their limits. Does not: know the node; it asks the worker.
 //! Limits: `ADMIN_CONNECTIONS_MAX`, `ADMIN_CONNECTION_TIMEOUT`, `ADMIN_HEAD_TIMEOUT`, `ADMIN_BODY_BYTES_MAX`; a question
 //! that the worker does not answer within `ADMIN_ANSWER_TIMEOUT` is answered with 503.
 
 pub mod cluster;
+pub mod duty;
 pub mod error;
 pub mod health;
 pub mod metrics_text;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
@@ -75,6 +76,13 @@ impl AdminState {
         health::readyz,
         metrics_text::metrics,
         cluster::state,
+        duty::drain_state,
+        duty::drain,
+        duty::undrain,
+        duty::transfer,
+        duty::lead_again,
+        duty::level,
+        duty::finalize,
         sessions::explain,
         sessions::list,
         shares::shares,
@@ -82,6 +90,10 @@ impl AdminState {
     ),
     components(schemas(
         quorate_api::ClusterState,
+        quorate_api::duty::DrainAnswer,
+        quorate_api::duty::DrainState,
+        quorate_api::duty::LevelState,
+        quorate_api::duty::TransferAnswer,
         quorate_api::ErrorBody,
         quorate_api::Readiness,
         quorate_api::SessionExplanation,
@@ -109,6 +121,10 @@ pub fn router(state: AdminState) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics_text::metrics))
         .route("/v1/cluster/state", get(cluster::state))
+        .route("/v1/cluster/level", get(duty::level))
+        .route("/v1/cluster/finalize", post(duty::finalize))
+        .route("/v1/nodes/{name}/drain", get(duty::drain_state).post(duty::drain).delete(duty::undrain))
+        .route("/v1/nodes/{name}/transfer", post(duty::transfer).delete(duty::lead_again))
         .route("/v1/shares", get(shares::shares))
         .route("/v1/sessions", get(sessions::list))
         .route("/v1/sessions/{client_id}", get(sessions::explain))

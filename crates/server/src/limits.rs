@@ -183,6 +183,12 @@ pub const OPERATIONS_MAX: usize = 64;
 /// How long an operation waits for the cluster's decision.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a request to move leadership waits until the node leads nothing.
+pub const TRANSFER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often it looks.
+pub const TRANSFER_LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// How long a stopping node waits for its leadership to move away.
 pub const STOP_TRANSFER_TIMEOUT: Duration = Duration::from_millis(1500);
 

@@ -39,6 +39,15 @@ pub struct ClusterConfig {
     pub replication: u32,
 }
 
+/// A group whose replicas are not where they should be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlacementViolation {
+    /// Group.
+    pub group: GroupId,
+    /// What is wrong, and what would mend it.
+    pub text: String,
+}
+
 /// What control holds a node for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum NodeStatus {
@@ -193,6 +202,42 @@ impl Control {
         } else {
             None
         }
+    }
+
+    /// Where the replicas of groups are not as they should be: with fewer voters than the cluster wants, or two in one
+    /// zone. Each with what would mend it.
+    #[must_use]
+    pub fn placement_violations(&self) -> Vec<PlacementViolation> {
+        let wanted = usize::try_from(self.config.replication).unwrap_or(usize::MAX);
+        let zone = |node: &NodeId| {
+            self.nodes.get(node).map(|node| node.record.zone.as_str()).filter(|zone| !zone.is_empty())
+        };
+        let staying = self.nodes.values().filter(|node| node.status != NodeStatus::Removed);
+        let zones: BTreeSet<&str> = staying.clone().filter_map(|node| zone(&node.record.id)).collect();
+        let mut violations = Vec::new();
+        if staying.count() < 2 {
+            // A single node is what somebody wanted.
+            return violations;
+        }
+        // Control is on every node by rule.
+        for (group, voters) in self.placement.iter().filter(|(group, _)| **group != CONTROL) {
+            let mut say = |text| violations.push(PlacementViolation { group: *group, text });
+            if voters.len() < wanted {
+                say(format!("{} replicas of {wanted}: the cluster has too few nodes", voters.len()));
+            }
+            let mut taken = BTreeSet::new();
+            let crowded: BTreeSet<&str> =
+                voters.iter().filter_map(zone).filter(|zone| !taken.insert(*zone)).collect();
+            for crowded in crowded {
+                let need = if zones.len() < voters.len() {
+                    format!("the nodes are in {} zones, and {} are needed", zones.len(), voters.len())
+                } else {
+                    "nodes of other zones could take them".to_owned()
+                };
+                say(format!("several replicas are in zone {crowded}: {need}"));
+            }
+        }
+        violations
     }
 
     /// The identity that the next joining node will get.

@@ -104,6 +104,13 @@ impl Node {
         u32::try_from(rank).unwrap_or(0) * 3
     }
 
+    /// Who is to lead a group when its leader goes.
+    pub(super) fn heir(&self, group: &Group) -> Option<NodeId> {
+        let leader = group.leader();
+        let order = leader_order(group.id(), &voters_of(group));
+        order.into_iter().find(|node| Some(*node) != leader && is_to_lead(self.control(), *node))
+    }
+
     /// Groups led here that another node is to lead: what a node that leaves waits for.
     #[must_use]
     pub fn leads_for_others(&self) -> bool {

@@ -6,7 +6,7 @@
 use core::time::Duration;
 
 use quorate_state::command::{Duty, NodeRecord};
-use quorate_state::control::NodeStatus as Membership;
+use quorate_state::control::{NodeStatus as Membership, PlacementViolation};
 use quorate_state::partition::Counts;
 use quorate_state::{CONTROL, Control, GroupId, Incarnation, LogIndex, NodeId, Timestamp};
 
@@ -35,12 +35,27 @@ pub struct NodeStatus {
     pub stream_bytes: usize,
     /// Control position known to be applied on every live node.
     pub barrier: LogIndex,
-    /// What operators want of the nodes of `nodes`, in the same order, and since when by the cluster's time stamps.
-    pub duties: Vec<(NodeId, Duty, Timestamp)>,
+    /// What operators want of the nodes of `nodes`, in the same order.
+    pub duties: Vec<NodeDuty>,
     /// Replicated time as this node knows it.
     pub time: Timestamp,
     /// Level in use.
     pub level: u32,
+    /// Where replicas are not as they should be.
+    pub violations: Vec<PlacementViolation>,
+}
+
+/// What operators want of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NodeDuty {
+    /// Node.
+    pub node: NodeId,
+    /// Its duty.
+    pub duty: Duty,
+    /// Since when, by the cluster's time stamps.
+    pub since: Timestamp,
+    /// Why it cannot be taken out of service now; `None` when it can.
+    pub drain_refusal: Option<&'static str>,
 }
 
 /// One group, as this replica sees it.
@@ -50,6 +65,8 @@ pub struct GroupStatus {
     pub group: GroupId,
     /// Leader, if known.
     pub leader: Option<NodeId>,
+    /// Who is to lead when the leader goes, as things are now.
+    pub heir: Option<NodeId>,
     /// Term.
     pub term: u64,
     /// Voters.
@@ -95,7 +112,7 @@ impl Node {
                 .control()
                 .map(|control| control.nodes().map(|(record, status)| (record.clone(), status)).collect())
                 .unwrap_or_default(),
-            groups: self.groups.values().map(|group| group_status(group, with_hash)).collect(),
+            groups: self.groups.values().map(|group| self.group_status(group, with_hash)).collect(),
             peers_up: self.peers_up.iter().copied().collect(),
             connections: self.connections.all.len(),
             stream_bytes: self.streams.values().map(|stream| stream.bytes()).sum(),
@@ -103,6 +120,7 @@ impl Node {
             duties: self.control().map(duties).unwrap_or_default(),
             time: self.groups.get(&CONTROL).map(|group| group.machine().now()).unwrap_or_default(),
             level: self.control().map_or(1, Control::level),
+            violations: self.control().map(Control::placement_violations).unwrap_or_default(),
         }
     }
 
@@ -153,6 +171,30 @@ impl Node {
         ]
     }
 
+    fn group_status(&self, group: &crate::consensus::group::Group, with_hash: bool) -> GroupStatus {
+        let members = group.members();
+        let nodes = |ids: &[u64]| {
+            let mut nodes: Vec<NodeId> = ids.iter().copied().map(NodeId).collect();
+            nodes.sort_unstable();
+            nodes
+        };
+        GroupStatus {
+            group: group.id(),
+            leader: group.leader(),
+            heir: self.heir(group),
+            term: group.term(),
+            voters: nodes(&members.voters),
+            learners: nodes(&members.learners),
+            committed: group.committed(),
+            applied: group.applied(),
+            checkpoint: LogIndex(group.checkpoint().index),
+            progress: if group.is_leading() { group.progress() } else { Vec::new() },
+            sent_snapshots: if group.is_leading() { group.sent_snapshots() } else { Vec::new() },
+            hash: with_hash.then(|| group.machine().hash()),
+            counts: group.machine().partition().map(|partition| partition.counts()),
+        }
+    }
+
     fn is_in_service(&self) -> bool {
         !self.leaving && !matches!(self.own_duty(), Duty::Drain { .. })
     }
@@ -179,37 +221,14 @@ impl Node {
     }
 }
 
-fn duties(control: &Control) -> Vec<(NodeId, Duty, Timestamp)> {
+fn duties(control: &Control) -> Vec<NodeDuty> {
     let duty = |node: NodeId| {
         let (duty, since) = control.duty(node);
-        (node, duty, since)
+        NodeDuty { node, duty, since, drain_refusal: control.drain_refusal(node) }
     };
     control.nodes().map(|(record, _)| duty(record.id)).collect()
 }
 
 fn clause(name: &'static str, ok: bool, good: &str, bad: impl FnOnce() -> String) -> Clause {
     Clause { name, ok, reason: if ok { good.to_owned() } else { bad() } }
-}
-
-fn group_status(group: &crate::consensus::group::Group, with_hash: bool) -> GroupStatus {
-    let members = group.members();
-    let nodes = |ids: &[u64]| {
-        let mut nodes: Vec<NodeId> = ids.iter().copied().map(NodeId).collect();
-        nodes.sort_unstable();
-        nodes
-    };
-    GroupStatus {
-        group: group.id(),
-        leader: group.leader(),
-        term: group.term(),
-        voters: nodes(&members.voters),
-        learners: nodes(&members.learners),
-        committed: group.committed(),
-        applied: group.applied(),
-        checkpoint: LogIndex(group.checkpoint().index),
-        progress: if group.is_leading() { group.progress() } else { Vec::new() },
-        sent_snapshots: if group.is_leading() { group.sent_snapshots() } else { Vec::new() },
-        hash: with_hash.then(|| group.machine().hash()),
-        counts: group.machine().partition().map(|partition| partition.counts()),
-    }
 }

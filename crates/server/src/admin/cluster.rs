@@ -5,12 +5,14 @@
 use axum::extract::State;
 use axum::response::Json;
 use quorate_api::{
-    ClusterState, ErrorBody, GroupKind, GroupState, GroupStatus, NodeState, NodeStatus, ReplicaStatus, Totals,
+    ClusterState, ErrorBody, GroupKind, GroupState, GroupStatus, NodeState, NodeStatus, PlacementViolation,
+    ReplicaStatus, Totals,
 };
 use quorate_state::{CONTROL, NodeId};
 use serde::Deserialize;
 
 use super::AdminState;
+use super::duty;
 use super::error::{ApiError, ApiQuery};
 use crate::question::Question;
 
@@ -43,6 +45,10 @@ fn translate(admin: &AdminState, status: &quorate_node::node::NodeStatus) -> Clu
         .nodes
         .iter()
         .map(|(record, membership)| translate_node(status, record, membership, (ready, connections)));
+    let violations = status
+        .violations
+        .iter()
+        .map(|violation| PlacementViolation { group: violation.group.0, text: violation.text.clone() });
     ClusterState {
         cluster_name: admin.cluster_name.to_string(),
         cluster_id: admin.cluster_id.to_string(),
@@ -52,6 +58,8 @@ fn translate(admin: &AdminState, status: &quorate_node::node::NodeStatus) -> Clu
         nodes: nodes.collect(),
         totals: Totals::of(&groups, connections),
         groups,
+        level: status.level,
+        placement_violations: violations.collect(),
     }
 }
 
@@ -63,12 +71,18 @@ fn translate_node(
 ) -> NodeStatus {
     let own = record.id == status.id;
     let some = |text: &quorate_codec::Text| Some(text.as_str().to_owned()).filter(|text| !text.is_empty());
+    let wanted = status.duties.iter().find(|duty| duty.node == record.id).map(|duty| duty.duty);
+    let duty = duty::translate(wanted.unwrap_or_default());
     NodeStatus {
         id: record.id.0,
         name: record.name.as_str().to_owned(),
         mqtt: some(&record.mqtt),
         admin: some(&record.admin),
         peer: some(&record.peer),
+        version: some(&record.version),
+        zone: some(&record.zone),
+        duty,
+        draining: duty == quorate_api::duty::Duty::Drain,
         state: if *membership == quorate_state::control::NodeStatus::Live {
             NodeState::Live
         } else {

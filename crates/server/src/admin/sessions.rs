@@ -268,6 +268,7 @@ mod tests {
             duties: Vec::new(),
             time: Timestamp(0),
             level: 1,
+            violations: Vec::new(),
         }
     }
 

@@ -92,7 +92,7 @@ impl World {
             let Some(process) = &host.process else { continue };
             let duties = process.node.status(false, host.clock(self.now)).duties;
             let node = host.node;
-            if duties.iter().any(|(id, duty, _)| *id == node && *duty != Duty::Full) {
+            if duties.iter().any(|duty| duty.node == node && duty.duty != Duty::Full) {
                 self.set_duty(place, node, Duty::Full);
             }
         }

@@ -316,3 +316,26 @@ fn level_of_a_newer_program_is_not_restored() {
     let restored = Control::restore(LogIndex(9), records.collect::<Vec<_>>());
     assert!(matches!(restored, Err(RestoreError::Level { found, .. }) if found == top), "{restored:?}");
 }
+
+#[test]
+fn placement_violations_name_the_group_and_what_would_mend_it() {
+    let zoned = |zones: &[&str], partitions| {
+        let config = ClusterConfig { cluster_id: [7; 16], name: text("lab"), partitions, replication: 3 };
+        let record = |(at, zone): (usize, &&str)| {
+            let id = at as u64 + 1;
+            NodeRecord { zone: text(zone), ..node_record(id, &format!("n{id}"), id as u8, 1) }
+        };
+        let records: Vec<NodeRecord> = zones.iter().enumerate().map(record).collect();
+        let control = Control::bootstrap(config, &records);
+        control.placement_violations().into_iter().map(|one| (one.group.0, one.text)).collect::<Vec<_>>()
+    };
+    assert_eq!(zoned(&["a", "b", "c"], 4), []);
+    assert_eq!(zoned(&["", "", ""], 4), [], "no labels, no rule");
+    assert_eq!(zoned(&["a"], 4), [], "a single node is wanted");
+    let crowded = "several replicas are in zone a: the nodes are in 2 zones, and 3 are needed";
+    assert_eq!(zoned(&["a", "b", "a"], 1), [(1, crowded.to_owned())]);
+    let movable = "several replicas are in zone a: nodes of other zones could take them";
+    assert_eq!(zoned(&["a", "b", "a", "c"], 1), [(1, movable.to_owned())]);
+    let few = "2 replicas of 3: the cluster has too few nodes";
+    assert_eq!(zoned(&["a", "b"], 1), [(1, few.to_owned())]);
+}

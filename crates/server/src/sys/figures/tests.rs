@@ -38,6 +38,7 @@ fn group(id: u32, leader: u64, sessions: u64, online: u64) -> GroupStatus {
     };
     GroupStatus {
         group: GroupId(id),
+        heir: None,
         leader: Some(NodeId(leader)),
         term: 1,
         voters: vec![],
@@ -71,6 +72,7 @@ fn status() -> NodeStatus {
         duties: Vec::new(),
         time: quorate_state::Timestamp(0),
         level: 1,
+        violations: Vec::new(),
     }
 }
 
