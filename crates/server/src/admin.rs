@@ -1,17 +1,19 @@
-//! The admin HTTP listener: health, metrics, the state of the cluster, and what operators change.
+//! The admin HTTP listener: health, metrics, the state of the cluster, and what an operator does to a node.
 //!
-//! Owns: the listener, the routes, their limits. Does not: know the node; it asks the worker.
+//! Owns: the listener, the routes, their limits. Does not: know the node; it asks the worker. Who may ask: see `guard`.
 //! Limits: `ADMIN_CONNECTIONS_MAX`, `ADMIN_CONNECTION_TIMEOUT`, `ADMIN_HEAD_TIMEOUT`, `ADMIN_BODY_BYTES_MAX`; a question
 //! that the worker does not answer within `ADMIN_ANSWER_TIMEOUT` is answered with 503.
 
 pub mod cluster;
 pub mod duty;
 pub mod error;
+pub mod guard;
 pub mod health;
 pub mod metrics_text;
 pub mod session_findings;
 pub mod sessions;
 pub mod shares;
+pub mod token;
 
 use std::sync::Arc;
 
@@ -34,6 +36,7 @@ use crate::limits::{
 };
 use crate::question::Question;
 use error::{ApiError, no_such_method, no_such_path};
+use guard::Guard;
 
 /// What the routes need.
 #[derive(Clone)]
@@ -114,8 +117,8 @@ async fn openapi() -> Response {
     Json(ApiDescription::openapi()).into_response()
 }
 
-/// All routes.
-pub fn router(state: AdminState) -> Router {
+/// All routes, behind their guard.
+pub fn router(state: AdminState, guard: Arc<Guard>) -> Router {
     Router::new()
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
@@ -132,6 +135,7 @@ pub fn router(state: AdminState) -> Router {
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
+        .layer(axum::middleware::from_fn_with_state(guard, guard::check))
         .with_state(state)
 }
 

@@ -7,6 +7,7 @@
 //! equal on all nodes; all others belong to the node and are read at each start.
 //! Limits: the file has at most `CONFIG_BYTES_MAX`.
 
+mod admin;
 mod listener;
 pub mod network;
 mod reader;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use crate::limits::{BOOTSTRAP_NODES_MAX, CONFIG_BYTES_MAX, GRACE_MAX, PARTITIONS_MAX, SYS_INTERVAL_MIN};
+pub use admin::AdminSettings;
 pub use listener::{
     Bind, ClientCertificate, ListenerKind, ListenerLimits, ListenerSettings, ProxySettings, TlsSettings,
     TlsVersion,
@@ -60,15 +62,6 @@ pub struct NodeSettings {
     pub zone: String,
     /// How long client connections may stay after SIGTERM, while new ones are refused.
     pub stop_grace: Duration,
-}
-
-/// The admin HTTP listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdminSettings {
-    /// Address and port.
-    pub bind: SocketAddr,
-    /// Plain text beyond loopback is accepted by the operator.
-    pub insecure: bool,
 }
 
 /// Links between nodes: always mutual TLS.
@@ -223,7 +216,12 @@ impl Default for Config {
                 ListenerSettings::plain(ListenerKind::Tcp, SocketAddr::from((LOOPBACK, 1883))),
                 ListenerSettings::plain(ListenerKind::WebSocket, SocketAddr::from((LOOPBACK, 8083))),
             ],
-            admin: AdminSettings { bind: SocketAddr::from((LOOPBACK, 9883)), insecure: false },
+            admin: AdminSettings {
+                bind: SocketAddr::from((LOOPBACK, 9883)),
+                insecure: false,
+                token_file: None,
+                host_names: Vec::new(),
+            },
             peer: None,
             cluster: ClusterSettings { name: "quorate".to_owned(), partitions: 16, bootstrap: Vec::new() },
             limits: LimitSettings::default(),
@@ -302,7 +300,7 @@ fn read_root(reader: &mut Reader<'_>, root: &mut Section<'_, '_>, base: &Path) -
     let section = root.section(reader, "node");
     let node = read_node(reader, section, base, defaults.node);
     let section = root.section(reader, "admin");
-    let admin = read_admin(reader, section, defaults.admin);
+    let admin = admin::read_admin(reader, section, base, defaults.admin);
     let section = root.section(reader, "limits");
     let limits = read_limits(reader, section, defaults.limits);
     let listeners = match root.sections(reader, "listener") {
@@ -395,19 +393,6 @@ fn check_plaintext(
             "bind 127.0.0.1, or set insecure = true there if the network is trusted",
         );
     }
-}
-
-fn read_admin(
-    reader: &mut Reader<'_>,
-    mut section: Section<'_, '_>,
-    defaults: AdminSettings,
-) -> AdminSettings {
-    let place = section.place_of("bind");
-    let bind = read_address(reader, &mut section, "bind").unwrap_or(defaults.bind);
-    let insecure = section.boolean(reader, "insecure").unwrap_or(false);
-    section.finish(reader);
-    check_plaintext(reader, &place, bind, insecure, "the admin listener");
-    AdminSettings { bind, insecure }
 }
 
 fn read_peer(reader: &mut Reader<'_>, mut section: Section<'_, '_>, base: &Path) -> Option<PeerSettings> {

@@ -24,6 +24,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle as Task;
 
+use crate::admin::guard::{Guard, Rules};
+use crate::admin::token::TokenError;
 use crate::admin::{self, AdminState};
 use crate::boot::{BootError, DataFolder, Recovered, random};
 use crate::clock::Clock;
@@ -65,6 +67,9 @@ pub enum StartError {
     /// The certificates.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The tokens of the admin listener.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The data folder.
     #[error(transparent)]
     Boot(#[from] BootError),
@@ -83,7 +88,9 @@ impl StartError {
     /// What the process ends with.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            StartError::Listener(_) | StartError::Tls(_) | StartError::Thread(_) => ExitCode::Unavailable,
+            StartError::Listener(_) | StartError::Tls(_) | StartError::Token(_) | StartError::Thread(_) => {
+                ExitCode::Unavailable
+            }
             StartError::Boot(error) => error.exit_code(),
             StartError::Node(quorate_node::StartError::Checkpoint {
                 source: quorate_state::RestoreError::Version(_) | quorate_state::RestoreError::Level { .. },
@@ -151,6 +158,7 @@ impl Daemon {
         runtime: &Handle,
         stop: watch::Receiver<bool>,
     ) -> Result<Daemon, StartError> {
+        let guard = Arc::new(Guard::new(Rules::load(&config.admin)?));
         let mut folder = DataFolder::open(&config.node.data_dir, &config.node.name)?;
         let sockets = runtime.block_on(bind(config))?;
         let addresses = sockets.addresses(config)?;
@@ -213,7 +221,8 @@ impl Daemon {
             groups = recovered.groups.len(),
             "node starts"
         );
-        let parts = Parts { config, runtime, founding: &founding, local, inbox, receiver, links, record };
+        let parts =
+            Parts { config, runtime, founding: &founding, guard, local, inbox, receiver, links, record };
         parts.run(folder, recovered, sockets.clients, sockets.admin, addresses)
     }
 
@@ -440,6 +449,7 @@ struct Parts<'a> {
     config: &'a Config,
     runtime: &'a Handle,
     founding: &'a Founding,
+    guard: Arc<Guard>,
     local: Arc<Local>,
     inbox: Arc<Inbox<Question>>,
     receiver: Arc<PeerReceiver>,
@@ -543,7 +553,7 @@ impl Parts<'_> {
             cluster_id: hex(&self.founding.cluster_id()).into(),
             node_name: self.config.node.name.as_str().into(),
         };
-        let admin = self.runtime.spawn(admin::serve(admin, admin::router(state)));
+        let admin = self.runtime.spawn(admin::serve(admin, admin::router(state, self.guard)));
         let sys = self.runtime.spawn(crate::sys::run(edge.clone(), self.config.sys.interval));
         let listeners =
             clients.into_iter().map(|listener| self.runtime.spawn(listener.run(edge.clone()))).collect();

@@ -156,6 +156,21 @@ pub const ADMIN_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Questions of admin requests that wait for the worker. When full, the request gets 503.
 pub const ADMIN_QUESTIONS_MAX: usize = 64;
 
+/// Names under which the admin listener may be asked; each request is compared with all.
+pub const ADMIN_HOST_NAMES_MAX: usize = 64;
+
+/// Bytes of a host name, as DNS has it.
+pub const HOST_NAME_BYTES_MAX: usize = 253;
+
+/// Bytes of the file with the tokens of the admin listener.
+pub const ADMIN_TOKEN_FILE_BYTES_MAX: u64 = 4096;
+
+/// Tokens in that file: an old one and a new one while they are changed, and some for programs.
+pub const ADMIN_TOKENS_MAX: usize = 8;
+
+/// Shortest token: 16 characters of a random one cannot be guessed at any rate that this listener answers.
+pub const ADMIN_TOKEN_BYTES_MIN: usize = 16;
+
 /// Sessions per page of an admin answer: well below a millisecond for the worker.
 pub const ADMIN_SESSIONS_MAX: usize = 100;
 

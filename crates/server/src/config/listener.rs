@@ -1,7 +1,7 @@
 //! `[[listener]]`: where clients connect, what is spoken there, and what one listener lets in.
 //!
 //! Owns: the keys of a listener, their defaults and bounds. Does not: open sockets or files.
-//! Invariants: plain text beyond loopback needs `insecure`; TLS keys stand only where TLS is spoken.
+//! Invariants: plain text beyond loopback needs `insecure`; TLS keys stand only where TLS is spoken; names are unique.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use super::network::Network;
 use super::reader::{Place, Reader, Section};
-use super::{LimitSettings, check_plaintext, read_address};
+use super::{LimitSettings, check_name, check_plaintext, read_address};
 use crate::limits::{HANDSHAKES_MAX, PROXY_NETWORKS_MAX, UNIX_PATH_BYTES_MAX};
 
 /// One listener for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerSettings {
+    /// Name, unique among the listeners of the node; by default what it speaks.
+    pub name: String,
     /// What it speaks.
     pub kind: ListenerKind,
     /// Where it listens.
@@ -49,6 +51,16 @@ impl ListenerKind {
     /// Whether it speaks TLS.
     pub fn is_secure(self) -> bool {
         matches!(self, ListenerKind::Tls | ListenerKind::WebSocketTls)
+    }
+
+    /// Its word in the configuration.
+    pub fn word(self) -> &'static str {
+        match self {
+            ListenerKind::Tcp => "tcp",
+            ListenerKind::Tls => "tls",
+            ListenerKind::WebSocket => "websocket",
+            ListenerKind::WebSocketTls => "websocket-tls",
+        }
     }
 
     /// Whether it speaks WebSocket.
@@ -175,6 +187,7 @@ impl ListenerSettings {
     /// A listener without TLS and with the limits that hold by default.
     pub fn plain(kind: ListenerKind, bind: impl Into<Bind>) -> Self {
         ListenerSettings {
+            name: kind.word().to_owned(),
             kind,
             bind: bind.into(),
             insecure: false,
@@ -209,6 +222,7 @@ pub fn read_listeners(
     let mut listeners: Vec<ListenerSettings> = Vec::new();
     for mut section in sections {
         let kind = section.choice(reader, "kind", &KINDS).unwrap_or(ListenerKind::Tcp);
+        let name = read_name(reader, &mut section, kind, &listeners);
         let place = section.place_of("bind");
         let bind = read_bind(reader, &mut section, base);
         let insecure = section.boolean(reader, "insecure").unwrap_or(false);
@@ -225,9 +239,36 @@ pub fn read_listeners(
             let hint = "give each listener its own port or path";
             reader.error(&place, format!("two listeners bind {bind}"), hint);
         }
-        listeners.push(ListenerSettings { kind, bind, insecure, socket_mode, tls, proxy, limits });
+        listeners.push(ListenerSettings { name, kind, bind, insecure, socket_mode, tls, proxy, limits });
     }
     listeners
+}
+
+/// The name of a listener: as given, else what it speaks, with a number from the second of its kind on.
+fn read_name(
+    reader: &mut Reader<'_>,
+    section: &mut Section<'_, '_>,
+    kind: ListenerKind,
+    others: &[ListenerSettings],
+) -> String {
+    let place = section.place_of("name");
+    let taken = |name: &str| others.iter().any(|other| other.name == name);
+    match section.string(reader, "name") {
+        Some(name) => {
+            let full = section.full("name");
+            check_name(reader, &place, &full, &name);
+            if taken(&name) {
+                let hint = "give each listener its own name; one without takes that of its kind";
+                reader.error(&place, format!("two listeners are named \"{name}\""), hint);
+            }
+            name
+        }
+        None => {
+            let numbered = (2..).map(|number: usize| format!("{}-{number}", kind.word()));
+            let mut names = std::iter::once(kind.word().to_owned()).chain(numbered);
+            names.find(|name| !taken(name)).unwrap_or_default()
+        }
+    }
 }
 
 fn read_bind(reader: &mut Reader<'_>, section: &mut Section<'_, '_>, base: &Path) -> Option<Bind> {

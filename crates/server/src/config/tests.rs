@@ -96,7 +96,8 @@ fn each_kind_of_error_is_found() {
     check_errors("[[listener]]\nkind = \"tcp\"\n", &[(1, 1, "`listener[0].bind` is missing")]);
     check_errors("[[listener]]\nbind = \"localhost\"\n", &[(2, 8, "no address and port")]);
     check_errors("[[listener]]\nbind = \"0.0.0.0:1883\"\n", &[(2, 8, "insecure = true")]);
-    check_errors("[admin]\nbind = \"10.0.0.1:9883\"\n", &[(2, 8, "insecure = true")]);
+    check_errors("[admin]\nbind = \"10.0.0.1:9883\"\n", &[(2, 8, "openssl rand -hex 32")]);
+    check_errors("[admin]\nhost_names = [\"a\", \"http://b\"]\n", &[(2, 20, "without scheme and port")]);
     check_errors(
         "[[listener]]\nbind = \"127.0.0.1:1\"\n[[listener]]\nbind = \"127.0.0.1:1\"\n",
         &[(4, 8, "two listeners")],
@@ -120,6 +121,35 @@ fn each_kind_of_error_is_found() {
         "[cluster]\nbootstrap = [ { name = \"a\", peer = \"a:1\" } ]\n",
         &[(1, 1, "not in `cluster.bootstrap`")],
     );
+}
+
+#[test]
+fn admin_listener_beyond_loopback_needs_a_token_or_consent() {
+    for key in ["token_file = \"token\"", "insecure = true"] {
+        let text = format!("[admin]\nbind = \"0.0.0.0:9883\"\n{key}\nhost_names = [\"N1.example\"]\n");
+        let config = parse(Path::new("/etc/q.toml"), &text).unwrap();
+        assert_eq!(config.admin.host_names, ["n1.example"]);
+        let file = key.starts_with("token_file").then(|| PathBuf::from("/etc/token"));
+        assert_eq!(config.admin.token_file, file);
+    }
+}
+
+#[test]
+fn listeners_have_names_of_their_own() {
+    let listener = |port: u16, keys: &str| format!("[[listener]]\nbind = \"127.0.0.1:{port}\"\n{keys}");
+    let text = [
+        listener(1, ""),
+        listener(2, "name = \"tcp-3\"\n"),
+        listener(3, ""),
+        listener(4, ""),
+        listener(5, "kind = \"websocket\"\n"),
+    ];
+    let config = parse(Path::new("q.toml"), &text.concat()).unwrap();
+    let names: Vec<_> = config.listeners.iter().map(|listener| listener.name.as_str()).collect();
+    assert_eq!(names, ["tcp", "tcp-3", "tcp-2", "tcp-4", "websocket"]);
+    let twice = [listener(1, "name = \"a\"\n"), listener(2, "name = \"a\"\n")];
+    check_errors(&twice.concat(), &[(6, 8, "two listeners are named")]);
+    check_errors(&listener(1, "name = \"A/b\"\n"), &[(3, 8, "a-z")]);
 }
 
 #[test]
