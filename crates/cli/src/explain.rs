@@ -8,8 +8,8 @@ use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use quorate_api::{SessionExplanation, SessionNode, SessionState};
 
-use crate::exit::{Exit, Failure, Outcome};
-use crate::http::{self, HttpError};
+use crate::exit::{Failure, Outcome};
+use crate::http;
 use crate::limits::EXPLAIN_HOPS_MAX;
 use crate::output::{self, Output};
 use crate::table::{bytes, thousands};
@@ -74,12 +74,8 @@ async fn ask(admin: &str, client_id: &str) -> Outcome<SessionExplanation> {
 async fn follow(admin: &str, path: &str) -> Outcome<SessionExplanation> {
     let mut base = admin.to_owned();
     for _ in 0..EXPLAIN_HOPS_MAX {
-        let response = http::get(&base, path).await.map_err(|error| match error {
-            HttpError::Url { .. } => Failure::new(Exit::Usage, error),
-            error => Failure::new(Exit::Unreachable, error)
-                .hint("give the admin address of a running node with --admin http://HOST:PORT"),
-        })?;
-        match (response.status, response.location) {
+        let response = http::get(&base, path).await.map_err(http::unreached)?;
+        match (response.status, response.location.as_deref()) {
             (200, _) => {
                 let read = serde_json::from_slice(&response.body);
                 return Ok(read.with_context(|| format!("read the answer of {base}{path}"))?);
@@ -88,10 +84,7 @@ async fn follow(admin: &str, path: &str) -> Outcome<SessionExplanation> {
                 let elsewhere = location.strip_suffix(path);
                 base = elsewhere.with_context(|| format!("{base} refers to {location}"))?.to_owned();
             }
-            (status, _) => {
-                let body = String::from_utf8_lossy(&response.body);
-                return Err(anyhow!("{base} answered {status}: {}", body.trim()).into());
-            }
+            _ => return Err(http::refusal(&base, &response)),
         }
     }
     Err(anyhow!("no node with a replica of the session's partition: {admin} led to {base} and further")

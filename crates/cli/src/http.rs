@@ -1,16 +1,22 @@
-//! One HTTP GET: enough for the admin listener, without a client library.
+//! One HTTP request: enough for the admin listener, without a client library.
 //!
-//! Owns: parsing the URL, one request per connection, the status line and the body.
+//! Owns: parsing the URL, the token, one request per connection, the status line and the body, and how a refusal is told.
 //! Does not: TLS, follow redirects, proxies, keep connections. Sends HTTP/1.0, so that an answer is never chunked.
 //! Limits: HTTP_RESPONSE_BYTES_MAX, HTTP_WAIT_MAX.
 
 use std::io;
+use std::path::PathBuf;
+use std::sync::OnceLock;
 
+use anyhow::{Context, anyhow};
+use quorate_api::ErrorBody;
+use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::limits::{HTTP_RESPONSE_BYTES_MAX, HTTP_WAIT_MAX};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::limits::{HTTP_RESPONSE_BYTES_MAX, HTTP_WAIT_MAX, TOKEN_FILE_BYTES_MAX};
 
 /// An answer, whatever its status.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,41 +39,149 @@ pub enum HttpError {
         url: String,
     },
     /// No connection, or it broke.
-    #[error("GET {url}")]
+    #[error("{what}")]
     Io {
         /// What was asked for.
-        url: String,
+        what: String,
         /// Why.
         #[source]
         source: io::Error,
     },
     /// No answer in time.
-    #[error("GET {url}: no answer within {} s", HTTP_WAIT_MAX.as_secs())]
+    #[error("{what}: no answer within {} s", HTTP_WAIT_MAX.as_secs())]
     Timeout {
         /// What was asked for.
-        url: String,
+        what: String,
     },
     /// The answer is not HTTP, or too long.
-    #[error("GET {url}: {problem}")]
+    #[error("{what}: {problem}")]
     Answer {
         /// What was asked for.
-        url: String,
+        what: String,
         /// What is wrong with it.
         problem: &'static str,
     },
 }
 
+/// A request to an admin listener.
+#[allow(dead_code, reason = "a closed set, whichever of them commands use")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Method {
+    /// Reads.
+    Get,
+    /// Does something.
+    Post,
+    /// Sets something.
+    Put,
+    /// Takes something away.
+    Delete,
+}
+
+impl Method {
+    fn word(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Delete => "DELETE",
+        }
+    }
+}
+
+/// The token that requests carry. One for the whole process, set before any command runs: every request to every node
+/// of the cluster has to have it, and no command could do something else with it.
+static TOKEN: OnceLock<String> = OnceLock::new();
+
+/// Environment variable with the file of the token, for when the option is not given.
+pub const TOKEN_FILE_VARIABLE: &str = "QUORATE_ADMIN_TOKEN_FILE";
+
+/// Reads the token from `file`, else from the file that the environment names; its first line counts. Without either,
+/// requests carry none.
+///
+/// # Errors
+/// When the file cannot be read or has no token in its first line.
+pub fn use_token_file(file: Option<PathBuf>) -> Outcome {
+    let file = file.or_else(|| std::env::var_os(TOKEN_FILE_VARIABLE).map(PathBuf::from));
+    let Some(file) = file else { return Ok(()) };
+    let wrong = |problem: String| {
+        Failure::usage(format!("read the admin token from {}: {problem}", file.display()))
+            .hint("name the file that the nodes have in admin.token_file, or a copy of it")
+    };
+    let length = std::fs::metadata(&file).map_err(|error| wrong(error.to_string()))?.len();
+    if length > TOKEN_FILE_BYTES_MAX {
+        return Err(wrong(format!("it has {length} bytes")));
+    }
+    let text = std::fs::read_to_string(&file).map_err(|error| wrong(error.to_string()))?;
+    let token = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("");
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(wrong("its first line is no token of visible ASCII characters".to_owned()));
+    }
+    TOKEN.get_or_init(|| token.to_owned());
+    Ok(())
+}
+
 /// GET `path` from the server at `base`, such as `http://127.0.0.1:9883`.
 pub async fn get(base: &str, path: &str) -> Result<Response, HttpError> {
+    request(Method::Get, base, path, None).await
+}
+
+/// A request with a body of JSON, or none.
+pub async fn request(
+    method: Method,
+    base: &str,
+    path: &str,
+    body: Option<&str>,
+) -> Result<Response, HttpError> {
     let host = host_of(base)?;
-    let url = format!("http://{host}{path}");
-    match tokio::time::timeout(HTTP_WAIT_MAX, exchange(host, path)).await {
-        Err(_) => Err(HttpError::Timeout { url }),
-        Ok(Err(source)) => Err(HttpError::Io { url, source }),
+    let what = format!("{} http://{host}{path}", method.word());
+    match tokio::time::timeout(HTTP_WAIT_MAX, exchange(method, host, path, body)).await {
+        Err(_) => Err(HttpError::Timeout { what }),
+        Ok(Err(source)) => Err(HttpError::Io { what, source }),
         Ok(Ok(bytes)) if bytes.len() > HTTP_RESPONSE_BYTES_MAX => {
-            Err(HttpError::Answer { url, problem: "the answer is too long" })
+            Err(HttpError::Answer { what, problem: "the answer is too long" })
         }
-        Ok(Ok(bytes)) => parse(&bytes).map_err(|problem| HttpError::Answer { url, problem }),
+        Ok(Ok(bytes)) => parse(&bytes).map_err(|problem| HttpError::Answer { what, problem }),
+    }
+}
+
+/// Asks, and reads the body of a success as JSON.
+///
+/// # Errors
+/// When there is no answer, or it is a refusal: its message and hint are those of the node.
+pub async fn ask<T: DeserializeOwned>(
+    method: Method,
+    base: &str,
+    path: &str,
+    body: Option<&str>,
+) -> Outcome<T> {
+    let response = request(method, base, path, body).await.map_err(unreached)?;
+    if response.status != 200 {
+        return Err(refusal(base, &response));
+    }
+    Ok(serde_json::from_slice(&response.body).with_context(|| format!("read the answer of {base}{path}"))?)
+}
+
+/// No answer, as a failure of the command.
+pub fn unreached(error: HttpError) -> Failure {
+    match error {
+        HttpError::Url { .. } => Failure::new(Exit::Usage, error),
+        error => Failure::new(Exit::Unreachable, error)
+            .hint("give the admin address of a running node with --admin http://HOST:PORT"),
+    }
+}
+
+/// An answer that is no success, as a failure of the command: what the node says, and its hint.
+pub fn refusal(base: &str, response: &Response) -> Failure {
+    let status = response.status;
+    match serde_json::from_slice::<ErrorBody>(&response.body) {
+        Ok(ErrorBody { error }) => {
+            let failure = anyhow!("{base} answered {status}: {} ({})", error.message, error.code);
+            Failure::new(Exit::Failed, failure).hint(error.hint)
+        }
+        Err(_) => {
+            let body = String::from_utf8_lossy(&response.body);
+            anyhow!("{base} answered {status}: {}", body.trim()).into()
+        }
     }
 }
 
@@ -77,14 +191,32 @@ fn host_of(base: &str) -> Result<&str, HttpError> {
         .ok_or_else(|| HttpError::Url { url: base.to_owned() })
 }
 
-async fn exchange(host: &str, path: &str) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(host).await?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\nAccept: application/json\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
+async fn exchange(method: Method, host: &str, path: &str, body: Option<&str>) -> io::Result<Vec<u8>> {
+    let mut stream = send(method, host, path, body).await?;
     let mut bytes = Vec::new();
     let limit = u64::try_from(HTTP_RESPONSE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
-    stream.take(limit).read_to_end(&mut bytes).await?;
+    (&mut stream).take(limit).read_to_end(&mut bytes).await?;
     Ok(bytes)
+}
+
+/// Connects and sends a request; the answer is to be read.
+async fn send(method: Method, host: &str, path: &str, body: Option<&str>) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(host).await?;
+    let mut request =
+        format!("{} {path} HTTP/1.0\r\nHost: {host}\r\nAccept: application/json\r\n", method.word());
+    if let Some(token) = TOKEN.get() {
+        request.push_str(&format!("Authorization: Bearer {token}\r\n"));
+    }
+    if method != Method::Get {
+        let body = body.unwrap_or("{}");
+        let length = body.len();
+        request
+            .push_str(&format!("Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"));
+    } else {
+        request.push_str("\r\n");
+    }
+    stream.write_all(request.as_bytes()).await?;
+    Ok(stream)
 }
 
 fn parse(bytes: &[u8]) -> Result<Response, &'static str> {

@@ -8,6 +8,9 @@ pub const HTTP_RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Longest wait for an admin answer; the admin listener never does slow work for a read.
 pub const HTTP_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// Largest file with an admin token that is read, as the nodes read it.
+pub const TOKEN_FILE_BYTES_MAX: u64 = 4096;
+
 /// Longest wait for TCP connect, TLS handshake and CONNACK, each. A takeover may have to wait for a lease to end.
 pub const CONNECT_WAIT_MAX: Duration = Duration::from_secs(10);
 

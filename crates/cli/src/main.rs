@@ -41,6 +41,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser, Debug)]
 #[command(name = "quorate", version, after_help = EXIT_CODES_HELP, max_term_width = 120)]
 struct CommandLine {
+    /// File with the token for admin listeners that ask for one; else the one that QUORATE_ADMIN_TOKEN_FILE names
+    #[arg(long, global = true, value_name = "FILE")]
+    token_file: Option<std::path::PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -70,7 +73,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(CommandLine::parse().command) {
+    let CommandLine { token_file, command } = CommandLine::parse();
+    match http::use_token_file(token_file).and_then(|()| run(command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { exit, error, hint }) => {
             if let Some(error) = error {

@@ -8,12 +8,11 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
 use clap::Args;
 use quorate_api::{ClusterState, GroupKind, GroupStatus, NodeState, NodeStatus};
 
 use crate::exit::{Exit, Failure, Outcome};
-use crate::http::{self, HttpError};
+use crate::http::{self, Method};
 use crate::output::{self, Output};
 use crate::table::{Table, bytes, thousands};
 
@@ -72,18 +71,7 @@ async fn show(args: &StatusArgs) -> Outcome {
 
 /// Asks one node for its view of the cluster.
 pub async fn fetch(admin: &str) -> Outcome<ClusterState> {
-    let response = http::get(admin, "/v1/cluster/state").await.map_err(|error| match error {
-        HttpError::Url { .. } => Failure::new(Exit::Usage, error),
-        error => Failure::new(Exit::Unreachable, error)
-            .hint("give the admin address of a running node with --admin http://HOST:PORT"),
-    })?;
-    if response.status != 200 {
-        let body = String::from_utf8_lossy(&response.body);
-        return Err(anyhow!("{admin} answered {}: {}", response.status, body.trim()).into());
-    }
-    let state = serde_json::from_slice(&response.body)
-        .with_context(|| format!("read the answer of {admin}/v1/cluster/state"))?;
-    Ok(state)
+    http::ask(Method::Get, admin, "/v1/cluster/state", None).await
 }
 
 /// Asks every other node that has an admin address; one that does not answer leaves what it alone knows unknown.

@@ -37,6 +37,7 @@ pub async fn counters_of(admins: &[String]) -> anyhow::Result<Vec<LogCounters>> 
     let mut all = Vec::with_capacity(admins.len());
     for admin in admins {
         let answer = http::get(admin, "/metrics").await?;
+        anyhow::ensure!(answer.status == 200, "{admin}/metrics answered {}", answer.status);
         let text = String::from_utf8_lossy(&answer.body);
         all.push(parse(&text).with_context(|| format!("read the log's figures in {admin}/metrics"))?);
     }
