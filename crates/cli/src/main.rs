@@ -8,6 +8,7 @@
 mod bench;
 mod cert;
 mod client;
+mod cluster;
 mod config;
 mod dev;
 mod duration;
@@ -62,6 +63,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Say what is known of a session, and why its client gets nothing
     Explain(explain::ExplainArgs),
+    /// Take nodes out of service, move leadership, restart node after node, finish an upgrade
+    Cluster(cluster::ClusterArgs),
     /// Check that a cluster keeps its promises while things happen to it
     Verify(verify::VerifyArgs),
     /// Measure throughput, latency and memory
@@ -98,6 +101,7 @@ fn run(command: Command) -> Outcome {
         Command::Sub(args) => block_on(subscribe::run(args)),
         Command::Status(args) => block_on(status::run(args)),
         Command::Explain(args) => block_on(explain::run(args)),
+        Command::Cluster(args) => block_on(cluster::run(args)),
         Command::Verify(args) => block_on(verify::run(args)),
         Command::Bench(args) => block_on(bench::run(args)),
     }

@@ -75,7 +75,7 @@ pub async fn fetch(admin: &str) -> Outcome<ClusterState> {
 }
 
 /// Asks every other node that has an admin address; one that does not answer leaves what it alone knows unknown.
-async fn ask_the_others(state: &mut ClusterState) {
+pub async fn ask_the_others(state: &mut ClusterState) {
     let others = state.nodes.iter().filter(|node| node.id != state.node_id && node.state == NodeState::Live);
     let asked: Vec<_> = others
         .filter_map(|node| node.admin.clone())

@@ -198,8 +198,8 @@ pub const OPERATIONS_MAX: usize = 64;
 /// How long an operation waits for the cluster's decision.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a request to move leadership waits until the node leads nothing.
-pub const TRANSFER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request to move leadership waits until the node leads nothing; less than clients wait for an answer.
+pub const TRANSFER_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How often it looks.
 pub const TRANSFER_LOOK_EVERY: Duration = Duration::from_millis(50);
