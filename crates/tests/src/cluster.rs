@@ -78,7 +78,14 @@ impl Cluster {
     /// # Errors
     /// When the binary does not exist, or the cluster does not become ready.
     pub fn start(test: &str, count: usize) -> Result<Cluster> {
-        let binary = binary()?;
+        Cluster::start_with(test, count, binary()?)
+    }
+
+    /// As [`Cluster::start`], with another program.
+    ///
+    /// # Errors
+    /// As for [`Cluster::start`].
+    pub fn start_with(test: &str, count: usize, binary: &std::path::Path) -> Result<Cluster> {
         let dir = std::env::temp_dir().join(format!("quorate-test-{}-{test}", std::process::id()));
         let base = free_ports()?;
         let log = std::fs::File::create(dir.with_extension("log"))?;
@@ -147,6 +154,20 @@ impl Cluster {
         self.wait_ended(place)
     }
 
+    /// Ends a node as its service manager would, and waits until it has ended.
+    ///
+    /// # Errors
+    /// As for [`Cluster::kill`].
+    pub fn stop(&mut self, place: usize) -> Result<()> {
+        self.signal(place, "TERM")?;
+        self.wait_ended(place)
+    }
+
+    /// The folder with the nodes' folders.
+    pub fn folder(&self) -> &std::path::Path {
+        &self.dir
+    }
+
     /// kill -9 of all nodes before any has ended.
     ///
     /// # Errors
@@ -181,9 +202,17 @@ impl Cluster {
     /// # Errors
     /// When it does not start.
     pub fn restart(&mut self, place: usize) -> Result<()> {
+        self.restart_with(place, binary()?)
+    }
+
+    /// As [`Cluster::restart`], with another program.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn restart_with(&mut self, place: usize, program: &std::path::Path) -> Result<()> {
         let name = self.node(place).name.clone();
         let log = std::fs::File::options().append(true).open(self.dir.with_extension("log"))?;
-        let child = Command::new(binary()?)
+        let child = Command::new(program)
             .args(["serve", "--config"])
             .arg(self.dir.join(&name).join("quorate.toml"))
             .stdin(Stdio::null())

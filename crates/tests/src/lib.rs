@@ -16,6 +16,7 @@ pub mod message;
 pub mod raw;
 mod serve;
 
+pub use binary::binary;
 pub use cluster::{Cluster, Node};
 pub use serve::Serve;
 

@@ -339,6 +339,17 @@ impl Raw {
         }
     }
 
+    /// Reads until the connection ends, or until `stop` says so; whether it has ended.
+    pub fn wait_for_end(&mut self, stop: impl Fn() -> bool) -> bool {
+        while !stop() {
+            match self.read_within(Duration::from_millis(200)) {
+                Ok(None | Some(Some(_))) => {}
+                Ok(Some(None)) | Err(_) => return true,
+            }
+        }
+        false
+    }
+
     /// The next packet identifier, from 1 to 65,535 and round again.
     pub fn next_packet_id(&mut self) -> u16 {
         self.last_packet_id = self.last_packet_id.checked_add(1).unwrap_or(1);

@@ -287,11 +287,12 @@ pub async fn wait_until_quiescent(admin: &str, node: &str, grace: Duration) -> O
     let deadline = Instant::now() + grace + DEPARTURE_WAIT_MAX;
     loop {
         let state = drain_state(admin, node).await?;
-        if !state.draining {
-            return Err(anyhow!("{node} was put back into service meanwhile").into());
-        }
-        if state.quiescent == Some(true) {
+        // It may not have heard of it yet.
+        if state.draining && state.quiescent == Some(true) {
             return Ok(());
+        }
+        if Instant::now() >= deadline && !state.draining {
+            return Err(anyhow!("{node} is not out of service: somebody has put it back meanwhile").into());
         }
         if Instant::now() >= deadline {
             let connections = state.connections.map_or_else(|| "?".to_owned(), |count| count.to_string());

@@ -9,6 +9,7 @@ mod identifiers;
 mod kills;
 mod minority;
 mod retained;
+mod rolling;
 mod shares;
 mod soak;
 mod takeover;
