@@ -101,11 +101,22 @@ pub struct Client {
     retry_at: Option<Duration>,
 }
 
+/// Where the principal of a connection comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Principal {
+    /// The user name in CONNECT; anonymous without one.
+    #[default]
+    UserName,
+    /// The certificate of the client, whatever user name comes in CONNECT. Without a name in it CONNECT is refused with
+    /// Not authorized (0x87) [MQTT-3.1.4-2].
+    Certificate(Option<Text>),
+}
+
 /// How far the connection has come.
 #[derive(Debug)]
 enum Phase {
     /// No CONNECT yet.
-    Opening,
+    Opening(Principal),
     /// The node was asked to connect.
     Requested {
         /// Client identifier for CONNACK, when the client sent none.
@@ -138,7 +149,7 @@ impl Client {
             owner,
             config,
             connection,
-            phase: Phase::Opening,
+            phase: Phase::Opening(Principal::UserName),
             client_hash: 0,
             publishing: Publishing::default(),
             subscribing: Subscribing::default(),
@@ -150,6 +161,12 @@ impl Client {
             retained_given: false,
             retry_at: None,
         }
+    }
+
+    /// The same connection with a principal that does not come from its CONNECT. Counts until CONNECT.
+    #[must_use]
+    pub fn acting_for(self, principal: Principal) -> Client {
+        Client { phase: Phase::Opening(principal), ..self }
     }
 
     /// Bytes came from the client.
@@ -193,7 +210,7 @@ impl Client {
         self.release(context, out, now);
         match self.phase {
             Phase::Open { .. } => self.deliver_direct(delivery, out, now),
-            Phase::Opening | Phase::Requested { .. } | Phase::Closed => {
+            Phase::Opening(_) | Phase::Requested { .. } | Phase::Closed => {
                 out.dropped.push((DropReason::SessionEnded, 1))
             }
         }
@@ -433,6 +450,10 @@ impl Client {
         if let Some(reason) = self.refusal_of(connect) {
             return self.refuse_connect(reason, out);
         }
+        let principal = match self.principal_of(connect) {
+            Ok(principal) => principal,
+            Err(reason) => return self.refuse_connect(reason, out),
+        };
         let assigned = connect.client_id.as_str().is_empty().then(|| self.assigned_client_id());
         let client_id = assigned.clone().unwrap_or_else(|| own_text(&connect.client_id));
         self.client_hash = client_hash(client_id.as_str());
@@ -443,7 +464,7 @@ impl Client {
             clean_start: connect.clean_start,
             expiry: self.capped(requested_expiry(connect)),
             receive_max: connect.receive_max.map_or(u16::MAX, u16::from).min(self.config.inflight_max),
-            principal: connect.username.as_ref().map(own_text).unwrap_or_default(),
+            principal,
         })));
     }
 
@@ -476,8 +497,24 @@ impl Client {
         if connect.will.as_ref().is_some_and(|will| is_read_only(will.topic.as_str())) {
             return Some(ReasonCode::NOT_AUTHORIZED);
         }
-        let anonymous = connect.username.is_none();
-        (anonymous && !self.config.anonymous_allowed).then_some(ReasonCode::NOT_AUTHORIZED)
+        None
+    }
+
+    /// Whom the session belongs to; empty when anonymous.
+    fn principal_of(&self, connect: &Connect) -> Result<Text, ReasonCode> {
+        let principal = match &self.phase {
+            Phase::Opening(Principal::Certificate(name)) => {
+                return name.clone().ok_or(ReasonCode::NOT_AUTHORIZED);
+            }
+            Phase::Opening(Principal::UserName)
+            | Phase::Requested { .. }
+            | Phase::Open { .. }
+            | Phase::Closed => connect.username.as_ref().map(own_text),
+        };
+        if principal.is_none() && !self.config.anonymous_allowed {
+            return Err(ReasonCode::NOT_AUTHORIZED);
+        }
+        Ok(principal.unwrap_or_default())
     }
 
     /// [MQTT-3.1.3-6, MQTT-3.1.3-7] unique, because no connection ever has the same owner.
@@ -542,7 +579,7 @@ impl Client {
                 let normal = self.connection.close_cause() == Some(normal);
                 out.requests.push(ClientRequest::Closed { expiry, normal });
             }
-            Phase::Opening | Phase::Closed => {}
+            Phase::Opening(_) | Phase::Closed => {}
         }
     }
 

@@ -23,8 +23,8 @@ use toml::de::DeTable;
 use crate::limits::{BOOTSTRAP_NODES_MAX, CONFIG_BYTES_MAX, GRACE_MAX, PARTITIONS_MAX, SYS_INTERVAL_MIN};
 pub use admin::AdminSettings;
 pub use listener::{
-    Bind, ClientCertificate, ListenerKind, ListenerLimits, ListenerSettings, ProxySettings, TlsSettings,
-    TlsVersion,
+    Bind, ClientCertificate, ListenerKind, ListenerLimits, ListenerSettings, PrincipalSource, ProxySettings,
+    TlsSettings, TlsVersion,
 };
 use reader::{Reader, Section};
 

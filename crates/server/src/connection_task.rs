@@ -15,12 +15,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use quorate_node::client::{Client, ClientConfig, Reading};
+use quorate_node::client::{Client, ClientConfig, Principal, Reading};
 use quorate_node::edge::{ClientEvent, ClientOutput, DirectDelivery};
 use tokio::time::{Instant, Sleep, timeout};
 
+use crate::config::PrincipalSource;
 use crate::departure::DepartureCause;
 use crate::edge::Edge;
+use crate::founding::text;
 use crate::limits::{CLIENT_CLOSE_TIMEOUT, CLIENT_OUTPUT_BYTES_MAX, CLIENT_TURN_BYTES};
 use crate::mailbox::Mailbox;
 use crate::net::arrival::Origin;
@@ -37,6 +39,8 @@ const NEAR: Duration = Duration::from_millis(1);
 pub struct Arrival {
     /// Where it comes from.
     pub origin: Origin,
+    /// Where its principal comes from.
+    pub principal: PrincipalSource,
     /// Its place among those that have not sent their CONNECT; given back when they have.
     pub pass: Option<Pass>,
     /// When it was accepted: the deadline of CONNECT counts from there.
@@ -52,7 +56,7 @@ pub async fn serve(
     _place: Place,
 ) {
     let (owner, mailbox) = edge.open();
-    let client = Client::new(owner, config, arrival.accepted_at);
+    let client = Client::new(owner, config, arrival.accepted_at).acting_for(arrival.principal());
     edge.metrics.connections_accepted.add(1);
     let mut task = ConnectionTask {
         edge: edge.clone(),
@@ -71,6 +75,18 @@ pub async fn serve(
     edge.metrics.connections_closed.add(1);
     if let Err(error) = ended {
         tracing::debug!(conn_id = owner.conn.0, %error, "connection failed");
+    }
+}
+
+impl Arrival {
+    fn principal(&self) -> Principal {
+        match self.principal {
+            PrincipalSource::UserName => Principal::UserName,
+            PrincipalSource::Certificate => {
+                let certificate = self.origin.certificate.as_ref();
+                Principal::Certificate(certificate.and_then(|names| names.common_name.as_deref()).map(text))
+            }
+        }
     }
 }
 

@@ -232,7 +232,7 @@ impl Client {
             }
             // Of a transient session's packet identifier this connection knows all: the message was handed on.
             Phase::Open { .. } if token.is_repeated() => (0, None),
-            Phase::Open { .. } | Phase::Opening | Phase::Requested { .. } | Phase::Closed => {
+            Phase::Open { .. } | Phase::Opening(_) | Phase::Requested { .. } | Phase::Closed => {
                 let targets = self.commands(&message, &route);
                 let outstanding = targets.len();
                 if !targets.is_empty() {

@@ -30,6 +30,8 @@ pub struct ListenerSettings {
     pub tls: Option<TlsSettings>,
     /// The PROXY protocol is spoken: by these.
     pub proxy: Option<ProxySettings>,
+    /// Whom a session made here belongs to.
+    pub principal: PrincipalSource,
     /// What it lets in.
     pub limits: ListenerLimits,
 }
@@ -143,6 +145,16 @@ pub enum TlsVersion {
     Tls13,
 }
 
+/// Whom the sessions of a listener's clients belong to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PrincipalSource {
+    /// Whoever the user name in CONNECT says.
+    #[default]
+    UserName,
+    /// The common name of the client's certificate, shown here or told by a trusted proxy; without one CONNECT is refused.
+    Certificate,
+}
+
 /// Who speaks the PROXY protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxySettings {
@@ -194,6 +206,7 @@ impl ListenerSettings {
             socket_mode: SOCKET_MODE,
             tls: None,
             proxy: None,
+            principal: PrincipalSource::UserName,
             limits: ListenerLimits::default(),
         }
     }
@@ -229,6 +242,7 @@ pub fn read_listeners(
         let socket_mode = read_socket_mode(reader, &mut section, bind.as_ref());
         let tls = read_tls(reader, &mut section, kind, base);
         let proxy = read_proxy(reader, &mut section, bind.as_ref());
+        let principal = read_principal(reader, &mut section, tls.as_ref(), proxy.as_ref());
         let limits = read_limits(reader, &mut section, limits);
         section.finish(reader);
         let Some(bind) = bind else { continue };
@@ -239,7 +253,17 @@ pub fn read_listeners(
             let hint = "give each listener its own port or path";
             reader.error(&place, format!("two listeners bind {bind}"), hint);
         }
-        listeners.push(ListenerSettings { name, kind, bind, insecure, socket_mode, tls, proxy, limits });
+        listeners.push(ListenerSettings {
+            name,
+            kind,
+            bind,
+            insecure,
+            socket_mode,
+            tls,
+            proxy,
+            principal,
+            limits,
+        });
     }
     listeners
 }
@@ -408,6 +432,27 @@ fn read_proxy(
         );
     }
     enabled.then_some(ProxySettings { trusted })
+}
+
+fn read_principal(
+    reader: &mut Reader<'_>,
+    section: &mut Section<'_, '_>,
+    tls: Option<&TlsSettings>,
+    proxy: Option<&ProxySettings>,
+) -> PrincipalSource {
+    let sources = [("user-name", PrincipalSource::UserName), ("certificate", PrincipalSource::Certificate)];
+    let place = section.place_of("principal");
+    let source = section.choice(reader, "principal", &sources).unwrap_or_default();
+    let asked = tls.is_some_and(|tls| tls.client_certificate != ClientCertificate::Off);
+    if source == PrincipalSource::Certificate && !asked && proxy.is_none() {
+        let full = section.full("principal");
+        reader.error(
+            &place,
+            format!("`{full}` is \"certificate\", but no client has a certificate here"),
+            "ask for one with client_certificate = \"required\", or let a balancer tell its name with proxy_protocol = true",
+        );
+    }
+    source
 }
 
 fn read_limits(

@@ -175,6 +175,7 @@ client_certificate = "optional"
 tls_version_min = "1.2"
 proxy_protocol = true
 proxy_trusted = ["10.0.0.0/8", "::1"]
+principal = "certificate"
 connections_max = 10
 handshakes_max = 11
 handshakes_per_address_max = 12
@@ -212,6 +213,10 @@ proxy_protocol = true
         }
     );
     assert_eq!(listeners[0].proxy.as_ref().unwrap().trusted.len(), 2);
+    assert_eq!(
+        [listeners[0].principal, listeners[1].principal],
+        [PrincipalSource::Certificate, PrincipalSource::UserName]
+    );
     assert_eq!(listeners[1].bind, Bind::Path("/etc/quorate/run/mqtt.sock".into()));
     assert_eq!(listeners[1].bind.to_string(), "unix:/etc/quorate/run/mqtt.sock");
     assert_eq!(listeners[1].socket_mode, 0o600);
@@ -227,6 +232,10 @@ fn listener_keys_that_do_not_fit_together_are_refused() {
     for keys in ["client_certificate = \"required\"\n", "client_ca_file = \"ca\"\n"] {
         check_errors(&tls(&format!("{files}{keys}")), &[(1, 1, "do not fit together")]);
     }
+    let named = "principal = \"certificate\"\n";
+    check_errors(&tls(&format!("{files}{named}")), &[(6, 13, "no client has a certificate here")]);
+    let asking = "client_certificate = \"optional\"\nclient_ca_file = \"ca\"\n";
+    assert!(parse(Path::new("q.toml"), &tls(&format!("{files}{asking}{named}"))).is_ok());
     check_errors(&tls(&format!("{files}tls_version_min = \"1.1\"\n")), &[(6, 19, "\"1.2\", \"1.3\"")]);
     let tcp = |keys: &str| format!("[[listener]]\nbind = \"127.0.0.1:1\"\n{keys}");
     check_errors(&tcp("cert_file = \"c\"\n"), &[(3, 13, "TLS only")]);

@@ -176,7 +176,12 @@ impl Listener {
                     tracing::debug!(%error, "connection broke before it began");
                     return;
                 }
-                let arrival = Box::new(Arrival { origin, pass: Some(pass), accepted_at: now });
+                let arrival = Box::new(Arrival {
+                    origin,
+                    principal: self.settings.principal,
+                    pass: Some(pass),
+                    accepted_at: now,
+                });
                 let handshake = Handshake {
                     proxy: self.settings.proxy.is_some(),
                     tls: self.tls.as_ref().map(ListenerTls::config),

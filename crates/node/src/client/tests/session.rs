@@ -4,7 +4,10 @@ use super::*;
 
 /// What the CONNECT asks its node for, or the reason of the CONNACK that refuses it.
 fn check_connect(config: ClientConfig, connect: Connect) -> Result<ClientRequest, ReasonCode> {
-    let mut harness = Harness::with(connect.version, config);
+    ask(Harness::with(connect.version, config), connect)
+}
+
+fn ask(mut harness: Harness, connect: Connect) -> Result<ClientRequest, ReasonCode> {
     harness.send(Packet::Connect(Box::new(connect)));
     let mut requests = harness.requests();
     match harness.received().pop() {
@@ -41,6 +44,21 @@ fn connect_against_policy_is_refused() {
     let named = Connect { username: Some(Text::from_static("ann")), ..connect(V5, "me") };
     let Ok(ClientRequest::Connect(request)) = check_connect(closed, named) else { panic!() };
     assert_eq!(request.principal.as_str(), "ann");
+}
+
+#[test]
+fn certificate_is_the_principal_whatever_user_name_comes() {
+    let asked = |name: Option<&'static str>| {
+        let mut harness =
+            Harness::with(ProtocolVersion::V5, ClientConfig { anonymous_allowed: false, ..config() });
+        harness.client = harness.client.acting_for(Principal::Certificate(name.map(Text::from_static)));
+        let named =
+            Connect { username: Some(Text::from_static("ann")), ..connect(ProtocolVersion::V5, "me") };
+        ask(harness, named)
+    };
+    let Ok(ClientRequest::Connect(request)) = asked(Some("pump-7")) else { panic!() };
+    assert_eq!(request.principal.as_str(), "pump-7");
+    assert_eq!(asked(None).unwrap_err(), ReasonCode::NOT_AUTHORIZED, "no name: not the user name either");
 }
 
 #[test]

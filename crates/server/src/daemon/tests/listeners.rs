@@ -7,7 +7,8 @@ use std::path::Path;
 
 use super::*;
 use crate::config::{
-    ClientCertificate, ListenerLimits, ProxySettings, TlsSettings, TlsVersion, network::Network,
+    ClientCertificate, ListenerLimits, PrincipalSource, ProxySettings, TlsSettings, TlsVersion,
+    network::Network,
 };
 use crate::testing::{Stream, TlsClient, WebSocketBytes, tls_over};
 
@@ -286,6 +287,51 @@ fn proxy_header_is_asked_of_trusted_addresses_and_taken_from_no_others() {
     }
     assert_eq!(metric(&node, "quorate_connections_refused_total{reason=\"proxy_untrusted\"}"), 2);
     wait_for_metric(&node, "quorate_handshakes_failed_total{reason=\"proxy\"}", 2);
+    node.stop();
+}
+
+/// As [`PROXY_V2`], for a client with a certificate of this common name, which the proxy has checked with this result.
+fn proxy_v2_of(name: &str, verify: u8) -> Vec<u8> {
+    let length = |bytes: usize| u16::try_from(bytes).unwrap().to_be_bytes();
+    let mut wire = PROXY_V2[..14].to_vec();
+    wire.extend(length(12 + 3 + 5 + 3 + name.len()));
+    wire.extend(&PROXY_V2[16..]);
+    wire.push(0x20);
+    wire.extend(length(5 + 3 + name.len()));
+    wire.extend([7, 0, 0, 0, verify, 0x22]);
+    wire.extend(length(name.len()));
+    wire.extend(name.as_bytes());
+    wire
+}
+
+#[test]
+fn certificate_that_a_trusted_proxy_tells_of_is_the_principal_of_the_session() {
+    let folder = TestFolder::new();
+    let by_certificate = |network: &str| {
+        let mut settings = trusting(listener(ListenerKind::Tcp, folder.path()), network);
+        settings.principal = PrincipalSource::Certificate;
+        settings
+    };
+    let node = start(&folder, vec![by_certificate("127.0.0.0/8"), by_certificate("192.0.2.0/24")]);
+    let answer = |place: usize, before: &[u8]| {
+        let mut stream = dial(&node, place, before);
+        // With the user name "ann" and a session that outlives the connection.
+        let _sent = stream.write_all(b"\x10\x18\0\x04MQTT\x05\x82\0\0\x05\x11\0\0\x0e\x10\0\x01c\0\x03ann");
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer).ok().map(|()| answer[3])
+    };
+    assert_eq!(answer(0, &proxy_v2_of("pump-7", 0)), Some(0));
+    let session: quorate_api::SessionExplanation = get(&node, "/v1/sessions/c");
+    assert_eq!(session.session.unwrap().principal, "pump-7");
+    for (place, before, refused) in [
+        (0, proxy_v2_of("pump-8", 0), Some(0x85)),
+        (0, proxy_v2_of("pump-7", 1), Some(0x87)),
+        (0, PROXY_V2.to_vec(), Some(0x87)),
+        (0, PROXY_V1.to_vec(), Some(0x87)),
+        (1, proxy_v2_of("pump-7", 0), None),
+    ] {
+        assert_eq!(answer(place, &before), refused, "listener {place} after {}", before.escape_ascii());
+    }
     node.stop();
 }
 
