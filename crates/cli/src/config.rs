@@ -1,6 +1,7 @@
 //! `quorate config`: what can be said of a configuration without starting a node.
 //!
-//! Owns: printing every error with its place. Does not: parse; the server does, and starts by the same rules.
+//! Owns: printing every error with its place. Does not: parse; the server does, and starts by the same rules. The
+//! configuration of load balancers is in `front_door`.
 
 use std::path::PathBuf;
 
@@ -8,7 +9,7 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 
 use crate::exit::{Exit, Failure, Outcome};
-use crate::output;
+use crate::{front_door, output};
 
 /// Flags of `quorate config`.
 #[derive(Args, Debug)]
@@ -25,11 +26,16 @@ enum ConfigCommand {
         #[arg(long, value_name = "FILE", default_value = "quorate.toml")]
         config: PathBuf,
     },
+    /// Print the configuration of a load balancer in front of the cluster
+    FrontDoor(Box<front_door::FrontDoorArgs>),
 }
 
 /// Runs the command.
 pub fn run(args: ConfigArgs) -> Outcome {
-    let ConfigCommand::Check { config } = args.command;
+    let config = match args.command {
+        ConfigCommand::Check { config } => config,
+        ConfigCommand::FrontDoor(args) => return crate::block_on(front_door::run(*args)),
+    };
     match quorate_server::config::load(&config) {
         Ok(_) => Ok(output::print(&format!("{}: no errors\n", config.display()))?),
         Err(errors) => {

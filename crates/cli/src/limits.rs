@@ -52,5 +52,17 @@ pub const CERTIFICATE_DAYS_MAX: u32 = 36_500;
 /// Host names and addresses of one certificate. Above what a node has; far below what TLS peers refuse.
 pub const CERTIFICATE_ADDRESSES_MAX: usize = 30;
 
+/// Nodes behind one front door: far above what a cluster has.
+pub const FRONT_DOOR_NODES_MAX: usize = 64;
+
+/// Shortest check interval of a front door: below, checks would cost more than clients.
+pub const FRONT_DOOR_CHECK_INTERVAL_MIN: Duration = Duration::from_millis(200);
+
+/// Longest check interval of a front door: above, nobody would call it checked.
+pub const FRONT_DOOR_CHECK_INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+/// Longest wait for a balancer to read its files again. Then it is tried once more.
+pub const FRONT_DOOR_RELOAD_WAIT_MAX: Duration = Duration::from_secs(10);
+
 const _: () = assert!(RECONNECT_PAUSE_MIN.as_millis() < RECONNECT_PAUSE_MAX.as_millis());
 const _: () = assert!(OUTGOING_BYTES_HIGH <= 1024 * 1024, "send times in the payload would be stale");

@@ -14,6 +14,7 @@ mod dev;
 mod duration;
 mod exit;
 mod explain;
+mod front_door;
 mod http;
 mod limits;
 mod message_format;
@@ -69,7 +70,7 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Measure throughput, latency and memory
     Bench(bench::BenchArgs),
-    /// Check a configuration file
+    /// Check a configuration file, or make one of a load balancer
     Config(config::ConfigArgs),
     /// Make certificates for nodes, listeners and clients
     Cert(cert::CertArgs),
@@ -107,6 +108,7 @@ fn run(command: Command) -> Outcome {
     }
 }
 
+/// Runs a command to its end on a runtime of its own.
 fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
