@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -184,9 +184,7 @@ impl Cluster {
             child.wait()?;
         }
         // The first ones are children of `dev`, which waits for them.
-        wait_for("a killed process to end", || {
-            (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
-        })?;
+        wait_for("a killed process to end", || (!Path::new(&format!("/proc/{pid}")).exists()).then_some(()))?;
         self.ended.insert(pid);
         Ok(())
     }
@@ -233,6 +231,51 @@ impl Cluster {
     /// When the files cannot be removed.
     pub fn wipe(&self, place: usize) -> Result<()> {
         std::fs::remove_dir_all(self.dir.join(&self.node(place).name).join("data"))?;
+        Ok(())
+    }
+
+    /// The directory of the cluster; a node's configuration is in the folder of its name.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Starts a command of the program in the directory; whoever started it waits for it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn(&self, arguments: &str) -> Result<Child> {
+        self.spawn_words(&arguments.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// As [`Cluster::spawn`], for arguments with spaces in them.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn_words(&self, arguments: &[&str]) -> Result<Child> {
+        let mut command = Command::new(binary()?);
+        command.args(arguments).current_dir(&self.dir);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().with_context(|| format!("start {arguments:?}"))
+    }
+
+    /// Runs a command of the program in the directory and gives what it prints.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn run(&self, arguments: &str) -> Result<String> {
+        let output = self.spawn(arguments)?.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{arguments} ended with {}: {said}", output.status);
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Changes the configuration of a node; it counts from its next start.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub fn configure(&self, place: usize, change: impl FnOnce(String) -> String) -> Result<()> {
+        let file = self.dir.join(&self.node(place).name).join("quorate.toml");
+        std::fs::write(&file, change(std::fs::read_to_string(&file)?))?;
         Ok(())
     }
 

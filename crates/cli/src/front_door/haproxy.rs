@@ -26,6 +26,7 @@ fn write_all(text: &mut String, door: &Door) -> std::fmt::Result {
     write!(
         text,
         "\nglobal
+    # Each takes two open files: LimitNOFILE of the service has to be above twice as many.
     maxconn {connections}
     log stderr format raw local0 info
 

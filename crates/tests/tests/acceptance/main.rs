@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 mod barrier;
+mod front_door;
 mod identifiers;
 mod kills;
 mod minority;
