@@ -28,6 +28,7 @@ pub mod log_writer;
 pub mod mailbox;
 pub mod metrics;
 pub mod net;
+mod notify;
 pub mod operations;
 pub mod peers;
 pub mod question;

@@ -1,7 +1,8 @@
 //! `serve`: one node in the foreground, from its configuration to SIGTERM.
 //!
-//! Owns: logging, the runtime, signals. Does not: run the node; `daemon` does.
-//! Limits: a clean stop takes at most the grace, `DEPARTURE_MAX` and `STOP_TIMEOUT`; then the process ends anyway: nothing acknowledged is at risk.
+//! Owns: logging, the runtime, signals, what a service manager is told. Does not: run the node; `daemon` does.
+//! Limits: a clean stop takes at most the grace, `DEPARTURE_MAX` and `STOP_TIMEOUT`; then the process ends anyway: nothing
+//! acknowledged is at risk.
 
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
@@ -12,10 +13,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
+use crate::admin::health;
 use crate::config::{self, Config, ConfigError, LogFormat, LogSettings};
 use crate::daemon::{Daemon, StartError};
 use crate::exit::ExitCode;
 use crate::limits::{DEPARTURE_MAX, STOP_TIMEOUT};
+use crate::notify::ServiceManager;
 
 /// Threads for sockets.
 const NET_THREADS: usize = 2;
@@ -76,6 +79,8 @@ pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
         let _entered = runtime.enter();
         signal(SignalKind::hangup())?
     };
+    let manager = ServiceManager::of_environment();
+    manager.status("starting: recovers its log, and at the very first start waits for the other first nodes");
     let daemon = match Daemon::start(&config, runtime.handle(), stop.clone()) {
         Err(StartError::Stopped) => return Ok(()),
         started => started?,
@@ -85,21 +90,40 @@ pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
         tracing::info!(?kind, %address, "listening for clients");
     }
     tracing::info!(address = %addresses.admin, "listening for admin HTTP");
+    manager.started();
     let mut stopped = stop;
     runtime.block_on(async {
+        // Without a watchdog it never ticks.
+        let mut watchdog = manager.watchdog().map(tokio::time::interval);
         loop {
             tokio::select! {
                 // The sender lives in tasks of the runtime, which lives until the end of this function.
                 _ = stopped.wait_for(|stop| *stop) => break,
                 Some(()) = hang_up.recv() => daemon.reload_certificates(),
+                () = tick(&mut watchdog) => {
+                    // A stuck worker is silence: the service manager ends the node, and starts it anew.
+                    if health::stuck_for(daemon.edge()).is_none() {
+                        manager.alive();
+                    }
+                }
             }
         }
     });
     tracing::info!("stopping");
+    manager.stopping();
     end_in_time(STOP_TIMEOUT + config.node.stop_grace + DEPARTURE_MAX);
     daemon.stop(config.node.stop_grace);
     runtime.shutdown_background();
     Ok(())
+}
+
+async fn tick(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => std::future::pending().await,
+    }
 }
 
 /// A clean stop that hangs is cut short: all that was acknowledged is durable already.

@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout)]
 
 mod ci;
+mod deploy;
 mod fuzz;
 mod interop;
 mod tidy;
@@ -32,6 +33,8 @@ Usage: cargo xtask <task>
   conformance [SECTION] [--nodes 1|3] [--write]
                  run the conformance table, or what belongs to a section such as 3.3, on one node and on three;
                  --write renews docs/conformance.md
+  deploy-check [CHECK...]
+                 try out what is in deploy/ with the programs that are installed, all or the checks whose names begin so
   help           this text";
 
 fn main() -> ExitCode {
@@ -49,7 +52,8 @@ fn run(arguments: &[String]) -> Result<()> {
     let Some((task, rest)) = arguments.split_first() else {
         bail!("no task named\n{USAGE}");
     };
-    if !["sim", "fuzz", "interop", "conformance"].contains(&task.as_str()) && !rest.is_empty() {
+    if !["sim", "fuzz", "interop", "conformance", "deploy-check"].contains(&task.as_str()) && !rest.is_empty()
+    {
         bail!("{task} takes no arguments\n{USAGE}");
     }
     let root = repository_root()?;
@@ -61,6 +65,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "fuzz" => fuzz::run(&root, rest),
         "interop" => interop::run(&root, rest),
         "conformance" => ci::conformance(&root, rest),
+        "deploy-check" => deploy::run(&root, rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(())

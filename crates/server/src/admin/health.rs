@@ -12,10 +12,18 @@ use axum::response::{IntoResponse, Json, Response};
 use quorate_api::{Clause, Readiness};
 
 use super::AdminState;
+use crate::edge::Edge;
 use crate::question::Question;
 
 /// A worker that began no turn for this long is stuck.
 const STUCK: Duration = Duration::from_secs(10);
+
+/// For how long the worker has begun no turn, when that makes it stuck.
+pub fn stuck_for(edge: &Edge) -> Option<Duration> {
+    let beat = Duration::from_millis(edge.worker_beat_ms.load(Ordering::Relaxed));
+    let silent = edge.clock.now().saturating_sub(beat);
+    (silent >= STUCK).then_some(silent)
+}
 
 /// Whether the process works at all: 200, or 503 when its worker is stuck.
 #[utoipa::path(get, path = "/livez", responses(
@@ -23,15 +31,9 @@ const STUCK: Duration = Duration::from_secs(10);
     (status = 503, description = "The worker is stuck")
 ))]
 pub async fn livez(State(state): State<AdminState>) -> Response {
-    let edge = &state.edge;
-    let beat = Duration::from_millis(edge.worker_beat_ms.load(Ordering::Relaxed));
-    let silent = edge.clock.now().saturating_sub(beat);
-    if silent < STUCK {
-        "ok\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, format!("the worker began no turn for {} s\n", silent.as_secs()))
-            .into_response()
-    }
+    let Some(silent) = stuck_for(&state.edge) else { return "ok\n".into_response() };
+    (StatusCode::SERVICE_UNAVAILABLE, format!("the worker began no turn for {} s\n", silent.as_secs()))
+        .into_response()
 }
 
 /// Whether this node may take traffic, clause by clause: 200 or 503 with the same body.

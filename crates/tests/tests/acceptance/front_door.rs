@@ -104,7 +104,9 @@ impl Drop for Running {
 fn is_installed(program: &str) -> bool {
     let found = Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !found {
-        println!("front door of {program}: skipped, it is not installed (Debian: apt-get install {program})");
+        eprintln!(
+            "front door of {program}: skipped, it is not installed (Debian: apt-get install {program})"
+        );
     }
     found
 }
