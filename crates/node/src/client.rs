@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use quorate_codec::{Connect, PacketId, ProtocolVersion, ReasonCode, Text, TopicFilter};
-use quorate_connection::{Accept, CloseCause, Connection, Event};
-pub use quorate_connection::{Reading, Traffic};
+use quorate_connection::{Accept, Connection, Event};
+pub use quorate_connection::{CloseCause, Reading, Timer, Traffic};
 use quorate_state::command::{SessionExpiry, SubscribeFilter};
 use quorate_state::effect::DropReason;
 use quorate_state::hash::client_hash;
@@ -264,6 +264,12 @@ impl Client {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.connection.is_closed() && !self.has_work()
+    }
+
+    /// Why the connection is over; `None` while it is not.
+    #[must_use]
+    pub fn close_cause(&self) -> Option<CloseCause> {
+        self.connection.close_cause()
     }
 
     /// Whether the client ended the connection by DISCONNECT: its socket is closed after `ClientEvent::Ended`.

@@ -34,6 +34,7 @@ use crate::limits::{
     ACCEPT_PAUSE, ADMIN_ANSWER_TIMEOUT, ADMIN_BODY_BYTES_MAX, ADMIN_CONNECTION_TIMEOUT,
     ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_TIMEOUT,
 };
+use crate::metrics::process::ProcessFigures;
 use crate::question::Question;
 use error::{ApiError, no_such_method, no_such_path};
 use guard::Guard;
@@ -49,6 +50,10 @@ pub struct AdminState {
     pub cluster_id: Arc<str>,
     /// Node name.
     pub node_name: Arc<str>,
+    /// Its zone; empty for none.
+    pub zone: Arc<str>,
+    /// Where figures of the process are read.
+    pub process: ProcessFigures,
 }
 
 /// The worker did not answer.

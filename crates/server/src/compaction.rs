@@ -71,6 +71,7 @@ impl Compaction {
     /// Lets the oldest segment go if the log is too long. True: one went, look again at once.
     fn look(&self, waiting_since: &mut Option<Instant>) -> Result<bool, Ended> {
         let (status, droppable): (LogStatus, Option<SegmentRange>) = self.log(LogJob::Look)?;
+        self.metrics.log_size.set(status.segment_bytes);
         let Some(range) = droppable.filter(|_| status.segment_bytes > self.log_bytes_target) else {
             *waiting_since = None;
             return Ok(false);

@@ -25,9 +25,11 @@ use crate::edge::Edge;
 use crate::founding::text;
 use crate::limits::{CLIENT_CLOSE_TIMEOUT, CLIENT_OUTPUT_BYTES_MAX, CLIENT_TURN_BYTES};
 use crate::mailbox::Mailbox;
+use crate::metrics::listeners::ListenerFigures;
 use crate::net::arrival::Origin;
 use crate::net::gate::{Pass, Place};
 use crate::net::transport::{Progress, Transport};
+use crate::publish_times::PublishTimes;
 
 /// A timer that is never due by itself.
 const FAR: Duration = Duration::from_secs(24 * 3600);
@@ -54,10 +56,12 @@ pub async fn serve(
     transport: Transport,
     arrival: Box<Arrival>,
     _place: Place,
+    figures: Arc<ListenerFigures>,
 ) {
     let (owner, mailbox) = edge.open();
     let client = Client::new(owner, config, arrival.accepted_at).acting_for(arrival.principal());
     edge.metrics.connections_accepted.add(1);
+    figures.connections.up();
     let mut task = ConnectionTask {
         edge: edge.clone(),
         mailbox,
@@ -69,10 +73,14 @@ pub async fn serve(
         out: ClientOutput::default(),
         moved: 0,
         departs: None,
+        accepted: false,
+        publishes: PublishTimes::default(),
     };
     let ended = task.run().await;
     edge.mailboxes.close(owner.conn);
-    edge.metrics.connections_closed.add(1);
+    figures.connections.down();
+    let stopping = *edge.stopping.borrow();
+    edge.metrics.connection_ended(task.client.close_cause(), task.accepted, stopping);
     if let Err(error) = ended {
         tracing::debug!(conn_id = owner.conn.0, %error, "connection failed");
     }
@@ -106,6 +114,9 @@ struct ConnectionTask {
     moved: usize,
     /// When the connection has to go, and why.
     departs: Option<(Duration, DepartureCause)>,
+    /// The CONNECT was accepted.
+    accepted: bool,
+    publishes: PublishTimes,
 }
 
 impl ConnectionTask {
@@ -178,13 +189,22 @@ impl ConnectionTask {
         let events = self.mailbox.take_events();
         if !events.is_empty() {
             let (client, out, metrics) = (&mut self.client, &mut self.out, &self.edge.metrics);
+            let (accepted, publishes) = (&mut self.accepted, &mut self.publishes);
             self.edge.with_context(|context, now| {
                 for event in events {
                     match &event {
                         ClientEvent::Deliver(_) => metrics.deliveries_session.add(1),
                         ClientEvent::Retained { .. } => metrics.deliveries_retained.add(1),
-                        ClientEvent::PublishApplied { .. } => metrics.publishes_applied.add(1),
-                        ClientEvent::Connected { .. } => metrics.connects.add(1),
+                        ClientEvent::PublishApplied { number, .. } => {
+                            metrics.publishes_applied.add(1);
+                            if let Some(took) = publishes.applied(*number.get(), now) {
+                                metrics.publish_time.observe(took);
+                            }
+                        }
+                        ClientEvent::Connected { .. } => {
+                            metrics.connects.add(1);
+                            *accepted = true;
+                        }
                         ClientEvent::Refused(_)
                         | ClientEvent::Released { .. }
                         | ClientEvent::Received { .. }
@@ -268,6 +288,7 @@ impl ConnectionTask {
         let conn = self.client.owner().conn;
         if !self.out.requests.is_empty() {
             self.connect_came();
+            self.publishes.begin(&self.out.requests, self.edge.clock.now());
         }
         self.edge.carry_out(conn, &mut self.out).await;
     }
@@ -321,6 +342,7 @@ impl ConnectionTask {
             self.waiting = VecDeque::new();
         }
         self.out = ClientOutput::default();
+        self.publishes.release();
     }
 
     /// Writes what is left and closes.

@@ -45,7 +45,8 @@ use crate::limits::{
 };
 use crate::log_source::StoredLog;
 use crate::log_writer::{LogJob, LogWriter};
-use crate::metrics::Metrics;
+use crate::metrics::process::ProcessFigures;
+use crate::metrics::{Metrics, listeners};
 use crate::net::hello::{Hello, LinkKind, Member};
 use crate::net::listener::{Listener, ListenerError};
 use crate::net::peer::{Links, Local, PeerPlace};
@@ -169,9 +170,11 @@ impl Daemon {
         let local = Arc::new(Local::new(hello_of(&folder, &settings)));
         let inbox: Arc<Inbox<Question>> = Arc::default();
         let receiver = Arc::new(PeerReceiver::new(inbox.clone()));
+        let mut peer_expiry_s = None;
         let links = match (&config.peer, sockets.peer) {
             (Some(peer), Some(listener)) => {
                 let tls = PeerTls::load(peer)?;
+                peer_expiry_s = Some(tls.expires_at_s());
                 let links = Links::new(local.clone(), tls, receiver.clone(), runtime.clone());
                 let _entered = runtime.enter();
                 links.listen(listener);
@@ -221,8 +224,18 @@ impl Daemon {
             groups = recovered.groups.len(),
             "node starts"
         );
-        let parts =
-            Parts { config, runtime, founding: &founding, guard, local, inbox, receiver, links, record };
+        let parts = Parts {
+            config,
+            runtime,
+            founding: &founding,
+            guard,
+            local,
+            inbox,
+            receiver,
+            links,
+            peer_expiry_s,
+            record,
+        };
         parts.run(folder, recovered, sockets.clients, sockets.admin, addresses)
     }
 
@@ -454,6 +467,8 @@ struct Parts<'a> {
     inbox: Arc<Inbox<Question>>,
     receiver: Arc<PeerReceiver>,
     links: Option<Arc<Links<PeerReceiver>>>,
+    /// When the certificate of the links expires, in seconds since 1970.
+    peer_expiry_s: Option<u64>,
     record: NodeRecord,
 }
 
@@ -478,6 +493,9 @@ impl Parts<'_> {
         };
         let node = Node::new(node_config, groups, Arc::new(StoredLog(reader.clone())), clock.now())?;
         let metrics: Arc<Metrics> = Arc::default();
+        if let Some(expiry_s) = self.peer_expiry_s {
+            metrics.listeners.register(listeners::PEER, None).certificate_expiry_s.set(expiry_s);
+        }
         let edge = Arc::new(Edge {
             node: self.record.id,
             clock,
@@ -552,6 +570,11 @@ impl Parts<'_> {
             cluster_name: settings.cluster().into(),
             cluster_id: hex(&self.founding.cluster_id()).into(),
             node_name: self.config.node.name.as_str().into(),
+            zone: self.config.node.zone.as_str().into(),
+            process: ProcessFigures {
+                disk: folder.disk.clone(),
+                data_dir: self.config.node.data_dir.clone(),
+            },
         };
         let admin = self.runtime.spawn(admin::serve(admin, admin::router(state, self.guard)));
         let sys = self.runtime.spawn(crate::sys::run(edge.clone(), self.config.sys.interval));

@@ -176,7 +176,13 @@ impl Worker {
                 self.edge.routing.write().replace_routes(routes);
             }
             Action::LeaseUntil(until) => {
-                *self.edge.lease.write() = LeaseState { until, incarnation: self.node.incarnation() };
+                let now = self.edge.clock.now();
+                let mut lease = self.edge.lease.write();
+                let had = !lease.until.is_zero();
+                if had && (until.is_zero() || lease.until < now) {
+                    self.edge.metrics.lease_lapses.add(1);
+                }
+                *lease = LeaseState { until, incarnation: self.node.incarnation() };
             }
             Action::Peers(peers) => self.set_peers(peers),
             Action::Checkpoint { group, index, term, conf_state, changes } => {

@@ -31,6 +31,7 @@ pub mod net;
 mod notify;
 pub mod operations;
 pub mod peers;
+mod publish_times;
 pub mod question;
 mod serve;
 pub mod snapshots;

@@ -138,6 +138,10 @@ pub const LOG_BATCHES_MAX: usize = 64;
 /// changes faster than it can be kept must slow down.
 pub const KEEPER_JOBS_MAX: usize = 64;
 
+/// Publishes of one connection that are timed at once, 24 bytes each. The Receive Maximum is 1,024 by default; of what a
+/// client of MQTT 3 has more under way than this, no time is taken.
+pub const PUBLISHES_TIMED_MAX: usize = 4096;
+
 /// Concurrent connections to the admin listener.
 pub const ADMIN_CONNECTIONS_MAX: usize = 128;
 
@@ -176,6 +180,10 @@ pub const ADMIN_SESSIONS_MAX: usize = 100;
 
 /// Subscriptions that the explanation of a session names; the rest is counted.
 pub const ADMIN_SUBSCRIPTIONS_MAX: usize = 1000;
+
+/// Entries of the data directory whose sizes are added up for `/metrics`: some milliseconds of a thread of its own. With more,
+/// the size is left out.
+pub const DATA_FILES_MAX: usize = 20_000;
 
 /// How long a clean stop may take: clients are told, leadership moves away, the log is synced.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);

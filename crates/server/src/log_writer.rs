@@ -148,9 +148,11 @@ impl LogWriter {
         let before = self.log.status();
         self.append();
         if self.wants_sync {
+            let sync_began = Instant::now();
             if let Err(error) = self.log.sync() {
                 fail(&error);
             }
+            self.metrics.log_fsync_time.observe(sync_began.elapsed());
             self.metrics.log_sync_time.observe(began.elapsed());
             self.inbox.report(Event::Persisted(self.ticket));
         }
@@ -173,8 +175,12 @@ impl LogWriter {
         let mut told = false;
         loop {
             match self.log.append(&self.records) {
-                Ok(()) => return,
+                Ok(()) => {
+                    self.metrics.log_waits_for_space.set(0);
+                    return;
+                }
                 Err(LogError::NoSpace { bytes }) => {
+                    self.metrics.log_waits_for_space.set(1);
                     if !told {
                         tracing::error!(
                             bytes,

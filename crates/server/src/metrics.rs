@@ -1,60 +1,23 @@
 //! Counters of this process, and their text for Prometheus.
 //!
-//! Owns: every metric's name, meaning and label set; all label sets are closed lists. Does not: know clients or topics.
+//! Owns: what is counted, and its closed lists of labels. Does not: know clients or topics; have names, which the
+//! catalogue has.
 //! Invariants: counters never go back; a metric's name does not change within a major version.
 
-use std::fmt::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
-use quorate_node::client::Traffic;
+use quorate_codec::ReasonCode;
+use quorate_node::client::{CloseCause, Traffic};
 use quorate_state::effect::DropReason;
 
-/// A number that only grows.
-#[derive(Default)]
-pub struct Counter(AtomicU64);
+use catalog::Metric;
+use causes::{CAUSES, CONNECT_REFUSALS, DisconnectCause, NodePhase};
+use listeners::ListenerTable;
+pub use text::{Counter, Gauge, Histogram, Text};
 
-impl Counter {
-    /// Adds.
-    pub fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
-    }
-
-    /// Adds a length.
-    pub fn add_len(&self, count: usize) {
-        self.add(u64::try_from(count).unwrap_or(u64::MAX));
-    }
-
-    /// Its value.
-    pub fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Upper bounds of the duration buckets, in microseconds.
-const BUCKETS_US: [u64; 12] =
-    [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 2_000_000];
-
-/// Durations in buckets.
-#[derive(Default)]
-pub struct Histogram {
-    buckets: [AtomicU64; BUCKETS_US.len()],
-    count: AtomicU64,
-    sum_us: AtomicU64,
-}
-
-impl Histogram {
-    /// Notes one duration.
-    pub fn observe(&self, duration: Duration) {
-        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let fitting = BUCKETS_US.iter().zip(&self.buckets).find(|(bound, _)| us <= **bound);
-        if let Some((_, bucket)) = fitting {
-            bucket.fetch_add(1, Ordering::Relaxed);
-        }
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.sum_us.fetch_add(us, Ordering::Relaxed);
-    }
-}
+pub mod catalog;
+pub mod causes;
+pub mod listeners;
+pub mod process;
+mod text;
 
 /// Name of a reason, as in metrics and in answers about sessions.
 pub fn reason_name(reason: DropReason) -> &'static str {
@@ -142,6 +105,10 @@ pub struct Metrics {
     pub certificates_kept: Counter,
     /// Client connections ended.
     pub connections_closed: Counter,
+    disconnects: [Counter; CAUSES.len()],
+    connects_refused: [Counter; CONNECT_REFUSALS.len()],
+    /// Figures of each listener.
+    pub listeners: ListenerTable,
     /// Bytes read from clients.
     pub client_bytes_in: Counter,
     /// Bytes written to clients.
@@ -191,6 +158,17 @@ pub struct Metrics {
     pub log_records: Counter,
     /// Time of one append with its sync.
     pub log_sync_time: Histogram,
+    /// Time of the sync alone.
+    pub log_fsync_time: Histogram,
+    /// Size of all segments of the log.
+    pub log_size: Gauge,
+    /// 1 while an append waits for room on the disk.
+    pub log_waits_for_space: Gauge,
+    /// From reading a publish that goes into groups until all of them have applied it.
+    pub publish_time: Histogram,
+    /// Times that the lease ran out before it was renewed.
+    pub lease_lapses: Counter,
+    draining: Gauge,
     /// Time of one turn of the worker.
     pub worker_turn_time: Histogram,
     /// Turns of the worker.
@@ -260,185 +238,158 @@ impl Metrics {
         self.connections_accepted.value().saturating_sub(self.connections_closed.value())
     }
 
+    /// The node is being drained, or not any more.
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.set(u64::from(draining));
+    }
+
+    /// Counts a connection that spoke MQTT and has ended. `accepted`: its CONNECT was.
+    pub fn connection_ended(&self, cause: Option<CloseCause>, accepted: bool, stopping: bool) {
+        self.connections_closed.add(1);
+        let node = match (stopping, self.draining.value() > 0) {
+            (true, _) => NodePhase::Stopping,
+            (false, true) => NodePhase::Draining,
+            (false, false) => NodePhase::Serving,
+        };
+        let cause_found = DisconnectCause::of(cause, !accepted, node);
+        let counters = CAUSES.iter().zip(&self.disconnects);
+        if let Some((_, counter)) = counters.into_iter().find(|((known, _), _)| *known == cause_found) {
+            counter.add(1);
+        }
+        if !accepted && let Some(reason) = causes::refusal_of(cause) {
+            self.connect_refused(reason);
+        }
+    }
+
+    fn connect_refused(&self, reason: ReasonCode) {
+        let mut counters = CONNECT_REFUSALS.iter().zip(&self.connects_refused);
+        let fits = |known: Option<ReasonCode>| known.is_none_or(|known| known == reason);
+        // The last one fits all.
+        if let Some((_, counter)) = counters.find(|((known, _), _)| fits(*known)) {
+            counter.add(1);
+        }
+    }
+
     /// The text that Prometheus reads.
     pub fn render(&self) -> String {
         let mut text = Text::default();
-        text.gauge("quorate_connections", "Client connections open now", self.connections());
-        for (name, help, counter) in self.counters() {
-            text.counter(name, help, counter.value());
+        text.value(&catalog::CONNECTIONS, self.connections());
+        self.listeners.render(&mut text);
+        for (metric, counter) in self.counters() {
+            text.value(&metric, counter.value());
         }
-        self.render_arrivals(&mut text);
-        text.head("quorate_deliveries_total", "Messages handed to client connections, by path", "counter");
-        for (path, counter) in [
+        self.render_ends(&mut text);
+        let by_path = [
             ("session", &self.deliveries_session),
             ("direct", &self.deliveries_direct),
             ("retained", &self.deliveries_retained),
+        ];
+        text.by(&catalog::DELIVERIES, by_path.map(|(path, counter)| (path, counter.value())));
+        let by_reason = REASONS.iter().zip(&self.dropped).map(|((_, reason), counter)| (*reason, counter));
+        let here = [("mailbox_full", &self.dropped_mailbox), ("link_full", &self.dropped_link)];
+        let dropped = by_reason.chain(here).map(|(reason, counter)| (reason, counter.value()));
+        text.by(&catalog::MESSAGES_DROPPED, dropped);
+        for (metric, gauge) in [
+            (catalog::LOG_SIZE, &self.log_size),
+            (catalog::LOG_WAITS_FOR_SPACE, &self.log_waits_for_space),
+            (catalog::DRAINING, &self.draining),
         ] {
-            text.labelled("quorate_deliveries_total", "path", path, counter.value());
+            text.value(&metric, gauge.value());
         }
-        text.head("quorate_messages_dropped_total", "Messages dropped, by reason", "counter");
-        for ((_, reason), counter) in REASONS.iter().zip(&self.dropped) {
-            text.labelled("quorate_messages_dropped_total", "reason", reason, counter.value());
+        for (metric, histogram) in [
+            (catalog::PUBLISH_TIME, &self.publish_time),
+            (catalog::LOG_SYNC_TIME, &self.log_sync_time),
+            (catalog::LOG_FSYNC_TIME, &self.log_fsync_time),
+            (catalog::WORKER_TURN_TIME, &self.worker_turn_time),
+        ] {
+            text.histogram(&metric, histogram);
         }
-        for (reason, counter) in [("mailbox_full", &self.dropped_mailbox), ("link_full", &self.dropped_link)]
-        {
-            text.labelled("quorate_messages_dropped_total", "reason", reason, counter.value());
-        }
-        text.histogram(
-            "quorate_log_sync_seconds",
-            "Time of one append to the log with its sync",
-            &self.log_sync_time,
-        );
-        text.histogram(
-            "quorate_worker_turn_seconds",
-            "Time of one turn of the worker",
-            &self.worker_turn_time,
-        );
         text.0
     }
 
-    /// Connections that did not come in, and the certificates of listeners.
-    fn render_arrivals(&self, text: &mut Text) {
-        let name = "quorate_connections_refused_total";
-        text.head(name, "Client connections closed as they came, by reason", "counter");
-        for ((_, reason), counter) in REFUSALS.iter().zip(&self.refused) {
-            text.labelled(name, "reason", reason, counter.value());
-        }
-        let name = "quorate_handshakes_failed_total";
-        text.head(name, "Client connections that failed before MQTT, by reason", "counter");
-        for ((_, reason), counter) in HANDSHAKE_FAILURES.iter().zip(&self.handshakes_failed) {
-            text.labelled(name, "reason", reason, counter.value());
-        }
-        let name = "quorate_certificate_reloads_total";
-        text.head(name, "Times that a listener found changed certificates, by result", "counter");
-        for (result, counter) in
-            [("replaced", &self.certificates_replaced), ("kept", &self.certificates_kept)]
-        {
-            text.labelled(name, "result", result, counter.value());
-        }
+    /// Connections that did not come in, and how the others ended; the certificates of listeners.
+    fn render_ends(&self, text: &mut Text) {
+        let refused = REFUSALS.iter().zip(&self.refused).map(|((_, reason), c)| (*reason, c.value()));
+        text.by(&catalog::CONNECTIONS_REFUSED, refused);
+        let failed = HANDSHAKE_FAILURES.iter().zip(&self.handshakes_failed);
+        text.by(&catalog::HANDSHAKES_FAILED, failed.map(|((_, reason), c)| (*reason, c.value())));
+        let refused = CONNECT_REFUSALS.iter().zip(&self.connects_refused);
+        text.by(&catalog::CONNECTS_REFUSED, refused.map(|((_, reason), c)| (*reason, c.value())));
+        let ended = CAUSES.iter().zip(&self.disconnects).map(|((_, cause), c)| (*cause, c.value()));
+        text.by(&catalog::DISCONNECTS, ended);
+        let reloads = [("replaced", &self.certificates_replaced), ("kept", &self.certificates_kept)];
+        text.by(&catalog::CERTIFICATE_RELOADS, reloads.map(|(result, c)| (result, c.value())));
     }
 
-    fn counters(&self) -> [(&'static str, &'static str, &Counter); 25] {
+    fn counters(&self) -> [(Metric, &Counter); 26] {
         [
-            ("quorate_connections_accepted_total", "Client connections accepted", &self.connections_accepted),
-            ("quorate_connections_closed_total", "Client connections ended", &self.connections_closed),
-            ("quorate_client_in_bytes_total", "Bytes read from clients", &self.client_bytes_in),
-            ("quorate_client_out_bytes_total", "Bytes written to clients", &self.client_bytes_out),
-            ("quorate_connects_total", "Connections whose CONNECT was accepted", &self.connects),
-            ("quorate_packets_in_total", "MQTT packets read from clients", &self.packets_in),
-            ("quorate_packets_out_total", "MQTT packets written to clients", &self.packets_out),
-            ("quorate_publishes_in_total", "PUBLISH packets read from clients", &self.publishes_in),
-            ("quorate_publishes_out_total", "PUBLISH packets written to clients", &self.publishes_out),
-            (
-                "quorate_publish_in_bytes_total",
-                "Bytes of payloads in PUBLISH packets read from clients",
-                &self.publish_bytes_in,
-            ),
-            (
-                "quorate_publish_out_bytes_total",
-                "Bytes of payloads in PUBLISH packets written to clients",
-                &self.publish_bytes_out,
-            ),
-            ("quorate_publishes_durable_total", "Publishes that went into groups", &self.publishes_durable),
-            ("quorate_publishes_applied_total", "Commits of publishes reported", &self.publishes_applied),
-            (
-                "quorate_acknowledgements_total",
-                "Acknowledgements by durable sessions",
-                &self.acknowledgements,
-            ),
-            ("quorate_forwards_out_total", "Direct messages sent to other nodes", &self.forwards_out),
-            ("quorate_forwards_in_total", "Direct messages from other nodes", &self.forwards_in),
-            (
-                "quorate_peer_messages_lost_total",
-                "Messages to peers lost on a link",
-                &self.peer_messages_lost,
-            ),
-            ("quorate_log_syncs_total", "Syncs of the log", &self.log_syncs),
-            ("quorate_log_bytes_total", "Bytes appended to the log", &self.log_bytes),
-            ("quorate_log_records_total", "Records appended to the log", &self.log_records),
-            ("quorate_log_segments_freed_total", "Log segments freed", &self.segments_freed),
-            ("quorate_worker_turns_total", "Turns of the worker", &self.worker_turns),
-            ("quorate_checkpoints_total", "Checkpoints written", &self.checkpoints),
-            ("quorate_snapshots_sent_total", "Snapshots sent to peers", &self.snapshots_sent),
-            ("quorate_snapshots_installed_total", "Snapshots installed", &self.snapshots_installed),
+            (catalog::CONNECTIONS_ACCEPTED, &self.connections_accepted),
+            (catalog::CONNECTIONS_CLOSED, &self.connections_closed),
+            (catalog::CLIENT_BYTES_IN, &self.client_bytes_in),
+            (catalog::CLIENT_BYTES_OUT, &self.client_bytes_out),
+            (catalog::CONNECTS, &self.connects),
+            (catalog::PACKETS_IN, &self.packets_in),
+            (catalog::PACKETS_OUT, &self.packets_out),
+            (catalog::PUBLISHES_IN, &self.publishes_in),
+            (catalog::PUBLISHES_OUT, &self.publishes_out),
+            (catalog::PUBLISH_BYTES_IN, &self.publish_bytes_in),
+            (catalog::PUBLISH_BYTES_OUT, &self.publish_bytes_out),
+            (catalog::PUBLISHES_DURABLE, &self.publishes_durable),
+            (catalog::PUBLISHES_APPLIED, &self.publishes_applied),
+            (catalog::ACKNOWLEDGEMENTS, &self.acknowledgements),
+            (catalog::FORWARDS_OUT, &self.forwards_out),
+            (catalog::FORWARDS_IN, &self.forwards_in),
+            (catalog::PEER_MESSAGES_LOST, &self.peer_messages_lost),
+            (catalog::LOG_SYNCS, &self.log_syncs),
+            (catalog::LOG_BYTES, &self.log_bytes),
+            (catalog::LOG_RECORDS, &self.log_records),
+            (catalog::LOG_SEGMENTS_FREED, &self.segments_freed),
+            (catalog::WORKER_TURNS, &self.worker_turns),
+            (catalog::CHECKPOINTS, &self.checkpoints),
+            (catalog::SNAPSHOTS_SENT, &self.snapshots_sent),
+            (catalog::SNAPSHOTS_INSTALLED, &self.snapshots_installed),
+            (catalog::LEASE_LAPSES, &self.lease_lapses),
         ]
-    }
-}
-
-/// Text in the exposition format of Prometheus.
-#[derive(Default)]
-pub struct Text(pub String);
-
-impl Text {
-    /// The two lines before a metric.
-    pub fn head(&mut self, name: &str, help: &str, kind: &str) {
-        self.line(format_args!("# HELP {name} {help}"));
-        self.line(format_args!("# TYPE {name} {kind}"));
-    }
-
-    /// A gauge without labels.
-    pub fn gauge(&mut self, name: &str, help: &str, value: u64) {
-        self.head(name, help, "gauge");
-        self.line(format_args!("{name} {value}"));
-    }
-
-    /// A counter without labels.
-    pub fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.head(name, help, "counter");
-        self.line(format_args!("{name} {value}"));
-    }
-
-    /// One value with one label; its text must need no escape.
-    pub fn labelled(&mut self, name: &str, label: &str, label_value: &str, value: u64) {
-        self.line(format_args!("{name}{{{label}=\"{label_value}\"}} {value}"));
-    }
-
-    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
-        self.head(name, help, "histogram");
-        let mut below = 0;
-        for (bound_us, bucket) in BUCKETS_US.iter().zip(&histogram.buckets) {
-            below += bucket.load(Ordering::Relaxed);
-            let bound = Duration::from_micros(*bound_us).as_secs_f64();
-            self.line(format_args!("{name}_bucket{{le=\"{bound}\"}} {below}"));
-        }
-        let count = histogram.count.load(Ordering::Relaxed).max(below);
-        let sum = Duration::from_micros(histogram.sum_us.load(Ordering::Relaxed)).as_secs_f64();
-        self.line(format_args!("{name}_bucket{{le=\"+Inf\"}} {count}"));
-        self.line(format_args!("{name}_sum {sum}"));
-        self.line(format_args!("{name}_count {count}"));
-    }
-
-    fn line(&mut self, line: std::fmt::Arguments<'_>) {
-        // Writing into a String cannot fail.
-        let _never_fails = writeln!(self.0, "{line}");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quorate_codec::ReasonCode;
 
     #[test]
-    fn text_has_every_metric_once_and_only_sane_lines() {
+    fn drops_and_ends_are_counted_under_their_names() {
         let metrics = Metrics::default();
         metrics.dropped(DropReason::QueueBytes, 3);
-        metrics.log_sync_time.observe(Duration::from_micros(300));
-        metrics.log_sync_time.observe(Duration::from_secs(10));
+        metrics.connection_ended(Some(CloseCause::Eof), true, false);
+        metrics.connection_ended(Some(CloseCause::Broker(ReasonCode::SERVER_BUSY)), false, false);
+        metrics.connection_ended(Some(CloseCause::Broker(ReasonCode::SERVER_MOVED)), false, false);
+        metrics.set_draining(true);
+        metrics.connection_ended(Some(CloseCause::Broker(ReasonCode::SERVER_SHUTTING_DOWN)), true, false);
+        metrics.connection_ended(Some(CloseCause::Broker(ReasonCode::SERVER_SHUTTING_DOWN)), true, true);
         let text = metrics.render();
-        assert!(text.contains("quorate_messages_dropped_total{reason=\"queue_bytes\"} 3\n"), "{text}");
-        assert!(text.contains("quorate_log_sync_seconds_bucket{le=\"0.00025\"} 0\n"), "{text}");
-        assert!(text.contains("quorate_log_sync_seconds_bucket{le=\"0.0005\"} 1\n"), "{text}");
-        assert!(text.contains("quorate_log_sync_seconds_bucket{le=\"+Inf\"} 2\n"), "{text}");
-        let mut helps: Vec<&str> = text.lines().filter(|line| line.starts_with("# HELP")).collect();
-        let all = helps.len();
-        helps.sort_unstable();
-        helps.dedup();
-        assert_eq!(helps.len(), all);
-        for line in text.lines() {
-            assert!(
-                line.starts_with('#') || line.rsplit_once(' ').is_some_and(|(_, v)| v.parse::<f64>().is_ok()),
-                "{line}"
-            );
+        for line in [
+            "quorate_messages_dropped_total{reason=\"queue_bytes\"} 3",
+            "quorate_disconnects_total{cause=\"lost\"} 1",
+            "quorate_disconnects_total{cause=\"refused\"} 2",
+            "quorate_disconnects_total{cause=\"drain\"} 1",
+            "quorate_disconnects_total{cause=\"shutdown\"} 1",
+            "quorate_connects_refused_total{reason=\"server_busy\"} 1",
+            "quorate_connects_refused_total{reason=\"other\"} 1",
+            "quorate_connections_closed_total 5",
+            "quorate_draining 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn closed_lists_have_every_case() {
+        for ((known, _), place) in REASONS.iter().zip(0_u64..) {
+            let metrics = Metrics::default();
+            metrics.dropped(*known, place + 1);
+            assert_eq!(metrics.dropped_in_all(), place + 1);
         }
     }
 }

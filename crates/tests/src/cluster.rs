@@ -85,7 +85,7 @@ impl Cluster {
     ///
     /// # Errors
     /// As for [`Cluster::start`].
-    pub fn start_with(test: &str, count: usize, binary: &std::path::Path) -> Result<Cluster> {
+    pub fn start_with(test: &str, count: usize, binary: &Path) -> Result<Cluster> {
         let dir = std::env::temp_dir().join(format!("quorate-test-{}-{test}", std::process::id()));
         let base = free_ports()?;
         let log = std::fs::File::create(dir.with_extension("log"))?;
@@ -164,7 +164,7 @@ impl Cluster {
     }
 
     /// The folder with the nodes' folders.
-    pub fn folder(&self) -> &std::path::Path {
+    pub fn folder(&self) -> &Path {
         &self.dir
     }
 
@@ -207,7 +207,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When it does not start.
-    pub fn restart_with(&mut self, place: usize, program: &std::path::Path) -> Result<()> {
+    pub fn restart_with(&mut self, place: usize, program: &Path) -> Result<()> {
         let name = self.node(place).name.clone();
         let log = std::fs::File::options().append(true).open(self.dir.with_extension("log"))?;
         let child = Command::new(program)

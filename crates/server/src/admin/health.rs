@@ -42,6 +42,11 @@ pub async fn livez(State(state): State<AdminState>) -> Response {
     (status = 503, description = "Not ready: see the clauses", body = Readiness)
 ))]
 pub async fn readyz(State(state): State<AdminState>) -> Response {
+    respond(readiness(&state).await)
+}
+
+/// All clauses, those of the worker and of the process.
+pub async fn readiness(state: &AdminState) -> Readiness {
     let mut clauses = Vec::new();
     match state.ask(Question::Readiness).await {
         Ok(answered) => {
@@ -57,7 +62,7 @@ pub async fn readyz(State(state): State<AdminState>) -> Response {
         false => Clause::met("running"),
         true => Clause::failed("running", "the node is stopping"),
     });
-    respond(Readiness::of(clauses))
+    Readiness::of(clauses)
 }
 
 fn respond(readiness: Readiness) -> Response {

@@ -50,6 +50,11 @@ pub enum ListenerKind {
 }
 
 impl ListenerKind {
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        KINDS.iter().find(|(_, kind)| *kind == self).map_or("tcp", |(name, _)| name)
+    }
+
     /// Whether it speaks TLS.
     pub fn is_secure(self) -> bool {
         matches!(self, ListenerKind::Tls | ListenerKind::WebSocketTls)

@@ -10,6 +10,7 @@ mod listeners;
 
 use super::*;
 use crate::config::{BootstrapNode, ListenerSettings, PeerSettings};
+use crate::metrics::catalog;
 use crate::testing::{Authority, TestClient, TestFolder, http_get};
 
 fn runtime() -> Runtime {
@@ -95,6 +96,7 @@ fn single_node_serves_and_keeps_what_it_acknowledged_over_a_restart() {
     assert_eq!(state.nodes.len(), 1);
     let (_, metrics) = http_get(admin, "/metrics");
     assert!(metrics.contains("quorate_groups_led 3\n"), "{metrics}");
+    check_metrics(&metrics);
     let (status, openapi) = http_get(admin, "/v1/openapi.json");
     assert!(
         status == 200
@@ -125,6 +127,59 @@ fn single_node_serves_and_keeps_what_it_acknowledged_over_a_restart() {
     subscriber.subscribe("r");
     assert_eq!(subscriber.message(), "kept");
     node.stop();
+}
+
+/// What `/metrics` shows is what the catalogue lists, each once and whole, and each line is one that Prometheus reads.
+fn check_metrics(text: &str) {
+    for metric in catalog::all() {
+        let head = format!("# TYPE {} {}\n", metric.name, metric.kind.name());
+        assert_eq!(text.matches(&head).count(), 1, "{head}");
+        assert!(text.contains(&format!("# HELP {} {}\n", metric.name, metric.help)), "{}", metric.name);
+    }
+    let mut family = None;
+    for line in text.lines().filter(|line| !line.starts_with("# HELP")) {
+        if let Some(head) = line.strip_prefix("# TYPE ") {
+            let name = head.split(' ').next().unwrap();
+            family = catalog::all().find(|metric| metric.name == name);
+            assert!(family.is_some(), "{name} is not in the catalogue");
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let metric = family.unwrap();
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+        assert!(series.starts_with(metric.name), "{line} does not belong to {}", metric.name);
+        let labels = series.matches("=\"").count();
+        let bucket = usize::from(series.contains("_bucket{le="));
+        assert_eq!(labels, metric.labels.len() + bucket, "{line}");
+    }
+    // What a node that serves clients certainly has.
+    for line in [
+        "quorate_ready 1",
+        "quorate_ready_clause{clause=\"lease\"} 1",
+        "quorate_cluster_nodes{state=\"live\"} 1",
+        "quorate_group_leader{group=\"0\"} 1",
+        "quorate_group_replication_lag_entries{group=\"1\"} 0",
+        "quorate_placement_violations 0",
+        "quorate_draining 0",
+        "quorate_disconnects_total{cause=\"takeover\"} 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    let value = |name: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name}\n{text}"))
+    };
+    for name in [
+        "quorate_publish_seconds_count",
+        "quorate_log_fsync_seconds_count",
+        "quorate_lease_left_seconds",
+        "quorate_disk_free_bytes",
+        "quorate_data_bytes",
+        "process_resident_memory_bytes",
+        "process_open_fds",
+    ] {
+        assert!(value(name) > 0.0, "{name}");
+    }
 }
 
 fn get<T: serde::de::DeserializeOwned>(node: &Running, path: &str) -> T {

@@ -26,6 +26,7 @@ use crate::config::{Bind, ListenerKind, ListenerSettings};
 use crate::connection_task::{self, Arrival};
 use crate::edge::Edge;
 use crate::limits::{ACCEPT_PAUSE, TLS_LOOK_EVERY};
+use crate::metrics::listeners::ListenerFigures;
 use crate::metrics::{HandshakeFailure, Refusal};
 
 /// A bound listener that does not accept yet.
@@ -105,7 +106,10 @@ impl Listener {
 
     /// Accepts until the node stops, then waits for its connections to end.
     pub async fn run(mut self, edge: Arc<Edge>) {
-        let service = Arc::new(Service::new(&self.settings, edge.clone()));
+        let name = self.address().unwrap_or_else(|_| self.settings.bind.clone()).to_string();
+        let figures = edge.metrics.listeners.register(&name, Some(self.settings.kind.name()));
+        let service = Arc::new(Service::new(&self.settings, edge.clone(), figures));
+        self.tell_expiry(&service);
         let mut stopping = edge.stopping.subscribe();
         let mut reload = edge.reload.subscribe();
         let mut look = interval(TLS_LOOK_EVERY);
@@ -117,11 +121,11 @@ impl Listener {
                 accepted = self.socket.accept() => accepted,
                 Some(_) = connections.join_next() => continue,
                 _ = look.tick(), if self.tls.is_some() => {
-                    self.renew(&edge, ListenerTls::look);
+                    self.renew(&service, ListenerTls::look);
                     continue;
                 }
                 Ok(()) = reload.changed(), if self.tls.is_some() => {
-                    self.renew(&edge, ListenerTls::reload);
+                    self.renew(&service, ListenerTls::reload);
                     continue;
                 }
             };
@@ -138,18 +142,26 @@ impl Listener {
     }
 
     /// Looks for new certificates.
-    fn renew(&mut self, edge: &Edge, look: fn(&mut ListenerTls) -> Look) {
+    fn renew(&mut self, service: &Service, look: fn(&mut ListenerTls) -> Look) {
         let Some(tls) = &mut self.tls else { return };
+        let edge = &service.edge;
         match look(tls) {
             Look::Same => (),
             Look::Replaced => {
                 edge.metrics.certificates_replaced.add(1);
                 tracing::info!(bind = %self.settings.bind, "new certificates are in force");
+                self.tell_expiry(service);
             }
             Look::Kept(error) => {
                 edge.metrics.certificates_kept.add(1);
                 tracing::warn!(bind = %self.settings.bind, %error, "the old certificates stay in force: correct the files");
             }
+        }
+    }
+
+    fn tell_expiry(&self, service: &Service) {
+        if let Some(tls) = &self.tls {
+            service.figures.certificate_expiry_s.set(tls.expires_at_s());
         }
     }
 
@@ -192,8 +204,10 @@ impl Listener {
                 // most connections get it as it is.
                 if handshake.is_empty() {
                     let (edge, config) = (service.edge.clone(), service.client_config.clone());
+                    let figures = service.figures.clone();
                     let transport = Transport::Plain(socket);
-                    connections.spawn(connection_task::serve(edge, config, transport, arrival, place));
+                    connections
+                        .spawn(connection_task::serve(edge, config, transport, arrival, place, figures));
                 } else {
                     let shaking = Box::pin(shake_hands(service.clone(), handshake, socket, arrival));
                     connections.spawn(serve_after(shaking, service.clone(), place));
@@ -212,10 +226,11 @@ struct Service {
     packet_bytes_max: usize,
     handshake_timeout: Duration,
     bind: Bind,
+    figures: Arc<ListenerFigures>,
 }
 
 impl Service {
-    fn new(settings: &ListenerSettings, edge: Arc<Edge>) -> Service {
+    fn new(settings: &ListenerSettings, edge: Arc<Edge>, figures: Arc<ListenerFigures>) -> Service {
         let client_config = match settings.limits.packet_bytes_max {
             None => edge.client_config.clone(),
             Some(packet_bytes_max) => {
@@ -237,6 +252,7 @@ impl Service {
             client_config,
             bind: settings.bind.clone(),
             edge,
+            figures,
         }
     }
 
@@ -252,8 +268,9 @@ type Shaking = Pin<Box<dyn Future<Output = Option<(Transport, Box<Arrival>)>> + 
 async fn serve_after(shaking: Shaking, service: Arc<Service>, place: Place) {
     let Some((transport, arrival)) = shaking.await else { return };
     let (edge, config) = (service.edge.clone(), service.client_config.clone());
+    let figures = service.figures.clone();
     drop(service);
-    connection_task::serve(edge, config, transport, arrival, place).await;
+    connection_task::serve(edge, config, transport, arrival, place, figures).await;
 }
 
 /// Speaks what comes before MQTT within its time; says why when that fails.

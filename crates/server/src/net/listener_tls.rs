@@ -15,6 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
+use super::tls::earliest_expiry_s;
 use crate::config::{ClientCertificate, TlsSettings, TlsVersion};
 use crate::limits::TLS_FILE_BYTES_MAX;
 
@@ -66,6 +67,7 @@ pub enum Look {
 pub struct ListenerTls {
     settings: TlsSettings,
     config: Arc<ServerConfig>,
+    expires_at_s: u64,
     seen: Vec<Option<Stamp>>,
     failed: Option<ListenerTlsError>,
 }
@@ -83,8 +85,13 @@ impl ListenerTls {
     pub fn load(settings: &TlsSettings) -> Result<ListenerTls, ListenerTlsError> {
         // Before the files are read: a change meanwhile shows at the next look.
         let seen = stamps(settings);
-        let config = server_config(settings)?;
-        Ok(ListenerTls { settings: settings.clone(), config, seen, failed: None })
+        let (config, expires_at_s) = server_config(settings)?;
+        Ok(ListenerTls { settings: settings.clone(), config, expires_at_s, seen, failed: None })
+    }
+
+    /// When the first certificate of the chain in force expires, in seconds since 1970; 0 when that cannot be told.
+    pub fn expires_at_s(&self) -> u64 {
+        self.expires_at_s
     }
 
     /// What the next connection gets.
@@ -111,8 +118,9 @@ impl ListenerTls {
 
     fn read_again(&mut self) -> Look {
         match server_config(&self.settings) {
-            Ok(config) => {
+            Ok((config, expires_at_s)) => {
                 self.config = config;
+                self.expires_at_s = expires_at_s;
                 self.failed = None;
                 Look::Replaced
             }
@@ -139,8 +147,10 @@ fn stamp(file: &Path) -> Option<Stamp> {
     })
 }
 
-fn server_config(settings: &TlsSettings) -> Result<Arc<ServerConfig>, ListenerTlsError> {
+/// The settings of TLS, and when the chain expires.
+fn server_config(settings: &TlsSettings) -> Result<(Arc<ServerConfig>, u64), ListenerTlsError> {
     let chain = certificates("a certificate chain", &settings.cert_file)?;
+    let expires_at_s = earliest_expiry_s(&chain);
     let key_text = read("a private key", &settings.key_file)?;
     let key = PrivateKeyDer::from_pem_slice(&key_text).map_err(|error| ListenerTlsError::File {
         what: "a private key",
@@ -178,7 +188,7 @@ fn server_config(settings: &TlsSettings) -> Result<Arc<ServerConfig>, ListenerTl
         _ => builder.with_no_client_auth(),
     };
     let config = builder.with_single_cert(chain, key).map_err(|error| pair(error.to_string()))?;
-    Ok(Arc::new(config))
+    Ok((Arc::new(config), expires_at_s))
 }
 
 fn certificates(what: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, ListenerTlsError> {
@@ -247,6 +257,8 @@ mod tests {
         let mut tls = ListenerTls::load(&settings(&folder)).unwrap();
         let first = tls.config();
         assert_eq!(tls.look(), Look::Same);
+        // The certificates of tests expire in the year 4096.
+        assert!(tls.expires_at_s() > 60_000_000_000, "{}", tls.expires_at_s());
         Authority::new().write(folder.path(), "n1");
         touch(&folder);
         assert_eq!(tls.look(), Look::Replaced);

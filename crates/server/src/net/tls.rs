@@ -20,6 +20,7 @@ use crate::config::PeerSettings;
 pub struct PeerTls {
     client: TlsConnector,
     server: TlsAcceptor,
+    expires_at_s: u64,
 }
 
 /// Why TLS could not be set up, or a peer was refused.
@@ -76,6 +77,7 @@ impl PeerTls {
             .build()
             .map_err(|error| setup(&error))?;
         let versions = [&rustls::version::TLS13];
+        let expires_at_s = earliest_expiry_s(&chain);
         let server = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&versions)
             .map_err(|error| setup(&error))?
@@ -88,7 +90,12 @@ impl PeerTls {
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)
             .map_err(|error| setup(&error))?;
-        Ok(PeerTls { client: Arc::new(client).into(), server: Arc::new(server).into() })
+        Ok(PeerTls { client: Arc::new(client).into(), server: Arc::new(server).into(), expires_at_s })
+    }
+
+    /// When the first certificate of the chain expires, in seconds since 1970; 0 when that cannot be told.
+    pub fn expires_at_s(&self) -> u64 {
+        self.expires_at_s
     }
 
     /// Dials: the other side must present a certificate for `name`.
@@ -104,6 +111,15 @@ impl PeerTls {
     pub async fn accept(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, TlsError> {
         Ok(TlsStream::Server(self.server.accept(stream).await.map_err(TlsError::Handshake)?))
     }
+}
+
+/// When the first certificate of a chain expires, in seconds since 1970; 0 when none of them can be read.
+pub fn earliest_expiry_s(chain: &[CertificateDer<'_>]) -> u64 {
+    let expiry = |der: &CertificateDer<'_>| {
+        let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+        u64::try_from(certificate.validity().not_after.timestamp()).ok()
+    };
+    chain.iter().filter_map(expiry).min().unwrap_or(0)
 }
 
 /// Checks that the peer's certificate is for the node called `name`; an exact subject alternative name.

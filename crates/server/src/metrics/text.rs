@@ -1,0 +1,200 @@
+//! Metrics as Prometheus reads them, and the numbers behind them.
+//!
+//! Owns: [`Counter`], [`Gauge`], [`Histogram`] and the exposition format 0.0.4. Does not: know what is counted.
+//! Invariants: a counter never goes back; a family is written whole and once.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::catalog::{Kind, Metric};
+
+/// A number that only grows.
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Adds a length.
+    pub fn add_len(&self, count: usize) {
+        self.add(u64::try_from(count).unwrap_or(u64::MAX));
+    }
+
+    /// Its value.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that goes up and down.
+#[derive(Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Sets it.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// One more.
+    pub fn up(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One less; each follows an `up`.
+    pub fn down(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Its value.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Upper bounds of the duration buckets, in microseconds.
+pub const BUCKETS_US: [u64; 14] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 2_000_000,
+    10_000_000,
+];
+
+/// Durations in buckets.
+#[derive(Default)]
+pub struct Histogram {
+    buckets: [AtomicU64; BUCKETS_US.len()],
+    count: AtomicU64,
+    sum_us: AtomicU64,
+}
+
+impl Histogram {
+    /// Notes one duration.
+    pub fn observe(&self, duration: Duration) {
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let fitting = BUCKETS_US.iter().zip(&self.buckets).find(|(bound, _)| us <= **bound);
+        if let Some((_, bucket)) = fitting {
+            bucket.fetch_add(1, Ordering::Relaxed);
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.sum_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    /// How many durations were up to each of [`BUCKETS_US`], each bucket with those before it, and how many in all.
+    pub fn cumulative(&self) -> ([u64; BUCKETS_US.len()], u64) {
+        let mut below = 0;
+        let cumulative = std::array::from_fn(|place| {
+            below += self.buckets.get(place).map_or(0, |bucket| bucket.load(Ordering::Relaxed));
+            below
+        });
+        (cumulative, self.count.load(Ordering::Relaxed).max(below))
+    }
+}
+
+/// Text in the exposition format of Prometheus.
+#[derive(Default)]
+pub struct Text(pub String);
+
+impl Text {
+    /// The two lines before the values of a metric.
+    pub fn head(&mut self, metric: &Metric) {
+        self.line(format_args!("# HELP {} {}", metric.name, metric.help));
+        self.line(format_args!("# TYPE {} {}", metric.name, metric.kind.name()));
+    }
+
+    /// A metric without labels.
+    pub fn value(&mut self, metric: &Metric, value: u64) {
+        self.head(metric);
+        self.sample(metric, &[], value);
+    }
+
+    /// The same, of a number that is no whole one.
+    pub fn number(&mut self, metric: &Metric, value: f64) {
+        self.head(metric);
+        self.line(format_args!("{} {value}", metric.name));
+    }
+
+    /// One value; the labels have these texts, in the order of the catalogue.
+    pub fn sample(&mut self, metric: &Metric, labels: &[&str], value: u64) {
+        debug_assert_eq!(labels.len(), metric.labels.len(), "{}", metric.name);
+        let mut shown = String::new();
+        for (label, text) in metric.labels.iter().zip(labels) {
+            let separator = if shown.is_empty() { '{' } else { ',' };
+            // Writing into a String cannot fail.
+            let _never_fails = write!(shown, "{separator}{label}=\"{}\"", escaped(text));
+        }
+        if !shown.is_empty() {
+            shown.push('}');
+        }
+        self.line(format_args!("{}{shown} {value}", metric.name));
+    }
+
+    /// A whole metric with one label, a value for each text of a closed list.
+    pub fn by<'a>(&mut self, metric: &Metric, values: impl IntoIterator<Item = (&'a str, u64)>) {
+        self.head(metric);
+        for (label, value) in values {
+            self.sample(metric, &[label], value);
+        }
+    }
+
+    /// A histogram.
+    pub fn histogram(&mut self, metric: &Metric, histogram: &Histogram) {
+        debug_assert_eq!(metric.kind, Kind::Histogram, "{}", metric.name);
+        self.head(metric);
+        let name = metric.name;
+        let (cumulative, count) = histogram.cumulative();
+        for (bound_us, below) in BUCKETS_US.iter().zip(cumulative) {
+            let bound = Duration::from_micros(*bound_us).as_secs_f64();
+            self.line(format_args!("{name}_bucket{{le=\"{bound}\"}} {below}"));
+        }
+        let sum = Duration::from_micros(histogram.sum_us.load(Ordering::Relaxed)).as_secs_f64();
+        self.line(format_args!("{name}_bucket{{le=\"+Inf\"}} {count}"));
+        self.line(format_args!("{name}_sum {sum}"));
+        self.line(format_args!("{name}_count {count}"));
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        // Writing into a String cannot fail.
+        let _never_fails = writeln!(self.0, "{line}");
+    }
+}
+
+/// The text of a label with what the format escapes.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::catalog;
+    use super::*;
+
+    #[test]
+    fn histogram_counts_each_duration_once_and_shows_buckets_with_those_below() {
+        let histogram = Histogram::default();
+        histogram.observe(Duration::from_micros(300));
+        histogram.observe(Duration::from_secs(100));
+        let mut text = Text::default();
+        text.histogram(&catalog::LOG_SYNC_TIME, &histogram);
+        for line in [
+            "# TYPE quorate_log_sync_seconds histogram",
+            "quorate_log_sync_seconds_bucket{le=\"0.00025\"} 0",
+            "quorate_log_sync_seconds_bucket{le=\"0.0005\"} 1",
+            "quorate_log_sync_seconds_bucket{le=\"10\"} 1",
+            "quorate_log_sync_seconds_bucket{le=\"+Inf\"} 2",
+            "quorate_log_sync_seconds_sum 100.0003",
+            "quorate_log_sync_seconds_count 2",
+        ] {
+            assert!(text.0.lines().any(|found| found == line), "{line}\n{}", text.0);
+        }
+    }
+
+    #[test]
+    fn labels_are_escaped() {
+        let mut text = Text::default();
+        text.by(&catalog::CERTIFICATE_EXPIRY, [("unix:/a\"b\\c\n", 1)]);
+        assert!(text.0.contains("{listener=\"unix:/a\\\"b\\\\c\\n\"} 1"), "{}", text.0);
+    }
+}
