@@ -79,7 +79,7 @@ pub async fn serve(
     let ended = task.run().await;
     edge.mailboxes.close(owner.conn);
     figures.connections.down();
-    let stopping = *edge.stopping.borrow();
+    let stopping = edge.departure.borrow().is_stop();
     edge.metrics.connection_ended(task.client.close_cause(), task.accepted, stopping);
     if let Err(error) = ended {
         tracing::debug!(conn_id = owner.conn.0, %error, "connection failed");

@@ -94,6 +94,7 @@ impl Edge {
     /// An operator wants this of the node. A process that ends goes on with that.
     pub fn duty_changed(&self, duty: Duty) {
         let connections = self.metrics.connections();
+        self.metrics.set_draining(matches!(duty, Duty::Drain { .. }));
         self.departure.send_if_modified(|departure| {
             if departure.is_stop() {
                 return false;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{interop, tidy};
+use crate::{interop, telemetry, tidy};
 
 /// How long the simulator runs in `ci`.
 const SIMULATION_SECONDS: &str = "60";
@@ -36,6 +36,7 @@ pub fn ci(root: &Path) -> Result<()> {
         let environment = [("QUORATE_BIN", binary.as_path())];
         cargo(root, &["test", "--locked", "--workspace", "--no-fail-fast"], &environment)
     })?;
+    timed(&mut report, "alert rules", || telemetry::test_rules(root))?;
     timed(&mut report, "interop", || interop::run_cheap(root))?;
     if simulator_exists(root) {
         let arguments = ["--seconds".to_string(), SIMULATION_SECONDS.to_string()];

@@ -1,4 +1,4 @@
-//! Repository tasks: `cargo xtask ci`, `fix`, `tidy`, `sim`, `fuzz`, `interop` and `conformance`.
+//! Repository tasks: `cargo xtask ci`, `fix`, `tidy`, `sim`, `fuzz`, `interop`, `telemetry` and `conformance`.
 //!
 //! Owns: what "checked" means for a change, and the rules of the repository as executable checks.
 //! Does not: depend on any other crate of the workspace; write to the tree, except in `fix` and `conformance --write`.
@@ -12,6 +12,7 @@ mod ci;
 mod deploy;
 mod fuzz;
 mod interop;
+mod telemetry;
 mod tidy;
 
 use std::path::PathBuf;
@@ -30,6 +31,9 @@ Usage: cargo xtask <task>
                  run fuzz targets, all by default, N seconds each (60); --merge takes what was found new into fuzz/corpus
   interop [CLIENT...]
                  run clients that others wrote, or those named, on a cluster of three nodes (docs/interop.md)
+  telemetry [PART...]
+                 run the alert rules and the dashboard on a real Prometheus and Alertmanager: all parts, or those of
+                 rules, alerts, dashboard that are named (docs/operations/telemetry.md)
   conformance [SECTION] [--nodes 1|3] [--write]
                  run the conformance table, or what belongs to a section such as 3.3, on one node and on three;
                  --write renews docs/conformance.md
@@ -52,8 +56,8 @@ fn run(arguments: &[String]) -> Result<()> {
     let Some((task, rest)) = arguments.split_first() else {
         bail!("no task named\n{USAGE}");
     };
-    if !["sim", "fuzz", "interop", "conformance", "deploy-check"].contains(&task.as_str()) && !rest.is_empty()
-    {
+    let free = ["sim", "fuzz", "interop", "telemetry", "conformance", "deploy-check"];
+    if !free.contains(&task.as_str()) && !rest.is_empty() {
         bail!("{task} takes no arguments\n{USAGE}");
     }
     let root = repository_root()?;
@@ -64,6 +68,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "sim" => ci::sim(&root, rest),
         "fuzz" => fuzz::run(&root, rest),
         "interop" => interop::run(&root, rest),
+        "telemetry" => telemetry::run(&root, rest),
         "conformance" => ci::conformance(&root, rest),
         "deploy-check" => deploy::run(&root, rest),
         "help" | "--help" | "-h" => {

@@ -10,6 +10,7 @@ mod dependencies;
 mod documents;
 mod source;
 mod source_rules;
+pub mod telemetry;
 #[cfg(test)]
 mod tests;
 
@@ -74,8 +75,18 @@ pub fn check(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(documents::check(&markdown, &sources, &|path| root.join(path).exists()));
     findings.extend(documents::check_code_map(&markdown, &crate_folders(root)?));
     findings.extend(check_lints(root)?);
+    findings.extend(telemetry::check(&telemetry_files(root, markdown)?));
     findings.sort_by(|a, b| (&a.path, a.line, a.rule).cmp(&(&b.path, b.line, b.rule)));
     Ok(findings)
+}
+
+/// The documents, with the alert rules, their tests and the dashboard.
+fn telemetry_files(root: &Path, mut files: Vec<TextFile>) -> Result<Vec<TextFile>> {
+    for path in [telemetry::RULES, telemetry::RULE_TESTS, telemetry::DASHBOARD] {
+        let text = fs::read_to_string(root.join(path)).with_context(|| format!("read {path}"))?;
+        files.push(TextFile { path: path.to_owned(), text });
+    }
+    Ok(files)
 }
 
 /// Every crate takes the lints of the workspace, which forbid unsafe code.

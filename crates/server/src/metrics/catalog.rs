@@ -222,6 +222,8 @@ catalog! {
             "what the files of the data directory take";
         RESIDENT_MEMORY = Gauge "process_resident_memory_bytes" []
             "resident memory";
+        MEMORY_LIMIT = Gauge "quorate_memory_limit_bytes" []
+            "memory that the process may take: the limit of its control group, or else all of the machine";
         OPEN_FILES = Gauge "process_open_fds" []
             "open files and sockets";
         OPEN_FILES_MAX = Gauge "process_max_fds" []

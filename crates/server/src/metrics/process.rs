@@ -42,8 +42,11 @@ impl ProcessFigures {
         if let Some(bytes) = bytes_below(&self.data_dir) {
             text.value(&catalog::DATA_BYTES, bytes);
         }
-        if let Some(bytes) = status_kilobytes("VmRSS:") {
-            text.value(&catalog::RESIDENT_MEMORY, bytes.saturating_mul(1024));
+        if let Some(kilobytes) = kilobytes("/proc/self/status", "VmRSS:") {
+            text.value(&catalog::RESIDENT_MEMORY, kilobytes.saturating_mul(1024));
+        }
+        if let Some(bytes) = memory_limit() {
+            text.value(&catalog::MEMORY_LIMIT, bytes);
         }
         if let Ok(files) = fs::read_dir("/proc/self/fd") {
             text.value(&catalog::OPEN_FILES, u64::try_from(files.count()).unwrap_or(u64::MAX));
@@ -83,10 +86,18 @@ fn bytes_below(folder: &Path) -> Option<u64> {
     Some(bytes)
 }
 
-fn status_kilobytes(key: &str) -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+fn kilobytes(file: &str, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     line.trim().trim_end_matches("kB").trim().parse().ok()
+}
+
+/// The limit of the control group, as a container sees its own, or the memory of the machine when that is less.
+fn memory_limit() -> Option<u64> {
+    let machine = kilobytes("/proc/meminfo", "MemTotal:")?.saturating_mul(1024);
+    let groups = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let limit = groups.iter().find_map(|file| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
+    Some(limit.map_or(machine, |limit| limit.min(machine)))
 }
 
 fn open_files_max() -> Option<u64> {
@@ -143,7 +154,8 @@ mod tests {
         assert!(times.cpu_s >= 0.0);
         // The time of booting is given in whole seconds.
         assert!(times.started_s <= now + 2.0 && times.started_s > now - 24.0 * 3600.0, "{}", times.started_s);
-        assert!(status_kilobytes("VmRSS:").unwrap() > 1000);
+        assert!(kilobytes("/proc/self/status", "VmRSS:").unwrap() > 1000);
         assert!(open_files_max().unwrap() > 10);
+        assert!(memory_limit().unwrap() > 1_000_000);
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::source::Source;
-use super::{TextFile, dependencies, documents, missing_lints, source, source_rules};
+use super::{TextFile, dependencies, documents, missing_lints, source, source_rules, telemetry};
 
 /// Rules that flag `text` as the content of `path`, in order of the findings.
 fn flagged(path: &str, text: &str) -> Vec<&'static str> {
@@ -246,4 +246,34 @@ fn code_map_without_a_crate_is_flagged() {
     let findings = documents::check_code_map(&[map], &["codec".into(), "state".into()]);
     assert_eq!(findings.len(), 1);
     assert!(findings[0].message.contains("crates/state"));
+}
+
+#[test]
+fn alerts_are_described_tested_and_read_metrics_that_exist() {
+    let rules = "- alert: A\n  expr: quorate_x_seconds_bucket > 1\n  severity: critical\n  summary: s\n  \
+                 description: d\n  runbook: docs/operations/alerts.md#a\n";
+    let check = |rules: &str, page: &str, tests: &str, dashboard: &str| -> Vec<String> {
+        let metrics = "| `quorate_x_seconds` | histogram | | x |\n";
+        let files = [
+            (telemetry::RULES, rules),
+            (telemetry::RULE_TESTS, tests),
+            (telemetry::DASHBOARD, dashboard),
+            ("docs/operations/alerts.md", page),
+            ("docs/metrics.md", metrics),
+        ];
+        let files = files.map(|(path, text)| TextFile { path: path.into(), text: text.into() });
+        telemetry::check(&files).into_iter().map(|finding| finding.message).collect()
+    };
+    let (page, tests) = ("# Alerts\n## A\n", "tests:\n  - name: A\n");
+    assert_eq!(check(rules, page, tests, "rate(quorate_x_seconds_count[5m])"), [""; 0]);
+    for (left_out, found) in [
+        ("  summary: s\n", "A has no summary"),
+        ("  severity: critical\n", "A has no severity critical or warning"),
+        ("alerts.md#a", "A needs runbook: docs/operations/alerts.md#a, and that section"),
+    ] {
+        assert_eq!(check(&rules.replace(left_out, ""), page, tests, ""), [found]);
+    }
+    assert_eq!(check(rules, page, "", ""), ["A has no test in deploy/prometheus/quorate.rules.test.yml"]);
+    assert_eq!(check(rules, "## A\n## B\n", tests, ""), ["no alert is called B"]);
+    assert_eq!(check(rules, page, tests, "quorate_y > 1"), ["quorate_y is no metric of docs/metrics.md"]);
 }
