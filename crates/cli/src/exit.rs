@@ -13,6 +13,7 @@ Exit codes:
   1    a broken promise, or an operation that failed
   2    wrong usage or configuration
   3    the broker or admin address cannot be reached
+  4    doctor: there are findings that are errors
   27   sub: -W ran out first
   130  interrupted
 serve has codes of its own: see quorate serve --help";
@@ -26,6 +27,8 @@ pub enum Exit {
     Usage,
     /// Broker or admin address cannot be reached.
     Unreachable,
+    /// `doctor` has findings that are errors.
+    Findings,
     /// `sub -W` ran out; the number is the one that mosquitto_sub uses.
     TimedOut,
     /// Ended by SIGINT before it was done.
@@ -41,6 +44,7 @@ impl Exit {
             Exit::Failed => 1,
             Exit::Usage => 2,
             Exit::Unreachable => 3,
+            Exit::Findings => 4,
             Exit::TimedOut => 27,
             Exit::Interrupted => 130,
             Exit::Daemon(code) => u8::try_from(code.number()).unwrap_or(1),
@@ -103,7 +107,9 @@ mod tests {
 
     #[test]
     fn every_code_is_in_the_help() {
-        for exit in [Exit::Failed, Exit::Usage, Exit::Unreachable, Exit::TimedOut, Exit::Interrupted] {
+        for exit in
+            [Exit::Failed, Exit::Usage, Exit::Unreachable, Exit::Findings, Exit::TimedOut, Exit::Interrupted]
+        {
             let code = format!("\n  {:<5}", exit.number());
             assert!(EXIT_CODES_HELP.contains(&code), "{exit:?}");
         }

@@ -7,6 +7,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::time::SystemTime;
 
 use anyhow::{Context, anyhow};
 use quorate_api::ErrorBody;
@@ -25,6 +26,8 @@ pub struct Response {
     pub status: u16,
     /// Where a redirect leads.
     pub location: Option<String>,
+    /// The clock of whoever answered, cut to a second.
+    pub date: Option<SystemTime>,
     /// Body.
     pub body: Vec<u8>,
 }
@@ -236,11 +239,14 @@ fn parse(bytes: &[u8]) -> Result<Response, &'static str> {
         found.map(|(_, value)| value.trim())
     };
     let location = field("location").map(str::to_owned);
+    let date = field("date").and_then(|value| httpdate::parse_http_date(value).ok());
     let length = field("content-length").and_then(|value| value.parse::<usize>().ok());
     match length {
         Some(length) if length > body.len() => Err("the answer ends early"),
-        Some(length) => Ok(Response { status, location, body: body.get(..length).unwrap_or(body).to_vec() }),
-        None => Ok(Response { status, location, body: body.to_vec() }),
+        Some(length) => {
+            Ok(Response { status, location, date, body: body.get(..length).unwrap_or(body).to_vec() })
+        }
+        None => Ok(Response { status, location, date, body: body.to_vec() }),
     }
 }
 
@@ -268,6 +274,9 @@ mod tests {
         assert_eq!(ok("HTTP/1.1 503 X\r\nContent-Length: 2\r\n\r\nhello"), Ok((503, b"he".to_vec())));
         let moved = parse(b"HTTP/1.1 307 X\r\nlocation: http://127.0.0.1:1/a\r\n\r\n").unwrap();
         assert_eq!((moved.status, moved.location.as_deref()), (307, Some("http://127.0.0.1:1/a")));
+        assert_eq!(moved.date, None);
+        let dated = parse(b"HTTP/1.1 200 OK\r\ndate: Thu, 01 Jan 1970 00:00:09 GMT\r\n\r\n").unwrap();
+        assert_eq!(dated.date, Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(9)));
         assert_eq!(ok("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello"), Err("the answer ends early"));
         assert_eq!(ok("\x20\x02\x00\x00"), Err("the answer is not HTTP"));
         assert_eq!(ok("SSH-2.0-x\r\n\r\n"), Err("the answer is not HTTP"));

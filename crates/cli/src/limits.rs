@@ -63,6 +63,24 @@ pub const FRONT_DOOR_CHECK_INTERVAL_MAX: Duration = Duration::from_secs(60);
 
 /// Longest wait for a balancer to read its files again. Then it is tried once more.
 pub const FRONT_DOOR_RELOAD_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Writes with a sync that `quorate doctor` measures: enough for a p99, a second or two on a slow disk.
+pub const DOCTOR_SYNCS: u32 = 48;
+
+/// It stops measuring syncs after this time, however few there were.
+pub const DOCTOR_SYNC_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Longest wait of `quorate doctor` for each step towards a peer. A healthy one answers in a fraction of it.
+pub const DOCTOR_PEER_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// Nodes that `quorate doctor` dials. More than a cluster has.
+pub const DOCTOR_PEERS_MAX: usize = 32;
+
+/// Open files of one process that are looked at. A node with more connections than that has opened its listeners and its
+/// lock before them.
+pub const DOCTOR_FILES_OF_PROCESS_MAX: usize = 100_000;
+
+/// Entries of the data directory whose owners are compared.
+pub const DOCTOR_DIRECTORY_ENTRIES_MAX: usize = 10_000;
 
 const _: () = assert!(RECONNECT_PAUSE_MIN.as_millis() < RECONNECT_PAUSE_MAX.as_millis());
 const _: () = assert!(OUTGOING_BYTES_HIGH <= 1024 * 1024, "send times in the payload would be stale");

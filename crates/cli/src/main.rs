@@ -11,6 +11,7 @@ mod client;
 mod cluster;
 mod config;
 mod dev;
+mod doctor;
 mod duration;
 mod exit;
 mod explain;
@@ -66,6 +67,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Take nodes out of service, move leadership, restart node after node, finish an upgrade
     Cluster(cluster::ClusterArgs),
+    /// Look for what keeps a node from working: configuration, disk, certificates, clock, limits, peers
+    Doctor(doctor::DoctorArgs),
     /// Check that a cluster keeps its promises while things happen to it
     Verify(verify::VerifyArgs),
     /// Measure throughput, latency and memory
@@ -103,6 +106,7 @@ fn run(command: Command) -> Outcome {
         Command::Status(args) => block_on(status::run(args)),
         Command::Explain(args) => block_on(explain::run(args)),
         Command::Cluster(args) => block_on(cluster::run(args)),
+        Command::Doctor(args) => block_on(doctor::run(args)),
         Command::Verify(args) => block_on(verify::run(args)),
         Command::Bench(args) => block_on(bench::run(args)),
     }

@@ -208,11 +208,10 @@ impl Cluster {
     /// # Errors
     /// When it does not start.
     pub fn restart_with(&mut self, place: usize, program: &Path) -> Result<()> {
-        let name = self.node(place).name.clone();
         let log = std::fs::File::options().append(true).open(self.dir.with_extension("log"))?;
         let child = Command::new(program)
             .args(["serve", "--config"])
-            .arg(self.dir.join(&name).join("quorate.toml"))
+            .arg(self.config_file(place))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -223,6 +222,11 @@ impl Cluster {
         }
         self.restarted.push(child);
         Ok(())
+    }
+
+    /// The configuration file of a node.
+    pub fn config_file(&self, place: usize) -> PathBuf {
+        self.dir.join(&self.node(place).name).join("quorate.toml")
     }
 
     /// Removes all data of a node that is not running.
