@@ -10,6 +10,7 @@
 pub mod cluster;
 pub mod duty;
 pub mod error;
+pub mod listeners;
 pub mod readiness;
 pub mod session;
 pub mod shares;

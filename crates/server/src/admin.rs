@@ -5,10 +5,12 @@
 //! that the worker does not answer within `ADMIN_ANSWER_TIMEOUT` is answered with 503.
 
 pub mod cluster;
+pub mod dashboard;
 pub mod duty;
 pub mod error;
 pub mod guard;
 pub mod health;
+pub mod listeners;
 pub mod metrics_text;
 pub mod session_findings;
 pub mod sessions;
@@ -54,6 +56,8 @@ pub struct AdminState {
     pub zone: Arc<str>,
     /// Where figures of the process are read.
     pub process: ProcessFigures,
+    /// Where clients can connect.
+    pub listeners: Arc<[quorate_api::listeners::ListenerAddress]>,
 }
 
 /// The worker did not answer.
@@ -94,6 +98,7 @@ impl AdminState {
         sessions::explain,
         sessions::list,
         shares::shares,
+        listeners::listeners,
         openapi
     ),
     components(schemas(
@@ -106,7 +111,8 @@ impl AdminState {
         quorate_api::Readiness,
         quorate_api::SessionExplanation,
         quorate_api::SessionPage,
-        quorate_api::shares::SharePage
+        quorate_api::shares::SharePage,
+        quorate_api::listeners::ListenerList
     ))
 )]
 struct ApiDescription;
@@ -136,9 +142,11 @@ pub fn router(state: AdminState, guard: Arc<Guard>) -> Router {
         .route("/v1/shares", get(shares::shares))
         .route("/v1/sessions", get(sessions::list))
         .route("/v1/sessions/{client_id}", get(sessions::explain))
+        .route("/v1/listeners", get(listeners::listeners))
         .route("/v1/openapi.json", get(openapi))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
+        .merge(dashboard::router())
         .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
         .layer(axum::middleware::from_fn_with_state(guard, guard::check))
         .with_state(state)

@@ -184,6 +184,8 @@ pub const ADMIN_SUBSCRIPTIONS_MAX: usize = 1000;
 /// Entries of the data directory whose sizes are added up for `/metrics`: some milliseconds of a thread of its own. With more,
 /// the size is left out.
 pub const DATA_FILES_MAX: usize = 20_000;
+/// Bytes of all files of the dashboard together: they are part of the binary.
+pub const DASHBOARD_BYTES_MAX: usize = 200 * 1024;
 
 /// How long a clean stop may take: clients are told, leadership moves away, the log is synced.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
