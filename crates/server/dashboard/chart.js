@@ -12,6 +12,9 @@ const WIDTH = 600;
 const HEIGHT = 150;
 const LINES = 4;
 
+/** Where the pointer is, so that a renewed plot keeps its crosshair. @type {{title: string, at: number} | null} */
+let hovered = null;
+
 /**
  * @typedef {{name: string, values: (number | null)[]}} Series
  * @typedef {{title: string, format: (value: number | null) => string, times: number[], series: Series[], spanMs: number,
@@ -35,28 +38,35 @@ export function chart({ title, format, times, series, spanMs, step }) {
     return svg('line', { class: 'grid', x1: 0, x2: WIDTH, y1: at, y2: at });
   });
   const lines = series.map(({ values }, index) => svg('path', { class: `line line-${index}`, d: pathOf(times, values, x, y) }));
-  const cross = svg('line', { class: 'cross', x1: 0, x2: 0, y1: 0, y2: HEIGHT, visibility: 'hidden' });
+  const pointed = hovered?.title === title ? nearest(times, hovered.at) : -1;
+  const crossAt = (/** @type {number} */ index) => ({ x1: x(times[index]), x2: x(times[index]), visibility: 'visible' });
+  const told = (/** @type {number} */ index) => `${clock(times[index])}   ${series.map(({ name, values }) => `${name} ${format(values[index])}`).join('   ')}`;
+  const cross = svg('line', { class: 'cross', x1: 0, x2: 0, y1: 0, y2: HEIGHT, visibility: 'hidden', ...(pointed < 0 ? {} : crossAt(pointed)) });
   const drawing = /** @type {SVGElement} */ (svg('svg', {
     viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
     preserveAspectRatio: 'none',
     role: 'img',
     'aria-label': inWords(title, series, format),
   }, grid, lines, cross));
-  const readout = h('p', { class: 'readout', 'aria-hidden': 'true' });
+  const readout = h('p', { class: 'readout', 'aria-hidden': 'true' }, pointed < 0 ? '' : told(pointed));
 
+  // The elements of this description may have renewed older ones, so the event's own are the ones to change.
   drawing.onpointermove = (event) => {
-    const box = drawing.getBoundingClientRect();
-    const at = start + ((event.clientX - box.left) / box.width) * spanMs;
-    const index = nearest(times, at);
+    const area = /** @type {Element} */ (event.currentTarget);
+    const box = area.getBoundingClientRect();
+    hovered = { title, at: start + ((event.clientX - box.left) / box.width) * spanMs };
+    const index = nearest(times, hovered.at);
     if (index < 0) return;
-    cross.setAttribute('x1', String(x(times[index])));
-    cross.setAttribute('x2', String(x(times[index])));
-    cross.setAttribute('visibility', 'visible');
-    readout.textContent = `${clock(times[index])}  ${series.map(({ name, values }) => `${name} ${format(values[index])}`).join('  ')}`;
+    for (const [name, value] of Object.entries(crossAt(index))) area.querySelector('.cross')?.setAttribute(name, String(value));
+    const place = area.closest('figure')?.querySelector('.readout');
+    if (place) place.textContent = told(index);
   };
-  drawing.onpointerleave = () => {
-    cross.setAttribute('visibility', 'hidden');
-    readout.textContent = '';
+  drawing.onpointerleave = (event) => {
+    const area = /** @type {Element} */ (event.currentTarget);
+    hovered = null;
+    area.querySelector('.cross')?.setAttribute('visibility', 'hidden');
+    const place = area.closest('figure')?.querySelector('.readout');
+    if (place) place.textContent = '';
   };
 
   const marks = Array.from({ length: LINES + 1 }, (_, line) => h('span', {}, format((top * (LINES - line)) / LINES)));
@@ -134,7 +144,8 @@ function pathOf(times, values, x, y) {
   let open = false;
   values.forEach((value, index) => {
     const known = value !== null && x(times[index]) >= 0;
-    if (known) path += `${open ? 'L' : 'M'}${x(times[index]).toFixed(1)} ${y(value).toFixed(1)}`;
+    // Without a length, a point that stands alone is a dot.
+    if (known) path += `${open ? 'L' : 'M'}${x(times[index]).toFixed(1)} ${y(value).toFixed(1)}${open ? '' : 'h0'}`;
     open = known;
   });
   return path;
@@ -143,15 +154,12 @@ function pathOf(times, values, x, y) {
 /**
  * The end of the scale: a round number that is not below the highest value.
  * @param {number} highest
- * @param {'binary'} [step]
+ * @param {'binary'} [step] powers of two
  * @returns {number}
  */
 export function scaleTop(highest, step) {
-  if (highest <= 0) return step === 'binary' ? 1024 : 4;
-  if (step === 'binary') {
-    const unit = 1024 ** Math.max(0, Math.floor(Math.log(highest) / Math.log(1024)));
-    return Math.max(4, scaleTop(highest / unit)) * unit;
-  }
+  if (step === 'binary') return highest <= 1024 ? 1024 : 2 ** Math.ceil(Math.log2(highest));
+  if (highest <= 0) return 4;
   const power = 10 ** Math.floor(Math.log10(highest));
   const round = [1, 2, 4, 6, 8, 10].find((factor) => factor * power >= highest) ?? 10;
   return Math.max(round * power, highest < 4 && Number.isInteger(highest) ? 4 : 0);

@@ -7,7 +7,7 @@ import { badge, button, facts, h, problem, update } from './dom.js';
 import { api } from './api.js';
 import { findingList, openDialog } from './dialog.js';
 import { nodeName } from './history.js';
-import { bytes, count, plural } from './text.js';
+import { brief, bytes, count, plural } from './text.js';
 
 /** @typedef {import('./api.js').GroupStatus} GroupStatus */
 /** @typedef {import('./api.js').NodeStatus} NodeStatus */
@@ -29,11 +29,11 @@ export function place(group, node) {
   const replica = group.replicas?.find((one) => one.node === node.id);
   if (replica && !replica.active) return { sign: '✕', words: 'does not answer', kind: 'silent' };
   if (replica?.snapshot) return { sign: '⇣', words: 'gets a snapshot', kind: 'behind' };
-  if (replica && replica.lag >= LAG_NOTABLE) return { sign: `−${count(replica.lag)}`, words: `${plural(replica.lag, 'entry', 'entries')} behind`, kind: 'behind' };
+  if (replica && replica.lag >= LAG_NOTABLE) return { sign: `−${brief(replica.lag)}`, words: `${plural(replica.lag, 'entry', 'entries')} behind`, kind: 'behind' };
   const role = learner ? 'learner' : 'follower';
-  if (replica && replica.lag > 0) return { sign: `−${count(replica.lag)}`, words: `${role}, ${plural(replica.lag, 'entry', 'entries')} behind`, kind: role };
+  if (replica && replica.lag > 0) return { sign: `−${brief(replica.lag)}`, words: `${role}, ${plural(replica.lag, 'entry', 'entries')} behind`, kind: role };
   if (replica) return { sign: learner ? '◌' : '✓', words: `${role}, in step`, kind: role };
-  return { sign: learner ? '◌' : '·', words: `${role}, lag is known to the leader`, kind: role };
+  return { sign: learner ? '◌' : '•', words: `${role}, only its leader knows how far it lags`, kind: role };
 }
 
 /**
@@ -51,24 +51,23 @@ export function troubled(group, nodes) {
  * @param {NodeStatus[]} nodes
  */
 export function partitionMap(groups, nodes) {
-  const head = ['Group', ...nodes.map((node) => node.name), 'Sessions', 'Queued', 'Term'];
+  const head = ['Group', ...nodes.map((node) => node.name), 'Sessions', 'Queued'];
   const rows = groups.map((group) => h('tr', { 'data-key': `group-${group.id}` },
-    h('th', { scope: 'row' }, button(label(group), () => showGroup(group.id), { class: 'link', 'aria-label': `${label(group)}, details of the group` })),
+    h('th', { scope: 'row' }, button(label(group), () => showGroup(group.id), { class: 'link', 'aria-label': `${label(group)}, details of the group` }), !group.leader && [' ', badge('bad', 'no leader')]),
     nodes.map((node) => {
       const { sign, words, kind } = place(group, node);
       return h('td', { class: `replica ${kind}`, title: `group ${group.id} on ${node.name}: ${words}` },
         h('span', { 'aria-hidden': 'true' }, sign), h('span', { class: 'unseen' }, words));
     }),
     h('td', { class: 'number' }, group.kind === 'control' ? '' : count(group.sessions)),
-    h('td', { class: 'number' }, group.kind === 'control' ? '' : count(group.queued_messages)),
-    h('td', { class: 'number' }, group.leader ? count(group.term) : badge('bad', 'no leader'))));
+    h('td', { class: 'number' }, group.kind === 'control' ? '' : count(group.queued_messages))));
   return [
     h('div', { class: 'scroll map', role: 'region', 'aria-label': 'Partition map', tabindex: '0' },
       h('table', {},
         h('caption', { class: 'unseen' }, 'Groups, and what each node is to them'),
         h('thead', {}, h('tr', {}, head.map((name, index) => h('th', { scope: 'col', class: index > nodes.length ? 'number' : index > 0 && 'middle' }, name)))),
         h('tbody', {}, rows))),
-    h('p', { class: 'key' }, '★ leader   ✓ follower in step   −12 entries behind   · follower, lag known to its leader only   ◌ learner   ⇣ snapshot on its way   ✕ silent or down'),
+    h('p', { class: 'key' }, '★ leader   ✓ follower in step   −12 entries behind   • follower, only its leader knows the lag   ◌ learner   ⇣ snapshot on its way   ✕ silent or down'),
   ];
 }
 

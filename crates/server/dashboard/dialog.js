@@ -118,8 +118,7 @@ export function findingList(findings) {
   return h('ul', { class: 'findings' }, findings.map((finding) => {
     const code = finding.code ?? finding.name ?? '';
     const calm = ['nothing_wrong', 'queue_empty', 'leader', 'in_step'].includes(code);
-    return h('li', { 'data-key': code + (finding.message ?? finding.text) }, badge(calm ? 'ok' : 'warn', finding.message ?? finding.text ?? code),
-      ' ', code && h('code', {}, code), finding.hint && h('p', {}, finding.hint));
+    return h('li', { 'data-key': code + (finding.message ?? finding.text) }, badge(calm ? 'ok' : 'warn', ''), h('span', {}, finding.message ?? finding.text ?? code), ' ', code && h('code', {}, code), finding.hint && h('p', {}, finding.hint));
   }));
 }
 

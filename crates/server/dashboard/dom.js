@@ -63,7 +63,10 @@ function fill(element, attributes, children) {
 export function update(parent, ...children) {
   const wanted = document.createElement('div');
   fill(wanted, {}, children);
+  const focused = /** @type {HTMLElement | null} */ (document.activeElement);
   renewChildren(parent, wanted);
+  // An element that was moved has lost the focus.
+  if (focused !== document.activeElement && focused?.isConnected) focused.focus({ preventScroll: true });
 }
 
 /**
@@ -204,6 +207,22 @@ export function field(label, input, note) {
  */
 export function button(text, onclick, attributes = {}) {
   return h('button', { type: 'button', ...attributes, onclick }, text);
+}
+
+/**
+ * `draw` with the next picture of the screen, once, however often it is asked for until then.
+ * @param {() => void} draw
+ */
+export function oncePerPicture(draw) {
+  let waiting = false;
+  return () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => {
+      waiting = false;
+      draw();
+    });
+  };
 }
 
 /** @param {unknown} error */

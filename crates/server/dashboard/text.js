@@ -6,11 +6,21 @@
 const whole = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
 const short = new Intl.NumberFormat('en', { maximumSignificantDigits: 3 });
 
+const compact = new Intl.NumberFormat('en', { notation: 'compact', maximumSignificantDigits: 2 });
+
 export const UNKNOWN = '–';
 
 /** @param {number | null | undefined} value */
 export function count(value) {
   return value === null || value === undefined ? UNKNOWN : whole.format(value);
+}
+
+/**
+ * Few characters: `4.2K`.
+ * @param {number} value
+ */
+export function brief(value) {
+  return compact.format(value);
 }
 
 /** @param {number | null | undefined} value */
@@ -53,9 +63,9 @@ export function seconds(value) {
   if (value === null || value === undefined) return UNKNOWN;
   if (value < 100) return `${short.format(value)} s`;
   const minutes = Math.floor(value / 60);
-  if (minutes < 100) return `${minutes} min`;
+  if (minutes < 60) return `${minutes} min`;
   const hours = Math.floor(minutes / 60);
-  return hours < 48 ? `${hours} h ${minutes % 60} min` : `${whole.format(Math.floor(hours / 24))} d`;
+  return hours < 48 ? `${hours} h${minutes % 60 > 0 ? ` ${minutes % 60} min` : ''}` : `${whole.format(Math.floor(hours / 24))} d`;
 }
 
 /**

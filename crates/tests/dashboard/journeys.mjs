@@ -299,10 +299,20 @@ const MOCKED = {
     }
   },
 
-  async 'the lines of the last minutes are drawn and told'({ open }) {
+  async 'the lines of the last ten minutes are drawn and told'({ open, shoot }) {
     const page = await open();
+    await page.clock.install();
     await go(page, '#/traffic');
-    await page.waitForFunction(() => (document.querySelector('.line-0[d]')?.getAttribute('d') ?? '').includes('L'));
+    await seen(page.getByRole('figure').filter({ hasText: 'Messages per second' }));
+    const points = () => page.evaluate(() => (document.querySelector('.plot .line-0[d]')?.getAttribute('d') ?? '').split('L').length);
+    for (let before = await points(); before < 280; before = await points()) await page.clock.runFor(2000);
+    await shoot(page, 'traffic-full-light');
+    const area = page.locator('.plot-area').first();
+    const box = await area.boundingBox();
+    await page.mouse.move(box.x + box.width / 2, box.y + 40);
+    await reads(page.locator('.readout').first(), /in [\d,]+ +out [\d,]+/);
+    await page.clock.runFor(4000);
+    await reads(page.locator('.readout').first(), /in [\d,]+ +out [\d,]+/);
     const told = await page.getByRole('img', { name: /^Messages per second/ }).getAttribute('aria-label');
     assert.match(told, /in: now [\d,]+, from [\d,]+ to [\d,]+/);
     await page.getByLabel('Figures of').selectOption('n2');
@@ -346,7 +356,7 @@ for (const viewport of [PHONE, { width: 320, height: 640 }]) {
 }
 
 const REAL = {
-  async 'messages of QoS 0, 1 and 2 go from the test client through the cluster and back'({ open, base }) {
+  async 'messages of QoS 0, 1 and 2 go from the test client through the cluster and back'({ open, base, shoot }) {
     await offers(base, '/v1/listeners');
     const page = await open();
     await go(page, '#/client');
@@ -358,6 +368,8 @@ const REAL = {
     }
     await reads(page.locator('.log'), /QoS 1: PUBACK: success/);
     await reads(page.locator('.log'), /QoS 2: PUBCOMP: success/);
+    await shoot(page, 'real-client-used');
+    await accessible(page, 'test client with messages');
     await button(page, 'Unsubscribe from journey/#').click();
     await page.locator('.chip').waitFor({ state: 'detached' });
     await publish(page, 'journey/none', 'nobody', 1);

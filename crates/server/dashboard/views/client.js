@@ -141,12 +141,12 @@ export function open(root, rest, signal) {
   const subscribeButton = h('button', { type: 'submit' }, 'Subscribe');
   const publishButton = h('button', { type: 'submit', class: 'primary' }, 'Publish');
   const filters = h('div');
-  const lines = h('ol', { class: 'log', role: 'log', 'aria-label': 'Messages and answers, newest first', tabindex: '0' });
+  const lines = h('ol');
   const counts = h('span', { class: 'note' });
 
   const connection = h('form', { class: 'fields', onsubmit: submitted(() => connect(password)) },
     h('div', { class: 'wide' }, field('WebSocket address', url), addresses),
-    field('Client identifier', input('clientId'), 'empty: the server gives one'),
+    field('Client identifier', input('clientId', { placeholder: 'the server gives one' })),
     field('User name', input('username')), field('Password', password),
     field('Keep-alive, s', input('keepAlive', { type: 'number', min: 0, max: 65_535 })),
     field('Session expiry, s', input('sessionExpiry', { type: 'number', min: 0, max: 4_294_967_295 })),
@@ -172,7 +172,7 @@ export function open(root, rest, signal) {
     h('div', {}, panel('Log', h('div', { class: 'actions' }, counts, button('Clear log', () => {
       state.log.length = 0;
       draw();
-    })), lines))));
+    })), h('div', { class: 'log', role: 'log', 'aria-label': 'Messages and answers, newest first', tabindex: '0' }, lines)))));
 
   const draw = () => {
     const connected = client.state === 'connected';
@@ -184,7 +184,7 @@ export function open(root, rest, signal) {
     update(filters, [...state.filters].map(([filter, granted]) => h('p', { class: 'chip', 'data-key': `chip-${filter}` }, h('code', {}, filter), ` ${granted} `,
       button('Unsubscribe', () => unsubscribe(filter), { 'aria-label': `Unsubscribe from ${filter}` }))));
     counts.textContent = `${plural(state.received, 'message')} received, ${state.sent} sent`;
-    update(lines, state.log.map((line) => h('li', { class: line.kind, 'data-key': `line-${line.key}` },
+    update(lines, state.log.length === 0 && h('li', { class: 'empty' }, 'Nothing yet. Connect, subscribe, then publish: each packet and its answer gets a line here.'), state.log.map((line) => h('li', { class: line.kind, 'data-key': `line-${line.key}` },
       h('time', { datetime: new Date(line.at).toISOString() }, clock(line.at)), h('span', { class: 'sign', 'aria-hidden': 'true' }, line.sign),
       h('span', { class: 'what' }, line.head), line.body !== undefined && h('pre', {}, line.body))));
   };

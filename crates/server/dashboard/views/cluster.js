@@ -5,7 +5,7 @@
 
 import { api } from '../api.js';
 import { place, partitionMap, troubled } from '../cluster-map.js';
-import { announce, badge, h, panel, problem, table, update } from '../dom.js';
+import { announce, badge, h, oncePerPicture, panel, problem, table, update } from '../dom.js';
 import { clusterState, events, every, figures, figuresOf, newEvents } from '../history.js';
 import { bytes, clock, count, list, plural } from '../text.js';
 
@@ -26,17 +26,18 @@ export function open(root, rest, signal) {
   let onlyTroubled = false;
   /** @type {any} */
   let level = null;
-  const draw = () => {
+  const draw = oncePerPicture(() => {
+    if (signal.aborted) return undefined;
     const state = clusterState.value;
     if (!state) return update(root, clusterState.error ? problem(clusterState.error) : h('p', { class: 'busy' }, 'Asking the node …'));
     update(root, clusterState.error && problem(clusterState.error), warnings(state), summary(state, level), nodes(state),
-      panel('Partition map', filterBox(onlyTroubled, (only) => {
+      h('div', { class: 'beside', 'data-key': 'beside' }, panel('Partition map', filterBox(onlyTroubled, (only) => {
         onlyTroubled = only;
         draw();
       }), h('div', { 'data-key': 'map' }, map(state, onlyTroubled))),
-      eventPanel());
+      eventPanel()));
     return undefined;
-  };
+  });
   clusterState.follow(signal, draw);
   figures.follow(signal, draw);
   newEvents.follow(signal, () => {

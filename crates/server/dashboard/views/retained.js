@@ -24,7 +24,7 @@ const search = { filter: '#', pages: /** @type {(string | undefined)[]} */ ([und
  */
 export function open(root, rest, signal) {
   const filter = /** @type {HTMLInputElement} */ (h('input', { type: 'search', name: 'filter', value: search.filter, required: true, autocomplete: 'off', spellcheck: 'false' }));
-  const result = h('div', { 'aria-live': 'polite' });
+  const result = h('div', { class: 'panel', 'aria-live': 'polite' });
   const load = async () => {
     try {
       const page = await api.retained({ filter: search.filter, limit: PAGE, after: search.pages.at(-1) });

@@ -36,7 +36,7 @@ function openList(root, signal) {
   const online = /** @type {HTMLSelectElement} */ (h('select', { name: 'online' }, h('option', { value: '' }, 'all'), h('option', { value: 'true' }, 'online'), h('option', { value: 'false' }, 'offline')));
   const queued = /** @type {HTMLInputElement} */ (h('input', { type: 'number', name: 'min_queued', min: 0, step: 1, value: search.min_queued, placeholder: '0' }));
   online.value = search.online;
-  const result = h('div', { 'aria-live': 'polite' });
+  const result = h('div', { class: 'panel', 'aria-live': 'polite' });
   const load = async () => {
     result.setAttribute('aria-busy', 'true');
     try {
