@@ -16,7 +16,7 @@ use bytes::Bytes;
 use quorate_codec::{QoS, TopicFilter, TopicName};
 use quorate_state::command::{Command, SubscribeFilter};
 use quorate_state::hash::partition_of_topic;
-use quorate_state::{ConnId, GroupId, LogIndex, Message, NodeId};
+use quorate_state::{ConnId, GroupId, Incarnation, LogIndex, Message, NodeId, StreamId, StreamSeq};
 
 use super::Node;
 use super::clients::Op;
@@ -186,13 +186,19 @@ impl Node {
         }
     }
 
-    /// As leader: a query arrives.
+    /// As leader: a query arrives. Who does not lead says so: a node without a replica of the group has nothing else to find
+    /// its leader by, and asks again there.
     pub(super) fn retained_asked(&mut self, from: NodeId, group: GroupId, query: u64, wanted: Wanted) {
-        if self.groups.get(&group).is_some_and(Group::is_leading) {
-            let queries = self.retained.waiting.entry(group).or_default();
-            queries.retain(|known| known.from != from || known.query != query);
-            queries.push(Query { from, query, wanted });
+        if !self.groups.get(&group).is_some_and(Group::is_leading) {
+            let leader = self.groups.get(&group).and_then(Group::leader).filter(|leader| *leader != self.id);
+            // Of no stream: only the hint counts.
+            let stream = StreamId::Node(from, Incarnation(0));
+            self.send(from, PeerMessage::StreamReject { group, stream, expected: StreamSeq(0), leader });
+            return;
         }
+        let queries = self.retained.waiting.entry(group).or_default();
+        queries.retain(|known| known.from != from || known.query != query);
+        queries.push(Query { from, query, wanted });
     }
 
     /// As leader: starts one proof for all queries that have come since the last.

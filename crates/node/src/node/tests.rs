@@ -670,6 +670,38 @@ fn retained_message_is_read_after_suback_from_its_partition() {
 }
 
 #[test]
+fn retained_messages_of_groups_without_a_replica_here_reach_every_node() {
+    // Each node lacks one of four partitions, and has heard nothing of who leads it.
+    let mut world = World::new(4);
+    world.until("ready", World::ready);
+    for node in 1..=4 {
+        world.connect(node, node, &format!("sub-{node}"), SessionExpiry::AtClose);
+    }
+    for number in 1..=20 {
+        let topic = format!("kept/{number}");
+        let group = partition_of_topic(&topic, cluster_config().partitions);
+        world.publish(1, 1, number, &topic, group, true);
+    }
+    world.until("all retained", |world| world.applied(1, 1).len() == 20);
+    let seen = |world: &World, node: u64, what: fn(&ClientEvent) -> bool| {
+        world.events(node, node).iter().filter(|event| what(event)).count()
+    };
+    let retained = |event: &ClientEvent| matches!(event, ClientEvent::Retained { .. });
+    let given = |event: &ClientEvent| matches!(event, ClientEvent::RetainedGiven);
+    for node in 1..=4 {
+        world.subscribe(node, node, "kept/+");
+        let mut pages = 0;
+        while seen(&world, node, retained) < 20 {
+            world.until("a page", |world| {
+                seen(world, node, given) > pages || seen(world, node, retained) == 20
+            });
+            pages = seen(&world, node, given);
+            world.request(node, node, ClientRequest::RetainedTaken);
+        }
+    }
+}
+
+#[test]
 fn retained_messages_come_in_pages_that_the_client_asks_for() {
     let mut world = World::new(1);
     world.until("ready", World::ready);
