@@ -11,17 +11,23 @@ pub mod cluster;
 pub mod duty;
 pub mod error;
 pub mod listeners;
+pub mod queue;
 pub mod readiness;
+pub mod retained;
 pub mod session;
 pub mod shares;
+pub mod subscription;
 
 pub use cluster::{
     ClusterState, GroupKind, GroupState, GroupStatus, NodeState, NodeStatus, PlacementViolation,
     ReplicaStatus, Totals,
 };
 pub use error::{ErrorBody, ErrorDetail};
+pub use queue::{LongestQueues, QueueLength, SlowConsumer, SlowConsumers};
 pub use readiness::{Clause, Readiness};
+pub use retained::{RetainedDeleted, RetainedMessage, RetainedPage, RetainedSummary};
 pub use session::{
-    DroppedCount, Finding, InflightState, OldestMessage, QueueState, SessionExplanation, SessionNode,
-    SessionOwner, SessionPage, SessionState, SessionSummary, SubscriptionState,
+    DroppedCount, Finding, InflightState, Kicked, OldestMessage, Purged, QueueState, SessionExplanation,
+    SessionNode, SessionOwner, SessionPage, SessionState, SessionSummary, SubscriptionState,
 };
+pub use subscription::{Subscription, SubscriptionPage};

@@ -1,8 +1,8 @@
-//! `GET /v1/sessions/{client_id}` and `GET /v1/sessions`: sessions, and why a client gets nothing.
+//! `/v1/sessions` and `/v1/sessions/{client_id}`: sessions, why a client gets nothing, closing and ending them.
 //!
-//! Owns: the explanation of one session, and the page of a list. Does not: promise the present: an answer holds up to
-//! the log index that it names.
-//! Limits: a list has at most 100 sessions per page, an explanation the first 1,000 subscriptions.
+//! Owns: the explanation of one session, the page of a list, the answers to kick and purge. Does not: promise the present: an
+//! explanation holds up to the log index that it names.
+//! Limits: a list has at most 1,000 sessions per page, an explanation the first 1,000 subscriptions.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -182,18 +182,42 @@ pub struct DroppedCount {
     pub count: u64,
 }
 
-/// Answer of `GET /v1/sessions?after=CLIENT_ID&limit=N`.
+/// Answer of `GET /v1/sessions`. A page may have fewer sessions than were asked for and still not be the last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SessionPage {
-    /// The node that answers, from its own replicas.
+    /// The node that answers: from its own replicas, which may lag, and for other partitions from those of other nodes.
     pub read_from: SessionNode,
     /// Sessions in byte order of client identifiers.
     pub sessions: Vec<SessionSummary>,
-    /// What to give as `after` for the next page; absent on the last.
+    /// As `next`, absent on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_after: Option<String>,
-    /// Partitions without a replica on this node: their sessions are not listed.
+    /// Partitions that nobody could be asked about: their sessions are not listed.
     pub missing_partitions: Vec<u32>,
+    /// What to give as `after` for the next page; null at the end.
+    #[serde(default)]
+    pub next: Option<String>,
+}
+
+/// Answer of `POST /v1/sessions/{client_id}/kick`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Kicked {
+    /// Client identifier.
+    pub client_id: String,
+    /// It had a connection, which its node has told to close.
+    pub kicked: bool,
+    /// Name of that node; null when there was no connection.
+    #[serde(default)]
+    pub node: Option<String>,
+}
+
+/// Answer of `DELETE /v1/sessions/{client_id}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Purged {
+    /// Client identifier.
+    pub client_id: String,
+    /// It had a session, which has ended for good on a quorum.
+    pub existed: bool,
 }
 
 /// A session in a list.
@@ -216,4 +240,7 @@ pub struct SessionSummary {
     pub queued_bytes: u64,
     /// Unacknowledged messages.
     pub inflight: u64,
+    /// Name of the node of its connection; null when it has none.
+    #[serde(default)]
+    pub node: Option<String>,
 }

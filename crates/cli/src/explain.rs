@@ -42,8 +42,13 @@ struct SessionArgs {
 /// Runs the command. A client identifier without a session is an answer, not a failure.
 pub async fn run(args: ExplainArgs) -> Outcome {
     let Subject::Session(args) = args.subject;
-    let explanation = ask(&args.admin, &args.client_id).await?;
-    match args.output {
+    show(&args.admin, &args.client_id, args.output).await
+}
+
+/// Shows what is known of a client identifier.
+pub async fn show(admin: &str, client_id: &str, output: Output) -> Outcome {
+    let explanation = ask(admin, client_id).await?;
+    match output {
         Output::Json => output::print_json(&explanation)?,
         Output::Text => output::print(&render(&explanation))?,
     }
@@ -51,7 +56,7 @@ pub async fn run(args: ExplainArgs) -> Outcome {
 }
 
 /// Asks a node, then the leader that it names; the first answer stands when the leader cannot be reached.
-async fn ask(admin: &str, client_id: &str) -> Outcome<SessionExplanation> {
+pub async fn ask(admin: &str, client_id: &str) -> Outcome<SessionExplanation> {
     let path = format!("/v1/sessions/{}", http::percent_encoded(client_id));
     let mut answer = follow(admin, &path).await?;
     for _ in 0..EXPLAIN_HOPS_MAX {

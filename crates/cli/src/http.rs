@@ -2,12 +2,12 @@
 //!
 //! Owns: parsing the URL, the token, one request per connection, the status line and the body, and how a refusal is told.
 //! Does not: TLS, follow redirects, proxies, keep connections. Sends HTTP/1.0, so that an answer is never chunked.
-//! Limits: HTTP_RESPONSE_BYTES_MAX, HTTP_WAIT_MAX.
+//! Limits: HTTP_RESPONSE_BYTES_MAX; HTTP_WAIT_MAX, and OPERATE_WAIT_MAX for a request that changes something.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
 use quorate_api::ErrorBody;
@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::exit::{Exit, Failure, Outcome};
-use crate::limits::{HTTP_RESPONSE_BYTES_MAX, HTTP_WAIT_MAX, TOKEN_FILE_BYTES_MAX};
+use crate::limits::{HTTP_RESPONSE_BYTES_MAX, HTTP_WAIT_MAX, OPERATE_WAIT_MAX, TOKEN_FILE_BYTES_MAX};
 
 /// An answer, whatever its status.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,10 +51,12 @@ pub enum HttpError {
         source: io::Error,
     },
     /// No answer in time.
-    #[error("{what}: no answer within {} s", HTTP_WAIT_MAX.as_secs())]
+    #[error("{what}: no answer within {} s", wait.as_secs())]
     Timeout {
         /// What was asked for.
         what: String,
+        /// How long that is.
+        wait: Duration,
     },
     /// The answer is not HTTP, or too long.
     #[error("{what}: {problem}")]
@@ -137,8 +139,9 @@ pub async fn request(
 ) -> Result<Response, HttpError> {
     let host = host_of(base)?;
     let what = format!("{} http://{host}{path}", method.word());
-    match tokio::time::timeout(HTTP_WAIT_MAX, exchange(method, host, path, body)).await {
-        Err(_) => Err(HttpError::Timeout { what }),
+    let wait = if method == Method::Get { HTTP_WAIT_MAX } else { OPERATE_WAIT_MAX };
+    match tokio::time::timeout(wait, exchange(method, host, path, body)).await {
+        Err(_) => Err(HttpError::Timeout { what, wait }),
         Ok(Err(source)) => Err(HttpError::Io { what, source }),
         Ok(Ok(bytes)) if bytes.len() > HTTP_RESPONSE_BYTES_MAX => {
             Err(HttpError::Answer { what, problem: "the answer is too long" })
@@ -276,7 +279,7 @@ mod tests {
         assert_eq!((moved.status, moved.location.as_deref()), (307, Some("http://127.0.0.1:1/a")));
         assert_eq!(moved.date, None);
         let dated = parse(b"HTTP/1.1 200 OK\r\ndate: Thu, 01 Jan 1970 00:00:09 GMT\r\n\r\n").unwrap();
-        assert_eq!(dated.date, Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(9)));
+        assert_eq!(dated.date, Some(SystemTime::UNIX_EPOCH + Duration::from_secs(9)));
         assert_eq!(ok("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello"), Err("the answer ends early"));
         assert_eq!(ok("\x20\x02\x00\x00"), Err("the answer is not HTTP"));
         assert_eq!(ok("SSH-2.0-x\r\n\r\n"), Err("the answer is not HTTP"));

@@ -11,6 +11,13 @@ pub const HTTP_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Largest file with an admin token that is read, as the nodes read it.
 pub const TOKEN_FILE_BYTES_MAX: u64 = 4096;
 
+/// Longest wait for the answer to a request that changes something: a node may ask others, and wait for a leader and for
+/// what is durable.
+pub const OPERATE_WAIT_MAX: Duration = Duration::from_secs(15);
+
+/// Rows asked for at once, when a list is longer: as many as the server gives.
+pub const ADMIN_PAGE_ROWS: usize = 1000;
+
 /// Longest wait for TCP connect, TLS handshake and CONNACK, each. A takeover may have to wait for a lease to end.
 pub const CONNECT_WAIT_MAX: Duration = Duration::from_secs(10);
 

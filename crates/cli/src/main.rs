@@ -21,11 +21,16 @@ mod limits;
 mod message_format;
 mod mqtt_flags;
 mod mqtt_property;
+mod operator;
 mod output;
 mod publish;
+mod queues;
+mod retained;
 mod serve;
+mod sessions;
 mod status;
 mod subscribe;
+mod subscriptions;
 mod table;
 mod verify;
 
@@ -69,6 +74,16 @@ enum Command {
     Cluster(cluster::ClusterArgs),
     /// Look for what keeps a node from working: configuration, disk, certificates, clock, limits, peers
     Doctor(doctor::DoctorArgs),
+    /// Find sessions, show one, close its connection, end it
+    Sessions(sessions::SessionsArgs),
+    /// List who subscribes to what
+    Subscriptions(subscriptions::SubscriptionsArgs),
+    /// List, read and delete retained messages
+    Retained(retained::RetainedArgs),
+    /// Show the longest queues of the cluster
+    Queues(queues::TopArgs),
+    /// Show the clients that take or acknowledge too little
+    SlowConsumers(queues::TopArgs),
     /// Check that a cluster keeps its promises while things happen to it
     Verify(verify::VerifyArgs),
     /// Measure throughput, latency and memory
@@ -107,6 +122,11 @@ fn run(command: Command) -> Outcome {
         Command::Explain(args) => block_on(explain::run(args)),
         Command::Cluster(args) => block_on(cluster::run(args)),
         Command::Doctor(args) => block_on(doctor::run(args)),
+        Command::Sessions(args) => block_on(sessions::run(args)),
+        Command::Subscriptions(args) => block_on(subscriptions::run(args)),
+        Command::Retained(args) => block_on(retained::run(args)),
+        Command::Queues(args) => block_on(queues::run(args)),
+        Command::SlowConsumers(args) => block_on(queues::run_slow(args)),
         Command::Verify(args) => block_on(verify::run(args)),
         Command::Bench(args) => block_on(bench::run(args)),
     }
@@ -166,6 +186,11 @@ mod tests {
             "explain",
             "explain session",
             "bench sideways",
+            "sessions",
+            "sessions list --online --offline",
+            "sessions purge",
+            "queues --top 101",
+            "retained get",
         ] {
             let words = std::iter::once("quorate").chain(line.split(' '));
             assert!(CommandLine::try_parse_from(words).is_err(), "{line}");

@@ -15,6 +15,7 @@ use serde::Serialize;
 pub enum Output {
     /// For people.
     #[default]
+    #[value(alias = "table")]
     Text,
     /// For programs: one JSON document.
     Json,

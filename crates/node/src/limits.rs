@@ -78,6 +78,16 @@ pub const SYSTEM_TOPICS_MAX: usize = 4096;
 /// Counters that one node tells another; more are a malformed message.
 pub const COUNTERS_MAX: usize = 256;
 
+/// Sessions, subscriptions or topics that one look for an operator goes through, over all partitions: below a millisecond
+/// for the worker (100,000 sessions take 60 to 110 ms in all). Whoever wants more asks again from there on.
+pub const LISTING_EXAMINED_MAX: usize = 1024;
+
+/// Bytes of names, or of retained messages, in one such look.
+pub const LISTING_BYTES_MAX: usize = 1024 * 1024;
+
+/// Entries that one such look reads from the log.
+pub const LISTING_BODIES_MAX: usize = 64;
+
 /// Log bytes of a group after which it is checkpointed.
 pub const CHECKPOINT_LOG_BYTES: u64 = 16 * 1024 * 1024;
 

@@ -14,6 +14,7 @@ mod deliver;
 mod explain;
 mod leadership;
 mod lease;
+mod listing;
 mod operate;
 mod placement;
 mod retained;
@@ -45,8 +46,12 @@ use crate::machine::Machine;
 use crate::peer::PeerMessage;
 use crate::stream::{NodeStream, OutboxStream};
 
-pub use explain::{ReplicaView, SessionList, SessionView};
-pub use operate::{Operation, OperationNumber};
+pub use explain::{ReplicaView, SessionView};
+pub use listing::{
+    BacklogOrder, BacklogRow, GroupPlace, RetainedRow, SessionFilter, Slice, SubscriptionFilter,
+    SubscriptionKey, SubscriptionRow,
+};
+pub use operate::{HeldConnection, Operation, OperationNumber};
 pub use status::{Clause, GroupStatus, NodeDuty, NodeStatus};
 
 use clients::Op;
@@ -482,8 +487,10 @@ impl Node {
             }
             // Direct messages never pass through the node: the shell hands them to `Routing`.
             PeerMessage::Forward(_) | PeerMessage::ForwardShared { .. } => {}
-            // Nor do the counters of a node.
-            PeerMessage::Counters { .. } => {}
+            // Nor do the counters of a node, and what the shells ask each other.
+            PeerMessage::Counters { .. }
+            | PeerMessage::Inquiry { .. }
+            | PeerMessage::InquiryAnswer { .. } => {}
         }
     }
 

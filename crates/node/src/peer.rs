@@ -167,6 +167,20 @@ pub enum PeerMessage {
         /// Name and value; names that the receiver does not know are ignored.
         values: Vec<(String, u64)>,
     },
+    /// A question of the admin API that the receiving node is to answer. Travels on the routing link.
+    Inquiry {
+        /// Echoed.
+        number: u64,
+        /// What is asked: for the shells of both nodes.
+        body: Bytes,
+    },
+    /// The answer. Travels on the routing link.
+    InquiryAnswer {
+        /// Echo.
+        number: u64,
+        /// What is answered: for the shells of both nodes.
+        body: Bytes,
+    },
 }
 
 impl PeerMessage {
@@ -303,6 +317,16 @@ impl PeerMessage {
                     out.put_u64_le(*value);
                 }
             }
+            PeerMessage::Inquiry { number, body } => {
+                out.put_u8(32);
+                out.put_u64_le(*number);
+                put_bytes(out, body);
+            }
+            PeerMessage::InquiryAnswer { number, body } => {
+                out.put_u8(33);
+                out.put_u64_le(*number);
+                put_bytes(out, body);
+            }
         }
     }
 
@@ -403,6 +427,14 @@ impl PeerMessage {
                 return Ok(PeerMessage::ForwardShared { draw, shares, message });
             }
             17 => read_counters(&mut reader)?,
+            32 => {
+                let number = reader.u64("inquiry")?;
+                PeerMessage::Inquiry { number, body: reader.bytes("inquiry")? }
+            }
+            33 => {
+                let number = reader.u64("inquiry answer")?;
+                PeerMessage::InquiryAnswer { number, body: reader.bytes("inquiry answer")? }
+            }
             _ => return Err(Malformed("frame kind")),
         };
         reader.finish("trailing bytes in a frame")?;

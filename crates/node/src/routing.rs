@@ -96,6 +96,21 @@ struct LocalSubscription {
     durable: bool,
 }
 
+/// A subscription of a connection of this node, as the routing table has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OwnSubscription {
+    /// Topic filter.
+    pub filter: TopicFilter,
+    /// Granted QoS.
+    pub qos: QoS,
+    /// The client's own messages are left out.
+    pub no_local: bool,
+    /// The RETAIN flag is kept as published.
+    pub retain_as_published: bool,
+    /// Subscription identifier.
+    pub identifier: Option<u32>,
+}
+
 impl Routing {
     /// No routes yet. `partitions` is the cluster's number of partitions.
     #[must_use]
@@ -163,6 +178,24 @@ impl Routing {
     #[must_use]
     pub fn local_subscriptions(&self) -> usize {
         self.filters.values().map(BTreeSet::len).sum()
+    }
+
+    /// Subscriptions of a connection of this node, in byte order of the filters.
+    #[must_use]
+    pub fn subscriptions_of(&self, conn: ConnId) -> Vec<OwnSubscription> {
+        let own = |filter: &TopicFilter| {
+            let shared = filter.is_shared();
+            let all = if shared { self.share_members.get(filter) } else { self.local.get(filter.as_str()) }?;
+            let found = all.iter().find(|subscription| subscription.conn == conn)?;
+            Some(OwnSubscription {
+                filter: filter.clone(),
+                qos: found.qos,
+                no_local: found.no_local,
+                retain_as_published: found.retain_as_published,
+                identifier: found.identifier,
+            })
+        };
+        self.filters.get(&conn).into_iter().flatten().filter_map(own).collect()
     }
 
     /// Local subscriptions of sessions that end with their connection: no partition knows them.

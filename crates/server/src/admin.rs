@@ -1,6 +1,7 @@
-//! The admin HTTP listener: health, metrics, the state of the cluster, and what an operator does to a node.
+//! The admin HTTP listener: health, metrics, the state of the cluster and its clients, and what an operator does to them.
 //!
-//! Owns: the listener, the routes, their limits. Does not: know the node; it asks the worker. Who may ask: see `guard`.
+//! Owns: the listener, the routes, their limits. Does not: know the node; it asks the worker, and through it other nodes.
+//! Who may ask: see `guard`.
 //! Limits: `ADMIN_CONNECTIONS_MAX`, `ADMIN_CONNECTION_TIMEOUT`, `ADMIN_HEAD_TIMEOUT`, `ADMIN_BODY_BYTES_MAX`; a question
 //! that the worker does not answer within `ADMIN_ANSWER_TIMEOUT` is answered with 503.
 
@@ -8,13 +9,17 @@ pub mod cluster;
 pub mod dashboard;
 pub mod duty;
 pub mod error;
+pub mod gather;
 pub mod guard;
 pub mod health;
 pub mod listeners;
 pub mod metrics_text;
+pub mod queues;
+pub mod retained;
 pub mod session_findings;
 pub mod sessions;
 pub mod shares;
+pub mod subscriptions;
 pub mod token;
 
 use std::sync::Arc;
@@ -33,11 +38,10 @@ use utoipa::OpenApi;
 
 use crate::edge::Edge;
 use crate::limits::{
-    ACCEPT_PAUSE, ADMIN_ANSWER_TIMEOUT, ADMIN_BODY_BYTES_MAX, ADMIN_CONNECTION_TIMEOUT,
-    ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_TIMEOUT,
+    ACCEPT_PAUSE, ADMIN_BODY_BYTES_MAX, ADMIN_CONNECTION_TIMEOUT, ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_TIMEOUT,
 };
 use crate::metrics::process::ProcessFigures;
-use crate::question::Question;
+use crate::question::{Question, ask_edge};
 use error::{ApiError, no_such_method, no_such_path};
 use guard::Guard;
 
@@ -73,9 +77,7 @@ impl IntoResponse for NoAnswer {
 impl AdminState {
     /// Asks the worker.
     pub async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Result<T, NoAnswer> {
-        let (sender, receiver) = oneshot::channel();
-        self.edge.inbox.ask(question(sender)).map_err(|_| NoAnswer)?;
-        timeout(ADMIN_ANSWER_TIMEOUT, receiver).await.map_err(|_| NoAnswer)?.map_err(|_| NoAnswer)
+        ask_edge(&self.edge, question).await
     }
 }
 
@@ -97,6 +99,14 @@ impl AdminState {
         duty::finalize,
         sessions::explain,
         sessions::list,
+        sessions::kick,
+        sessions::purge,
+        subscriptions::list,
+        retained::list,
+        retained::message,
+        retained::delete,
+        queues::queues,
+        queues::slow_consumers,
         shares::shares,
         listeners::listeners,
         openapi
@@ -112,7 +122,15 @@ impl AdminState {
         quorate_api::SessionExplanation,
         quorate_api::SessionPage,
         quorate_api::shares::SharePage,
-        quorate_api::listeners::ListenerList
+        quorate_api::listeners::ListenerList,
+        quorate_api::Kicked,
+        quorate_api::Purged,
+        quorate_api::SubscriptionPage,
+        quorate_api::RetainedPage,
+        quorate_api::RetainedMessage,
+        quorate_api::RetainedDeleted,
+        quorate_api::LongestQueues,
+        quorate_api::SlowConsumers
     ))
 )]
 struct ApiDescription;
@@ -141,7 +159,13 @@ pub fn router(state: AdminState, guard: Arc<Guard>) -> Router {
         .route("/v1/nodes/{name}/transfer", post(duty::transfer).delete(duty::lead_again))
         .route("/v1/shares", get(shares::shares))
         .route("/v1/sessions", get(sessions::list))
-        .route("/v1/sessions/{client_id}", get(sessions::explain))
+        .route("/v1/sessions/{client_id}", get(sessions::explain).delete(sessions::purge))
+        .route("/v1/sessions/{client_id}/kick", post(sessions::kick))
+        .route("/v1/subscriptions", get(subscriptions::list))
+        .route("/v1/retained", get(retained::list))
+        .route("/v1/retained/message", get(retained::message).delete(retained::delete))
+        .route("/v1/queues", get(queues::queues))
+        .route("/v1/slow-consumers", get(queues::slow_consumers))
         .route("/v1/listeners", get(listeners::listeners))
         .route("/v1/openapi.json", get(openapi))
         .fallback(no_such_path)

@@ -143,6 +143,7 @@ pub struct Daemon {
     listeners: Vec<Task<()>>,
     admin: Task<()>,
     sys: Task<()>,
+    inquiries: Task<()>,
     worker: JoinHandle<()>,
     log: (SyncSender<LogJob>, JoinHandle<()>),
     keeper: (SyncSender<KeeperJob>, JoinHandle<()>),
@@ -292,6 +293,7 @@ impl Daemon {
         join("compaction", self.compaction.1);
         self.admin.abort();
         self.sys.abort();
+        self.inquiries.abort();
         if let Some(links) = &self.edge.links {
             self.runtime.block_on(links.stop());
         }
@@ -507,6 +509,7 @@ impl Parts<'_> {
             mailboxes: Default::default(),
             inbox: self.inbox.clone(),
             links: self.links.clone(),
+            inquiries: Default::default(),
             joins: Joins::default(),
             metrics: metrics.clone(),
             worker_beat_ms: AtomicU64::new(0),
@@ -579,6 +582,7 @@ impl Parts<'_> {
         };
         let admin = self.runtime.spawn(admin::serve(admin, admin::router(state, self.guard)));
         let sys = self.runtime.spawn(crate::sys::run(edge.clone(), self.config.sys.interval));
+        let inquiries = self.runtime.spawn(crate::inquiry::run(edge.clone()));
         let listeners =
             clients.into_iter().map(|listener| self.runtime.spawn(listener.run(edge.clone()))).collect();
         Ok(Daemon {
@@ -588,6 +592,7 @@ impl Parts<'_> {
             listeners,
             admin,
             sys,
+            inquiries,
             worker,
             log: (log_sender, log_thread),
             keeper: (keeper_sender, keeper_thread),

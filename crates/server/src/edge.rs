@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::clock::Clock;
 use crate::departure::{Departure, DepartureCause};
 use crate::inbox::Inbox;
+use crate::inquiry::Inquiries;
 use crate::join::Joins;
 use crate::limits::PUBLISHER_GIVES_WAY;
 use crate::mailbox::{Mailbox, Mailboxes};
@@ -61,6 +62,8 @@ pub struct Edge {
     pub inbox: Arc<Inbox<Question>>,
     /// Links to peers; none on a single node.
     pub links: Option<Arc<Links<PeerReceiver>>>,
+    /// What nodes ask each other for the admin API.
+    pub inquiries: Inquiries,
     /// Nodes that wait for control to let them join.
     pub joins: Joins,
     /// Counters.

@@ -241,8 +241,9 @@ impl Worker {
             }
             Question::Status { with_hash, answer } => drop(answer.send(self.node.status(with_hash, now))),
             Question::Session { client_id, answer } => drop(answer.send(self.node.session(&client_id, now))),
-            Question::Sessions { after, max, answer } => {
-                drop(answer.send(self.node.sessions(after.as_deref(), max)));
+            Question::Look(look) => look(&self.node, now),
+            Question::Kick { incarnation, conn, answer } => {
+                let _gone = answer.send(self.node.kick(incarnation, conn));
             }
             Question::Shares { after, max, answer } => {
                 drop(answer.send(self.node.shares(after.as_ref(), max)));

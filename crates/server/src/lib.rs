@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation))]
 
 pub mod admin;
+mod base64;
 pub mod boot;
 mod client_config;
 pub mod clock;
@@ -20,6 +21,7 @@ pub mod event_loop;
 pub mod exit;
 pub mod founding;
 pub mod inbox;
+pub mod inquiry;
 pub mod join;
 pub mod keeper;
 pub mod limits;

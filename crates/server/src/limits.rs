@@ -175,8 +175,34 @@ pub const ADMIN_TOKENS_MAX: usize = 8;
 /// Shortest token: 16 characters of a random one cannot be guessed at any rate that this listener answers.
 pub const ADMIN_TOKEN_BYTES_MIN: usize = 16;
 
-/// Sessions per page of an admin answer: well below a millisecond for the worker.
-pub const ADMIN_SESSIONS_MAX: usize = 100;
+/// Rows per page of a list, unless the request says how many.
+pub const ADMIN_PAGE_ROWS: usize = 100;
+
+/// Most rows per page of a list. With client identifiers and filters of usual length an answer has some 100 KiB.
+pub const ADMIN_PAGE_ROWS_MAX: usize = 1000;
+
+/// Most entries of a list of the longest or slowest. The age of each is read from the log.
+pub const ADMIN_TOP_MAX: usize = 100;
+
+/// How long a list may go on over the sessions or retained messages of a node, look by look: the page ends there, and the
+/// next one goes on. A million sessions take about a second.
+pub const WALK_TIME: Duration = Duration::from_millis(1500);
+
+/// Lists of a node that go on at the same time; others wait. Each has one look at a time: what a turn of the worker takes
+/// longer is bounded by as many looks.
+pub const WALKS_AT_ONCE_MAX: usize = 2;
+
+/// How long a node waits for the answer of another one to a question of the admin API: longer than its walk.
+pub const ADMIN_PEER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Pause between two looks for a leader, while one is elected and somebody waits to have a connection closed.
+pub const ADMIN_LEADER_PAUSE: Duration = Duration::from_millis(50);
+
+/// Questions of other nodes that wait to be answered. Further ones are dropped: whoever asked answers without them.
+pub const INQUIRIES_WAITING_MAX: usize = 64;
+
+/// Questions of other nodes that are answered at the same time.
+pub const INQUIRIES_AT_ONCE_MAX: usize = 8;
 
 /// Subscriptions that the explanation of a session names; the rest is counted.
 pub const ADMIN_SUBSCRIPTIONS_MAX: usize = 1000;
@@ -246,5 +272,7 @@ const _: () = assert!(PROXY_HEADER_BYTES_MAX <= UNAUTHENTICATED_BYTES_MAX);
 const _: () = assert!(HELLO_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX * 2 <= PEER_OUTGOING_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= PEER_INBOX_BYTES_MAX);
+const _: () = assert!(WALK_TIME.as_millis() * 2 <= ADMIN_PEER_TIMEOUT.as_millis());
+const _: () = assert!(ADMIN_PEER_TIMEOUT.as_millis() < ADMIN_ANSWER_TIMEOUT.as_millis());
 const _: () = assert!(PEER_KEEP_ALIVE.as_millis() * 3 < PEER_IDLE_MAX.as_millis());
 const _: () = assert!(STOP_TRANSFER_TIMEOUT.as_millis() * 2 < STOP_TIMEOUT.as_millis());

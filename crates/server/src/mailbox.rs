@@ -26,6 +26,8 @@ pub struct Mailbox {
     arrived: Notify,
     /// When its connection last took in direct deliveries, in milliseconds since the start of the process.
     progress_ms: AtomicU64,
+    /// Direct deliveries dropped because there was no room.
+    dropped: AtomicU64,
 }
 
 /// What came of putting direct deliveries in.
@@ -71,6 +73,9 @@ impl Mailbox {
         let half = content.direct.len() * 2 >= MAILBOX_DIRECT_MESSAGES_MAX
             || content.direct_bytes * 2 >= MAILBOX_DIRECT_BYTES_MAX;
         drop(content);
+        if dropped > 0 {
+            self.dropped.fetch_add(dropped, Ordering::Relaxed);
+        }
         self.arrived.notify_one();
         let progress = Duration::from_millis(self.progress_ms.load(Ordering::Relaxed));
         Pushed { dropped, pressed: half && now.saturating_sub(progress) < RECEIVER_STANDS_STILL }
@@ -145,6 +150,22 @@ impl Mailboxes {
     /// The mailbox of a connection that is still there.
     pub fn of(&self, conn: ConnId) -> Option<Arc<Mailbox>> {
         self.shard(conn)?.read().get(&conn).cloned()
+    }
+
+    /// The parts in which the mailboxes are kept, for [`Mailboxes::slow`].
+    pub fn shards(&self) -> std::ops::Range<usize> {
+        0..self.shards.len()
+    }
+
+    /// Connections of one part with direct deliveries that wait, or were dropped: how many of each.
+    pub fn slow(&self, shard: usize) -> Vec<(ConnId, usize, u64)> {
+        let Some(shard) = self.shards.get(shard) else { return Vec::new() };
+        // any order: whoever asks sorts.
+        let all = shard.read();
+        let waiting = all.iter().map(|(conn, mailbox)| {
+            (*conn, mailbox.content.lock().direct.len(), mailbox.dropped.load(Ordering::Relaxed))
+        });
+        waiting.filter(|(_, waiting, dropped)| *waiting > 0 || *dropped > 0).collect()
     }
 
     /// Connections now.

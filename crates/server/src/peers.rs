@@ -1,7 +1,7 @@
 //! What comes from other nodes, on its way to the worker or to the connections of this node.
 //!
 //! Owns: decoding of peer messages. Does not: open links, act on messages of the node.
-//! Invariants: a frame that does not decode closes its link; direct messages and counters come on the routing link only, all others
+//! Invariants: a frame that does not decode closes its link; direct messages, counters and inquiries come on the routing link only, all others
 //! on the raft link only. Limits: the inbox makes a link wait.
 
 use std::sync::{Arc, OnceLock, Weak};
@@ -59,6 +59,10 @@ impl PeerReceiver {
                     Ok(PeerMessage::Counters { values }) => {
                         edge.heard.lock().note(peer, Figures::of_peer(values), edge.clock.now());
                     }
+                    Ok(PeerMessage::Inquiry { number, body }) => edge.inquiries.came(peer, number, body),
+                    Ok(PeerMessage::InquiryAnswer { number, body }) => {
+                        edge.inquiries.answered(peer, number, body);
+                    }
                     _ => return false,
                 }
             }
@@ -89,7 +93,9 @@ impl LinkReceiver for PeerReceiver {
                 Ok(
                     PeerMessage::Forward(_)
                     | PeerMessage::ForwardShared { .. }
-                    | PeerMessage::Counters { .. },
+                    | PeerMessage::Counters { .. }
+                    | PeerMessage::Inquiry { .. }
+                    | PeerMessage::InquiryAnswer { .. },
                 ) => return false,
                 Ok(message) => events.push(Event::Peer(peer, message)),
                 Err(error) => {

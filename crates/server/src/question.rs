@@ -7,13 +7,18 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
 
 use quorate_codec::TopicFilter;
-use quorate_node::node::{Clause, NodeStatus, SessionList, SessionView};
-use quorate_state::{GroupId, LogIndex, ShareInfo};
+use quorate_node::node::{Clause, Node, NodeStatus, SessionView};
+use quorate_state::{ConnId, GroupId, Incarnation, LogIndex, ShareInfo};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
+use crate::admin::NoAnswer;
+use crate::edge::Edge;
 use crate::inbox::Inbox;
+use crate::limits::ADMIN_ANSWER_TIMEOUT;
 
 /// Entries per answer about what is alive: below a millisecond for the worker.
 pub const LIVE_BLOCK_ENTRIES: u64 = 8192;
@@ -45,14 +50,16 @@ pub enum Question {
         /// Where the answer goes.
         answer: oneshot::Sender<SessionView>,
     },
-    /// Sessions in order of client identifiers.
-    Sessions {
-        /// After this one.
-        after: Option<String>,
-        /// At most so many.
-        max: usize,
-        /// Where the answer goes.
-        answer: oneshot::Sender<SessionList>,
+    /// A look at the node, within the limits of its lists.
+    Look(Look),
+    /// Close a connection of this node on an operator's behalf.
+    Kick {
+        /// Incarnation.
+        incarnation: Incarnation,
+        /// Connection.
+        conn: ConnId,
+        /// Whether there was one.
+        answer: oneshot::Sender<bool>,
     },
     /// Up to where the checkpoint of each of these groups is durable; those below the index given are asked to move on.
     Floors {
@@ -70,6 +77,31 @@ pub enum Question {
         /// Where the answer goes.
         answer: SyncSender<Vec<bool>>,
     },
+}
+
+/// Reads the node at a time and sends what it found to whoever waits.
+pub type Look = Box<dyn FnOnce(&Node, Duration) + Send>;
+
+/// Has the worker look at the node, and waits for what was found.
+pub async fn look<T: Send + 'static>(
+    edge: &Edge,
+    look: impl FnOnce(&Node, Duration) -> T + Send + 'static,
+) -> Result<T, NoAnswer> {
+    ask_edge(edge, |answer| {
+        // Whoever asked may have gone: the answer is then for nobody.
+        Question::Look(Box::new(move |node, now| drop(answer.send(look(node, now)))))
+    })
+    .await
+}
+
+/// Asks the worker on behalf of a request.
+pub async fn ask_edge<T>(
+    edge: &Edge,
+    question: impl FnOnce(oneshot::Sender<T>) -> Question,
+) -> Result<T, NoAnswer> {
+    let (sender, receiver) = oneshot::channel();
+    edge.inbox.ask(question(sender)).map_err(|_| NoAnswer)?;
+    timeout(ADMIN_ANSWER_TIMEOUT, receiver).await.map_err(|_| NoAnswer)?.map_err(|_| NoAnswer)
 }
 
 /// The worker has ended: what was asked for is given up.

@@ -55,9 +55,10 @@ pub use ids::*;
 pub use machine::Machine;
 pub use outbox::OutboxItem;
 pub use partition::{
-    Counts, InflightDetail, OldestInflight, Partition, SessionDetail, SessionInfo, ShareInfo, ShareMemberInfo,
+    Counts, InflightDetail, NO_SESSION, OldestInflight, Partition, SessionDetail, SessionInfo, SessionRef,
+    ShareInfo, ShareMemberInfo,
 };
 pub use record::RestoreError;
-pub use retained::RetainedItem;
+pub use retained::{RetainedItem, RetainedSlice};
 pub use topic_trie::TopicTrie;
 pub use wire::DecodeError;

@@ -41,11 +41,13 @@ mod share;
 mod share_member;
 mod subscribe;
 mod takeover;
+mod walk;
 mod will;
 
 pub use share::{ShareInfo, ShareMemberInfo};
 
 pub use explain::{InflightDetail, OldestInflight, SessionDetail};
+pub use walk::SessionRef;
 
 /// The replicated state of a partition.
 #[derive(Clone, Debug)]
@@ -341,7 +343,7 @@ impl Partition {
 
     fn purge(&mut self, place: Place, client_id: &str, effects: &mut Vec<Effect>) {
         let Some(session) = self.sessions.by_client(client_id) else {
-            self.state.reply(place, Reply::refused("the client identifier has no session"), effects);
+            self.state.reply(place, Reply::refused(NO_SESSION), effects);
             return;
         };
         let id = session.id;
@@ -543,6 +545,9 @@ fn session_info(session: &Session) -> SessionInfo {
         inflight: session.inflight.len(),
     }
 }
+
+/// How `Command::Purge` is refused when there is nothing to end.
+pub const NO_SESSION: &str = "the client identifier has no session";
 
 /// Position of a route that was never announced.
 const NO_ROUTE: StreamSeq = StreamSeq(0);

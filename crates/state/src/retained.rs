@@ -35,6 +35,15 @@ pub(crate) struct Retained {
 /// One topic of a page: name, message, remaining lifetime in seconds.
 pub type RetainedItem = (TopicName, MessageRef, Option<u32>);
 
+/// Retained messages as far as one looked.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RetainedSlice {
+    /// In byte order of the topics.
+    pub items: Vec<RetainedItem>,
+    /// Go on after this topic; `None` at the end.
+    pub resume: Option<TopicName>,
+}
+
 impl Retained {
     pub(crate) fn len(&self) -> usize {
         self.topics.len()
@@ -88,38 +97,52 @@ impl Retained {
         now: Timestamp,
         until: LogIndex,
     ) -> Vec<RetainedItem> {
-        let mut page = Vec::new();
+        self.slice(filter, after, (max, usize::MAX), now, until).items
+    }
+
+    /// As [`Retained::page`], looking at `examined_max` topics at most.
+    pub(crate) fn slice(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        (max, examined_max): (usize, usize),
+        now: Timestamp,
+        until: LogIndex,
+    ) -> RetainedSlice {
+        let mut items = Vec::new();
+        let mut examined = 0;
         let mut from = match after {
             Some(after) => Bound::Excluded(after.to_owned()),
             None => Bound::Unbounded,
         };
-        while page.len() < max {
+        while items.len() < max {
             let range = (from.as_ref().map(String::as_str), Bound::Unbounded);
             let mut skip = None;
             for (topic, message) in self.topics.range::<str, _>(range) {
+                examined += 1;
                 match compare(filter, topic) {
                     Comparison::Match if message.expires.is_past(now) || message.message.index > until => {}
                     Comparison::Match => {
                         let name = topic_name(topic).expect("only valid topic names are stored");
-                        page.push((name, message.message, message.expires.remaining_s(now)));
-                        if page.len() == max {
-                            return page;
-                        }
+                        items.push((name, message.message, message.expires.remaining_s(now)));
                     }
                     Comparison::Next => {}
-                    Comparison::SkipTo(next) => {
-                        skip = Some(next);
-                        break;
-                    }
-                    Comparison::End => return page,
+                    Comparison::SkipTo(next) => skip = Some(next),
+                    Comparison::End => return RetainedSlice { items, resume: None },
+                }
+                if items.len() == max || examined == examined_max {
+                    return RetainedSlice { items, resume: topic_name(topic) };
+                }
+                if skip.is_some() {
+                    break;
                 }
             }
             match skip {
                 Some(next) => from = Bound::Included(next),
-                None => return page,
+                None => return RetainedSlice { items, resume: None },
             }
         }
-        page
+        RetainedSlice { items, resume: None }
     }
 
     pub(crate) fn records(&self) -> impl Iterator<Item = (&str, Vec<u8>)> {

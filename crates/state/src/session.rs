@@ -8,6 +8,7 @@
 
 use std::collections::HashMap; // lookup only
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_codec::{QoS, SubscriptionOptions, Text, TopicFilter};
@@ -263,9 +264,12 @@ impl Sessions {
 
     /// In order of client identifiers, after one of them.
     pub(crate) fn iter_after(&self, after: Option<&str>) -> impl Iterator<Item = &Session> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let from = after.map_or(Unbounded, Excluded);
-        self.by_client.range::<str, _>((from, Unbounded)).filter_map(|(_, id)| self.get(*id))
+        self.iter_from(after.map_or(Bound::Unbounded, Bound::Excluded))
+    }
+
+    /// In order of client identifiers, from a bound on.
+    pub(crate) fn iter_from<'a>(&'a self, from: Bound<&str>) -> impl Iterator<Item = &'a Session> + use<'a> {
+        self.by_client.range::<str, _>((from, Bound::Unbounded)).filter_map(|(_, id)| self.get(*id))
     }
 
     /// In order of their numbers.

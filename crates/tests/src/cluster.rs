@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -273,6 +273,16 @@ impl Cluster {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// Runs a command of the program against a node's admin listener, without a terminal, whatever becomes of it.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn operate(&self, place: usize, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(binary()?);
+        command.args(arguments).args(["--admin", &format!("http://{}", self.node(place).admin)]);
+        command.stdin(Stdio::null()).output().with_context(|| format!("run {arguments:?}"))
+    }
+
     /// Changes the configuration of a node; it counts from its next start.
     ///
     /// # Errors
@@ -300,11 +310,19 @@ impl Cluster {
     /// # Errors
     /// When the node does not answer.
     pub fn get(&self, place: usize, path: &str) -> Result<(u16, String)> {
+        self.request(place, "GET", path, "")
+    }
+
+    /// A request to a node's admin listener, with a JSON body unless it is empty: status and body.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub fn request(&self, place: usize, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
         let node = self.node(place);
-        get(&node.admin, path).with_context(|| {
+        request(&node.admin, method, path, body).with_context(|| {
             let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid)).unwrap_or_default();
             let state = status.lines().find(|line| line.starts_with("State:")).unwrap_or("gone");
-            format!("GET {path} from {}, process {}: {state}", node.name, node.pid)
+            format!("{method} {path} from {}, process {}: {state}", node.name, node.pid)
         })
     }
 
@@ -377,9 +395,18 @@ impl Drop for Cluster {
 
 /// A plain HTTP GET.
 pub(crate) fn get(address: &str, path: &str) -> Result<(u16, String)> {
+    request(address, "GET", path, "")
+}
+
+/// A plain HTTP request; waits longer than any answer of the admin API takes.
+fn request(address: &str, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    if method != "GET" {
+        head.push_str(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()));
+    }
+    write!(stream, "{head}\r\n{body}")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("end of the header")?;

@@ -1,19 +1,22 @@
 //! What an operator asks of the cluster through this node.
 //!
 //! Owns: operations from the request to the answer; telling the shell what is wanted of this node, and that its program is
-//! too old. Does not: decide; control's state does.
+//! too old; closing a connection of this node, and looking up what it holds. Does not: decide; the state of the group does.
 //! Invariants: an operation is answered once, after it is durable, or with the reason why nothing was changed.
 //! Limits: the shell bounds how many wait.
 
+use bytes::Bytes;
+use quorate_codec::{QoS, ReasonCode, Text, TopicName};
 use quorate_state::command::{Command, Duty};
-use quorate_state::{CONTROL, LEVEL, NodeId, Reply};
+use quorate_state::hash::{partition_of_client, partition_of_topic};
+use quorate_state::{CONTROL, ConnId, GroupId, Incarnation, LEVEL, Message, NodeId, Reply, SessionId};
 
 use super::Node;
 use super::clients::Op;
 use crate::action::Action;
 
 /// Something that an operator asks of the cluster.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Operation {
     /// A node is to do this from now on.
     SetDuty {
@@ -27,28 +30,74 @@ pub enum Operation {
         /// Level.
         level: u32,
     },
+    /// The session of a client identifier is to end at once, whatever waits for it.
+    Purge(Text),
+    /// The retained message of a topic is to be deleted. Nobody is sent anything.
+    DeleteRetained(TopicName),
 }
 
 /// Number of an operation, chosen by the shell.
 pub type OperationNumber = u64;
 
+/// What a connection of this node holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldConnection {
+    /// Home partition of its client.
+    pub group: GroupId,
+    /// Session.
+    pub session: SessionId,
+    /// Receive Maximum of its client.
+    pub receive_max: u16,
+    /// The session outlives it.
+    pub durable: bool,
+}
+
 impl Node {
-    /// Puts an operation to control. Answered by `Action::Operated`.
+    /// Puts an operation to its group. Answered by `Action::Operated`.
     pub(super) fn operate(&mut self, number: OperationNumber, operation: Operation) {
-        let command = match operation {
-            Operation::SetDuty { node, duty } => Command::NodeDuty { node, duty },
-            Operation::Finalize { level } => Command::Finalize { level },
+        let partitions = self.config.cluster.partitions;
+        let (group, command) = match operation {
+            Operation::SetDuty { node, duty } => (CONTROL, Command::NodeDuty { node, duty }),
+            Operation::Finalize { level } => (CONTROL, Command::Finalize { level }),
+            Operation::Purge(client_id) => {
+                (partition_of_client(client_id.as_str(), partitions), Command::Purge { client_id })
+            }
+            Operation::DeleteRetained(topic) => {
+                (partition_of_topic(topic.as_str(), partitions), delete_retained(topic))
+            }
         };
-        self.push(CONTROL, &command, Op::Operation(number));
+        self.push(group, &command, Op::Operation(number));
     }
 
     pub(super) fn operated(&mut self, number: OperationNumber, reply: Option<Reply>) {
         let outcome = match reply {
             None => Ok(()),
             Some(Reply::Refused(why)) => Err(why.as_str().to_owned()),
-            Some(_) => Err("control gave an answer that does not fit".to_owned()),
+            Some(Reply::Rejected(reason)) => {
+                Err(format!("refused with reason code 0x{:02X}", reason.value()))
+            }
+            Some(_) => Err("the group gave an answer that does not fit".to_owned()),
         };
         self.actions.push_back(Action::Operated { number, outcome });
+    }
+
+    /// Tells a connection of this node to close, with DISCONNECT 0x98 (Administrative action) for MQTT 5; its session is
+    /// left as if the client had gone without a word. Whether there is such a connection.
+    pub fn kick(&mut self, incarnation: Incarnation, conn: ConnId) -> bool {
+        let found = incarnation == self.incarnation && self.connections.all.contains_key(&conn);
+        if found {
+            self.close_here(conn, ReasonCode::ADMINISTRATIVE_ACTION);
+        }
+        found
+    }
+
+    /// What a connection of this node holds; `None` before its session is known, and when it is gone.
+    pub fn holder(&self, conn: ConnId) -> Option<HeldConnection> {
+        let connection = self.connections.all.get(&conn)?;
+        let held = connection.held.as_ref()?;
+        let receive_max = connection.receive_max;
+        let (group, session, durable) = (connection.group, held.session, held.durable);
+        Some(HeldConnection { group, session, receive_max, durable })
     }
 
     /// Control has changed: what does it mean for this node?
@@ -66,4 +115,18 @@ impl Node {
             self.hand_over_all();
         }
     }
+}
+
+/// An empty retained message, which deletes the one before [MQTT-3.3.1-6], and which no subscriber gets.
+fn delete_retained(topic: TopicName) -> Command {
+    let message = Message {
+        topic,
+        qos: QoS::AtLeastOnce,
+        retain: true,
+        expiry_s: None,
+        publisher: 0,
+        properties: Bytes::new(),
+        payload: Bytes::new(),
+    };
+    Command::Publish { message, store_retained: true, fan_out: false }
 }

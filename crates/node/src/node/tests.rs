@@ -17,6 +17,7 @@ use crate::consensus::log::StoredEntry;
 use crate::edge::{ClientEvent, ClientRequest, ConnectRequest, PublishOutcome};
 
 mod duty;
+mod listing;
 mod shares;
 
 /// A log in memory, written when the node asks for it.
@@ -64,6 +65,7 @@ struct Member {
     down: bool,
     stopped: Option<String>,
     checkpoints: BTreeMap<GroupId, Records>,
+    operated: BTreeMap<OperationNumber, Result<(), String>>,
 }
 
 struct World {
@@ -126,6 +128,7 @@ fn member(config: NodeConfig, groups: Vec<RestoredGroup>, now: Duration) -> Memb
         down: false,
         stopped: None,
         checkpoints,
+        operated: BTreeMap::new(),
     }
 }
 
@@ -182,7 +185,10 @@ impl World {
                 }
                 Action::Client(conn, event) => member.events.entry(conn).or_default().push(event),
                 Action::LeaseUntil(until) => member.lease_until = until,
-                Action::Operated { outcome, .. } => self.operated.push(outcome),
+                Action::Operated { number, outcome } => {
+                    assert_eq!(member.operated.insert(number, outcome.clone()), None, "answered once");
+                    self.operated.push(outcome);
+                }
                 Action::Duty(duty) => self.duties.push((id, duty)),
                 Action::Checkpoint { group, index, changes, .. } => {
                     let records = member.checkpoints.entry(group).or_default();

@@ -76,7 +76,7 @@ impl<T> ByShare<T> {
         &mut groups.get_mut(at).expect("found or inserted at this place").1
     }
 
-    fn get(&self, share: &TopicFilter) -> Option<&Vec<T>> {
+    pub(super) fn get(&self, share: &TopicFilter) -> Option<&Vec<T>> {
         let groups = self.groups.get(plain(share))?;
         groups.iter().find(|(other, _)| other == share).map(|(_, stored)| stored)
     }

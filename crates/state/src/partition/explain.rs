@@ -99,11 +99,6 @@ impl Partition {
             refused: session.drops.refused(),
         })
     }
-
-    /// Sessions in byte order of client identifiers, after one of them.
-    pub fn sessions_after(&self, after: Option<&str>) -> impl Iterator<Item = SessionInfo> {
-        self.sessions.iter_after(after).map(session_info)
-    }
 }
 
 fn inflight_detail(session: &Session) -> InflightDetail {

@@ -14,6 +14,7 @@ mod explain;
 mod random;
 mod share;
 mod share_random;
+mod walk;
 mod wills;
 
 fn new() -> Driven<Partition> {

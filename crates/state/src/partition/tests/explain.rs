@@ -122,18 +122,3 @@ fn offline_session_says_when_it_ends() {
     assert_eq!(found.subscriptions, [wanted("t/#")]);
     assert_eq!(group.machine.explain("nobody"), None);
 }
-
-#[test]
-fn sessions_are_listed_after_a_client_identifier() {
-    let mut group = new();
-    for (conn, client) in (1..).zip(["b", "a", "c"]) {
-        group.connect(client, conn);
-    }
-    let listed = |after| {
-        let all = group.machine.sessions_after(after);
-        all.map(|info| info.client_id.as_str().to_owned()).collect::<Vec<_>>()
-    };
-    assert_eq!(listed(None), ["a", "b", "c"]);
-    assert_eq!(listed(Some("a")), ["b", "c"]);
-    assert_eq!(listed(Some("bb")), ["c"]);
-}
