@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_codec::TopicFilter;
-use quorate_state::command::{Duty, RouteTarget};
+use quorate_state::command::{AdvertisedListener, Duty, RouteTarget};
 use quorate_state::effect::DropReason;
 use quorate_state::{ConnId, GroupId, Incarnation, LogIndex, NodeId, WillId};
 
@@ -99,6 +99,8 @@ pub enum Action {
     },
     /// An operator wants this of the node from now on. Told when it changes, and at the start when it is not everything.
     Duty(Duty),
+    /// Where clients of a listener can go instead: the listeners of the other nodes in service. Told when it changes.
+    Elsewhere(Vec<AdvertisedListener>),
     /// Answer to `Event::Operate`: done and durable, or why nothing was changed.
     Operated {
         /// Number of the operation.

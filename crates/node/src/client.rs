@@ -82,6 +82,8 @@ pub struct Client {
     config: Arc<ClientConfig>,
     connection: Connection,
     phase: Phase,
+    /// Other servers for the client, in case that it has to go.
+    server_reference: Option<Text>,
     /// Hash of the client identifier; 0 before CONNECT.
     client_hash: u64,
     publishing: Publishing,
@@ -150,6 +152,7 @@ impl Client {
             config,
             connection,
             phase: Phase::Opening(Principal::UserName),
+            server_reference: None,
             client_hash: 0,
             publishing: Publishing::default(),
             subscribing: Subscribing::default(),
@@ -363,6 +366,9 @@ impl Client {
                 self.deliver_retained(qos, identifier, expiry_s, message, out, now);
             }
             ClientEvent::RetainedGiven => self.retained_given = true,
+            ClientEvent::Close(ReasonCode::USE_ANOTHER_SERVER) => {
+                self.send_away(ReasonCode::USE_ANOTHER_SERVER, out);
+            }
             ClientEvent::Close(reason) => self.close(reason, out),
             // The shell waits for it; here all is over already.
             ClientEvent::Ended => {}
@@ -450,7 +456,10 @@ impl Client {
 
     /// CONNECT was read.
     fn connect(&mut self, connect: &Connect, context: &Context<'_>, out: &mut ClientOutput, now: Duration) {
-        if self.fenced(context, now) || context.draining {
+        if context.draining {
+            return self.send_away(ReasonCode::SERVER_UNAVAILABLE, out);
+        }
+        if self.fenced(context, now) {
             return self.refuse_connect(ReasonCode::SERVER_UNAVAILABLE, out);
         }
         if let Some(reason) = self.refusal_of(connect) {
@@ -557,6 +566,20 @@ impl Client {
     fn refuse_connect(&mut self, reason: ReasonCode, out: &mut ClientOutput) {
         self.connection.refuse(reason);
         self.finish(None, out);
+    }
+
+    /// Sends the client to another server: a client of MQTT 5 is told which, if that is known (MQTT 5, 4.11).
+    fn send_away(&mut self, unknown: ReasonCode, out: &mut ClientOutput) {
+        match self.server_reference.take() {
+            Some(server) => self.connection.redirect(ReasonCode::USE_ANOTHER_SERVER, server),
+            None => self.connection.close(unknown),
+        }
+        self.finish(None, out);
+    }
+
+    /// Other servers for the client, in case that it has to go; `None` when none is known.
+    pub fn refer_to(&mut self, server_reference: Option<Text>) {
+        self.server_reference = server_reference;
     }
 
     fn close(&mut self, reason: ReasonCode, out: &mut ClientOutput) {

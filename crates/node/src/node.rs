@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_state::command::{Command, Duty};
+use quorate_state::command::{AdvertisedListener, Command, Duty};
 use quorate_state::{
     CONTROL, ClusterConfig, ConnId, Control, Effect, GroupId, Incarnation, LogIndex, MessageRef, NodeId,
     Owner, Partition, PartitionConfig,
@@ -71,6 +71,8 @@ pub struct NodeConfig {
     pub cluster: ClusterConfig,
     /// Settings of every partition; `group` is set per partition.
     pub partition: PartitionConfig,
+    /// Where clients reach it.
+    pub listeners: Vec<AdvertisedListener>,
     /// Seed for election jitter.
     pub seed: u64,
 }
@@ -175,6 +177,10 @@ pub struct Node {
     leaving: bool,
     /// What the shell was last told to be wanted of this node.
     duty_told: Duty,
+    /// The incarnation in which this node last told control of its listeners.
+    listeners_told: Option<Incarnation>,
+    /// Where the shell was last told that clients can go instead.
+    elsewhere_told: Vec<AdvertisedListener>,
 }
 
 impl Node {
@@ -218,6 +224,8 @@ impl Node {
             renewing: false,
             leaving: false,
             duty_told: Duty::Full,
+            listeners_told: None,
+            elsewhere_told: Vec::new(),
         };
         for restored in groups {
             let group = node.restore_group(restored)?;

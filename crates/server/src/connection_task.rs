@@ -20,7 +20,7 @@ use quorate_node::edge::{ClientEvent, ClientOutput, DirectDelivery};
 use tokio::time::{Instant, Sleep, timeout};
 
 use crate::config::PrincipalSource;
-use crate::departure::DepartureCause;
+use crate::departure::{Departure, DepartureCause};
 use crate::edge::Edge;
 use crate::founding::text;
 use crate::limits::{CLIENT_CLOSE_TIMEOUT, CLIENT_OUTPUT_BYTES_MAX, CLIENT_TURN_BYTES};
@@ -73,6 +73,7 @@ pub async fn serve(
         out: ClientOutput::default(),
         moved: 0,
         departs: None,
+        figures: figures.clone(),
         accepted: false,
         publishes: PublishTimes::default(),
     };
@@ -112,6 +113,7 @@ struct ConnectionTask {
     out: ClientOutput,
     /// Bytes read and written since this task last gave way.
     moved: usize,
+    figures: Arc<ListenerFigures>,
     /// When the connection has to go, and why.
     departs: Option<(Duration, DepartureCause)>,
     /// The CONNECT was accepted.
@@ -122,7 +124,7 @@ struct ConnectionTask {
 impl ConnectionTask {
     async fn run(&mut self) -> io::Result<()> {
         let mut departure = self.edge.departure.subscribe();
-        self.departs = departure.borrow_and_update().moment(self.client.owner().conn);
+        self.heed(*departure.borrow_and_update());
         let mut sleep = std::pin::pin!(tokio::time::sleep(FAR));
         self.arm(sleep.as_mut());
         loop {
@@ -152,10 +154,18 @@ impl ConnectionTask {
                 }
                 () = sleep.as_mut() => self.timer_fired(),
                 Ok(()) = departure.changed() => {
-                    self.departs = departure.borrow_and_update().moment(self.client.owner().conn);
+                    self.heed(*departure.borrow_and_update());
                 }
             }
         }
+    }
+
+    /// Whether the connection may stay has changed.
+    fn heed(&mut self, departure: Departure) {
+        let conn = self.client.owner().conn;
+        self.departs = departure.moment(conn);
+        let server = departure.is_on().then(|| self.edge.server_reference(&self.figures.name, conn));
+        self.client.refer_to(server.flatten());
     }
 
     fn reading(&mut self) -> Reading {

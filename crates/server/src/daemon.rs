@@ -17,7 +17,8 @@ use quorate_node::NodeConfig;
 use quorate_node::event::Event;
 use quorate_node::node::Node;
 use quorate_node::routing::Routing;
-use quorate_state::command::NodeRecord;
+use quorate_state::command::{AdvertisedListener, NodeRecord};
+use quorate_state::limits::LISTENERS_PER_NODE_MAX;
 use quorate_state::{Incarnation, NodeId};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -30,7 +31,7 @@ use crate::admin::{self, AdminState};
 use crate::boot::{BootError, DataFolder, Recovered, random};
 use crate::clock::Clock;
 use crate::compaction::Compaction;
-use crate::config::{Bind, Config, ListenerKind};
+use crate::config::{Bind, Config, ListenerKind, ListenerSettings};
 use crate::departure::{Departure, DepartureCause};
 use crate::edge::{Edge, LeaseState};
 use crate::event_loop::Worker;
@@ -459,6 +460,16 @@ fn node_record(config: &Config, folder: &DataFolder, addresses: &Addresses) -> N
     }
 }
 
+/// Where clients reach this node.
+fn advertised(listeners: &[ListenerSettings], addresses: &Addresses) -> Vec<AdvertisedListener> {
+    let bound = addresses.clients.iter().map(|(_, bind)| bind);
+    let reached = listeners.iter().zip(bound).filter_map(|(settings, bound)| {
+        let address = settings.reached_at(bound)?;
+        Some(AdvertisedListener { name: text(&settings.name), address: text(&address) })
+    });
+    reached.take(LISTENERS_PER_NODE_MAX).collect()
+}
+
 /// What a daemon is put together from.
 struct Parts<'a> {
     config: &'a Config,
@@ -491,6 +502,7 @@ impl Parts<'_> {
             record: self.record.clone(),
             cluster: self.founding.cluster_config(),
             partition: settings.partition_config(),
+            listeners: advertised(&self.config.listeners, &addresses),
             seed: u64::from_le_bytes(random().map_err(StartError::Boot)?),
         };
         let node = Node::new(node_config, groups, Arc::new(StoredLog(reader.clone())), clock.now())?;
@@ -515,6 +527,7 @@ impl Parts<'_> {
             worker_beat_ms: AtomicU64::new(0),
             stopping: watch::Sender::new(false),
             departure: watch::Sender::default(),
+            elsewhere: RwLock::default(),
             operations: Operations::default(),
             reload: watch::Sender::new(()),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),

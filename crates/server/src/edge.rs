@@ -9,11 +9,12 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
+use quorate_codec::Text;
 use quorate_node::client::{ClientConfig, Context};
 use quorate_node::edge::{ClientOutput, DirectDelivery, DirectMessage};
 use quorate_node::routing::Routing;
 use quorate_node::system_topics::SystemTopics;
-use quorate_state::command::Duty;
+use quorate_state::command::{AdvertisedListener, Duty};
 use quorate_state::{ConnId, Incarnation, NodeId, Owner, PublishTarget};
 use tokio::sync::{Semaphore, watch};
 
@@ -22,7 +23,7 @@ use crate::departure::{Departure, DepartureCause};
 use crate::inbox::Inbox;
 use crate::inquiry::Inquiries;
 use crate::join::Joins;
-use crate::limits::PUBLISHER_GIVES_WAY;
+use crate::limits::{PUBLISHER_GIVES_WAY, REFERENCES_MAX};
 use crate::mailbox::{Mailbox, Mailboxes};
 use crate::metrics::Metrics;
 use crate::net::peer::Links;
@@ -74,6 +75,8 @@ pub struct Edge {
     pub stopping: watch::Sender<bool>,
     /// Whether client connections may stay.
     pub departure: watch::Sender<Departure>,
+    /// Where clients of a listener can go instead: listeners of other nodes in service.
+    pub elsewhere: RwLock<Vec<AdvertisedListener>>,
     /// Operations of operators that wait for the cluster.
     pub operations: Operations,
     /// Changes when listeners are to read their certificates again.
@@ -92,6 +95,17 @@ impl Edge {
         let draining = self.departure.borrow().is_on();
         let context = Context { routing: &routing, system: &system, lease_until, incarnation, draining };
         handle(&context, self.clock.now())
+    }
+
+    /// Where the clients of a listener can go instead, as a Server Reference (MQTT 5, 4.11): the listeners of the same name on
+    /// other nodes. Each connection gets another one first, so that not all go to one node.
+    pub fn server_reference(&self, listener: &str, conn: ConnId) -> Option<Text> {
+        let elsewhere = self.elsewhere.read();
+        let fit = elsewhere.iter().filter(|other| other.name.as_str() == listener);
+        let mut addresses: Vec<&str> = fit.map(|other| other.address.as_str()).take(REFERENCES_MAX).collect();
+        let turn = conn.0.checked_rem(u64::try_from(addresses.len()).unwrap_or(0))?;
+        addresses.rotate_left(usize::try_from(turn).unwrap_or(0));
+        Text::parse(&addresses.join(" ")).ok()
     }
 
     /// An operator wants this of the node. A process that ends goes on with that.

@@ -197,6 +197,7 @@ impl Worker {
             Action::NewIncarnation => send(&self.keeper, KeeperJob::NewIncarnation),
             Action::Joined { disk, decision, peers } => self.edge.joins.decided(disk, (decision, peers)),
             Action::RemoveGroup(group) => send(&self.keeper, KeeperJob::RemoveGroup(group)),
+            Action::Elsewhere(elsewhere) => *self.edge.elsewhere.write() = elsewhere,
             Action::Duty(duty) => self.edge.duty_changed(duty),
             Action::Operated { number, outcome } => self.edge.operations.decided(number, outcome),
             Action::Dropped(reason, count) => self.edge.metrics.dropped(reason, count),

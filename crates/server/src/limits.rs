@@ -216,6 +216,12 @@ pub const DASHBOARD_BYTES_MAX: usize = 200 * 1024;
 /// How long a clean stop may take: clients are told, leadership moves away, the log is synced.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Bytes of the address that a listener advertises: a name of DNS with a port.
+pub const ADVERTISE_BYTES_MAX: usize = 260;
+
+/// Other servers named to a client that has to go.
+pub const REFERENCES_MAX: usize = 8;
+
 /// Client connections that a node tells to go, per second: what the others take without a noticeable delay for anybody.
 pub const DEPARTURES_PER_S: u64 = 200;
 

@@ -362,11 +362,28 @@ pub enum Command {
         /// What it is to do from now on.
         duty: Duty,
     },
+    /// Where clients reach a node: the whole list, in place of what was known. Not before level 2.
+    NodeListeners {
+        /// Node.
+        node: NodeId,
+        /// Its listeners that it has an address for.
+        listeners: Vec<AdvertisedListener>,
+    },
     /// Every node runs a program that speaks this level: from now on it is in use, and no older program may take part.
     Finalize {
         /// Level.
         level: u32,
     },
+}
+
+/// A listener for clients and where they reach it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AdvertisedListener {
+    /// Its name in the configuration. Clients of one listener find the same service on the listener of the same name of
+    /// another node.
+    pub name: Text,
+    /// `host:port`.
+    pub address: Text,
 }
 
 /// What an operator wants of a node. It holds over restarts, until it is changed.

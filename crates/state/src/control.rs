@@ -11,10 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_codec::{Text, TopicFilter};
 
-use crate::command::{Command, Duty, NodeRecord, RouteTarget};
+use crate::command::{AdvertisedListener, Command, Duty, NodeRecord, RouteTarget};
 use crate::effect::{Effect, Reply};
 use crate::group_state::{Apply, GroupState, Place};
 use crate::ids::{CONTROL, GroupId, Incarnation, LogIndex, MessageRef, NodeId, Timestamp};
+use crate::limits::LISTENERS_PER_NODE_MAX;
 use crate::wire::{Reader, own_filter, own_text};
 
 mod checkpoint;
@@ -24,7 +25,15 @@ pub const REPLICATION_DEFAULT: u32 = 3;
 
 /// The level that this program speaks: it reads and writes everything that clusters of this level and below write. It
 /// grows with the first release whose commands or records an older program cannot read.
-pub const LEVEL: u32 = 1;
+///
+/// | level | since | what it brings |
+/// |---|---|---|
+/// | 1 | 0.1.0 | |
+/// | 2 | 0.2.0 | `Command::NodeListeners` and its record |
+pub const LEVEL: u32 = 2;
+
+/// From this level on, control knows where clients reach each node.
+pub const LISTENERS_LEVEL: u32 = 2;
 
 /// What is fixed when a cluster is bootstrapped.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -94,9 +103,11 @@ pub struct Control {
     level: u32,
     placement: BTreeMap<GroupId, Vec<NodeId>>,
     routes: BTreeMap<TopicFilter, BTreeSet<RouteTarget>>,
+    listeners: BTreeMap<NodeId, Vec<AdvertisedListener>>,
     dirty_nodes: BTreeSet<NodeId>,
     dirty_placement: BTreeSet<GroupId>,
     dirty_routes: BTreeSet<TopicFilter>,
+    dirty_listeners: BTreeSet<NodeId>,
 }
 
 impl Control {
@@ -131,9 +142,11 @@ impl Control {
             level: 0,
             placement: BTreeMap::new(),
             routes: BTreeMap::new(),
+            listeners: BTreeMap::new(),
             dirty_nodes: BTreeSet::new(),
             dirty_placement: BTreeSet::new(),
             dirty_routes: BTreeSet::new(),
+            dirty_listeners: BTreeSet::new(),
         }
     }
 
@@ -164,6 +177,12 @@ impl Control {
     #[must_use]
     pub fn duty(&self, node: NodeId) -> (Duty, Timestamp) {
         self.nodes.get(&node).map_or_else(Default::default, |node| (node.duty, node.duty_since))
+    }
+
+    /// Where clients reach a node; empty while it has not said so.
+    #[must_use]
+    pub fn listeners(&self, node: NodeId) -> &[AdvertisedListener] {
+        self.listeners.get(&node).map_or(&[], Vec::as_slice)
     }
 
     /// The level in use: what the cluster writes is what programs of this level can read.
@@ -356,6 +375,35 @@ impl Control {
         }
     }
 
+    fn node_listeners(
+        &mut self,
+        place: Place,
+        id: NodeId,
+        listeners: &[AdvertisedListener],
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.level() < LISTENERS_LEVEL {
+            return self.refuse(place, "the level in use does not know listeners", effects);
+        }
+        if listeners.len() > LISTENERS_PER_NODE_MAX {
+            return self.refuse(place, "too many listeners", effects);
+        }
+        if self.nodes.get(&id).is_none_or(|node| node.status == NodeStatus::Removed) {
+            return self.refuse(place, "there is no such node", effects);
+        }
+        if self.listeners(id) == listeners {
+            return;
+        }
+        let own = |listener: &AdvertisedListener| AdvertisedListener {
+            name: own_text(&listener.name),
+            address: own_text(&listener.address),
+        };
+        self.listeners.insert(id, listeners.iter().map(own).collect());
+        self.listeners.retain(|_, listeners| !listeners.is_empty());
+        self.dirty_listeners.insert(id);
+        effects.push(Effect::MembershipChanged);
+    }
+
     fn finalize(&mut self, place: Place, level: u32, effects: &mut Vec<Effect>) {
         if let Some(why) = self.finalize_refusal(level) {
             return self.refuse(place, why, effects);
@@ -461,6 +509,9 @@ impl Control {
         if let Some(node) = self.nodes.get_mut(&id) {
             node.status = NodeStatus::Removed;
         }
+        if self.listeners.remove(&id).is_some() {
+            self.dirty_listeners.insert(id);
+        }
         self.dirty_nodes.insert(id);
         effects.push(Effect::MembershipChanged);
     }
@@ -503,6 +554,9 @@ impl Apply for Control {
             Command::Place { group, voters } => self.place(place, group, voters, effects),
             Command::NodeForget { node } => self.node_forget(place, node, effects),
             Command::NodeDuty { node, duty } => self.node_duty(place, node, duty, effects),
+            Command::NodeListeners { node, listeners } => {
+                self.node_listeners(place, node, &listeners, effects);
+            }
             Command::Finalize { level } => self.finalize(place, level, effects),
             Command::Publish { .. }
             | Command::PublishOnce { .. }

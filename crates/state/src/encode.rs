@@ -8,7 +8,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use quorate_codec::{PacketId, QoS, Text};
 
 use crate::command::{
-    Command, Duty, LeaderCommand, Message, NodeRecord, PublishTarget, RouteTarget, SessionExpiry, Will,
+    AdvertisedListener, Command, Duty, LeaderCommand, Message, NodeRecord, PublishTarget, RouteTarget,
+    SessionExpiry, Will,
 };
 use crate::ids::{Epoch, GroupId, Incarnation, NodeId, Owner, SessionId, StreamSeq, WillId};
 use crate::reply::{expiry, owner, put_expiry, put_owner, put_subscribe_filter, subscribe_filter};
@@ -49,6 +50,7 @@ pub(crate) mod tag {
     pub(crate) const NODE_FORGET: u8 = 38;
     pub(crate) const NODE_DUTY: u8 = 39;
     pub(crate) const FINALIZE: u8 = 40;
+    pub(crate) const NODE_LISTENERS: u8 = 41;
 }
 
 const PUBLISH_STORE_RETAINED: u8 = 0b01;
@@ -409,6 +411,11 @@ impl Command {
                 out.put_u64_le(node.0);
                 put_duty(out, *duty);
             }
+            Self::NodeListeners { node, listeners } => {
+                out.put_u8(tag::NODE_LISTENERS);
+                out.put_u64_le(node.0);
+                put_listeners(out, listeners);
+            }
             Self::Finalize { level } => {
                 out.put_u8(tag::FINALIZE);
                 out.put_u32_le(*level);
@@ -537,6 +544,9 @@ impl Command {
             }
             tag::NODE_FORGET => Self::NodeForget { node: NodeId(reader.u64()?) },
             tag::NODE_DUTY => Self::NodeDuty { node: NodeId(reader.u64()?), duty: duty(&mut reader)? },
+            tag::NODE_LISTENERS => {
+                Self::NodeListeners { node: NodeId(reader.u64()?), listeners: listeners(&mut reader)? }
+            }
             tag::FINALIZE => Self::Finalize { level: reader.u32()? },
             tag => return Err(DecodeError::Tag { tag, at }),
         };
@@ -638,6 +648,18 @@ pub(crate) fn put_node_record(out: &mut BytesMut, node: &NodeRecord) {
         put_text(out, text.as_str());
     }
     out.put_u32_le(node.level);
+}
+
+pub(crate) fn put_listeners(out: &mut BytesMut, listeners: &[AdvertisedListener]) {
+    put_count(out, listeners.len());
+    for listener in listeners {
+        put_text(out, listener.name.as_str());
+        put_text(out, listener.address.as_str());
+    }
+}
+
+pub(crate) fn listeners(reader: &mut Reader<'_>) -> Result<Vec<AdvertisedListener>, DecodeError> {
+    list(reader, |reader| Ok(AdvertisedListener { name: reader.text()?, address: reader.text()? }))
 }
 
 pub(crate) fn put_duty(out: &mut BytesMut, duty: Duty) {

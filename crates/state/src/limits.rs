@@ -56,6 +56,9 @@ pub const TOPIC_LEVELS_INLINE: usize = 32;
 
 const _: () =
     assert!(IDENTIFIER_SETS_MAX < u16::MAX as usize, "sets are numbered by u16, 0 is the empty one");
+/// Listeners that a node tells the cluster of; more are not told. Above what a node has.
+pub const LISTENERS_PER_NODE_MAX: usize = 32;
+
 const _: () = assert!(IDENTIFIER_SETS_KEPT < IDENTIFIER_SETS_MAX);
 const _: () = assert!(INFLIGHT_MESSAGES_MAX < u16::MAX / 2, "a free packet identifier is always near");
 const _: () = assert!(LIVE_CHUNK_ENTRIES <= 65_536, "an entry's place in its chunk is a u16");

@@ -460,6 +460,7 @@ impl Partition {
             | Command::Place { .. }
             | Command::NodeForget { .. }
             | Command::NodeDuty { .. }
+            | Command::NodeListeners { .. }
             | Command::Finalize { .. } => {
                 self.state.reply(place, Reply::refused("not a command for a partition"), effects);
             }

@@ -67,6 +67,8 @@ pub(crate) mod kind {
     pub(crate) const PLACEMENT: u8 = 33;
     /// Filter (control): its targets.
     pub(crate) const ROUTES: u8 = 34;
+    /// Node (control): its listeners.
+    pub(crate) const LISTENERS: u8 = 35;
 }
 
 /// Builds a key.

@@ -6,7 +6,9 @@
 
 use bytes::Bytes;
 use quorate_codec::{PacketId, QoS, RetainHandling, SubscriptionOptions, Text, TopicFilter, TopicName};
-use quorate_state::command::{Duty, NodeRecord, RouteTarget, SessionExpiry, SubscribeFilter};
+use quorate_state::command::{
+    AdvertisedListener, Duty, NodeRecord, RouteTarget, SessionExpiry, SubscribeFilter,
+};
 use quorate_state::effect::SubscribeResult;
 use quorate_state::*;
 
@@ -65,6 +67,10 @@ fn subscribe_filters() -> Vec<SubscribeFilter> {
         SubscribeFilter { filter: filter("plant/+/état"), options: full, identifier: Some(268_435_455) },
         SubscribeFilter { filter: filter("#"), options: plain, identifier: None },
     ]
+}
+
+fn listener(name: &'static str, address: &'static str) -> AdvertisedListener {
+    AdvertisedListener { name: text(name), address: text(address) }
 }
 
 fn node_record() -> NodeRecord {
@@ -154,6 +160,7 @@ fn commands() -> Vec<Command> {
         Command::NodeDuty { node: NodeId(2), duty: Duty::Follow },
         Command::NodeDuty { node: NodeId(2), duty: Duty::Drain { grace_s: 30 } },
         Command::Finalize { level: 7 },
+        Command::NodeListeners { node: NodeId(2), listeners: vec![listener("tcp", "north:1883")] },
         Command::ShareJoin {
             filter: filter("$share/g/a/#"),
             member,

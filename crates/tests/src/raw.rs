@@ -173,6 +173,19 @@ impl Raw {
         }
     }
 
+    /// Opens a connection, sends CONNECT, and gives all bytes that come until the broker closes it: a refusal, as it is.
+    ///
+    /// # Errors
+    /// When nothing listens, or the broker does not close the connection in time.
+    pub fn refusal(port: u16, connect: &Connect) -> Result<Vec<u8>> {
+        let mut raw = Raw::open(port)?;
+        raw.send(&connect.encode())?;
+        raw.stream.set_read_timeout(Some(DEADLINE))?;
+        let mut bytes = Vec::new();
+        raw.stream.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Sends bytes.
     ///
     /// # Errors

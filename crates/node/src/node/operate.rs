@@ -1,13 +1,14 @@
 //! What an operator asks of the cluster through this node.
 //!
-//! Owns: operations from the request to the answer; telling the shell what is wanted of this node, and that its program is
-//! too old; closing a connection of this node, and looking up what it holds. Does not: decide; the state of the group does.
+//! Owns: operations from the request to the answer; telling the shell what is wanted of this node, that its program is too
+//! old, and where else clients can go; telling control of this node's listeners; closing a connection of this node, and looking up what it holds. Does not: decide; the state of the group does.
 //! Invariants: an operation is answered once, after it is durable, or with the reason why nothing was changed.
 //! Limits: the shell bounds how many wait.
 
 use bytes::Bytes;
 use quorate_codec::{QoS, ReasonCode, Text, TopicName};
-use quorate_state::command::{Command, Duty};
+use quorate_state::command::{AdvertisedListener, Command, Duty};
+use quorate_state::control::{LISTENERS_LEVEL, NodeStatus};
 use quorate_state::hash::{partition_of_client, partition_of_topic};
 use quorate_state::{CONTROL, ConnId, GroupId, Incarnation, LEVEL, Message, NodeId, Reply, SessionId};
 
@@ -114,6 +115,38 @@ impl Node {
             self.actions.push_back(Action::Duty(duty));
             self.hand_over_all();
         }
+        self.tell_listeners();
+        let elsewhere = self.elsewhere();
+        if self.elsewhere_told != elsewhere {
+            self.elsewhere_told.clone_from(&elsewhere);
+            self.actions.push_back(Action::Elsewhere(elsewhere));
+        }
+    }
+
+    /// Tells control where clients reach this node, once its level knows that.
+    fn tell_listeners(&mut self) {
+        let Some(control) = self.control() else { return };
+        let known = control.listeners(self.id) == self.config.listeners;
+        let lives = control.node(self.id).is_some_and(|(record, status)| {
+            record.incarnation == self.incarnation && status == NodeStatus::Live
+        });
+        let told = self.listeners_told == Some(self.incarnation);
+        if control.level() < LISTENERS_LEVEL || known || told || !lives {
+            return;
+        }
+        self.listeners_told = Some(self.incarnation);
+        let listeners = self.config.listeners.clone();
+        self.push(CONTROL, &Command::NodeListeners { node: self.id, listeners }, Op::Quiet);
+    }
+
+    /// Listeners of the other nodes in service.
+    fn elsewhere(&self) -> Vec<AdvertisedListener> {
+        let Some(control) = self.control() else { return Vec::new() };
+        let serves = |node: NodeId| !matches!(control.duty(node).0, Duty::Drain { .. });
+        let others = control.nodes().filter(|(record, status)| {
+            *status == NodeStatus::Live && record.id != self.id && serves(record.id)
+        });
+        others.flat_map(|(record, _)| control.listeners(record.id).iter().cloned()).collect()
     }
 }
 

@@ -8,7 +8,7 @@ use quorate_codec::{
     PacketId, QoS, ReasonCode, RetainHandling, SubscriptionOptions, Text, TopicFilter, TopicName,
 };
 use quorate_state::Message;
-use quorate_state::command::{NodeRecord, RouteTarget, SessionExpiry, SubscribeFilter};
+use quorate_state::command::{AdvertisedListener, NodeRecord, RouteTarget, SessionExpiry, SubscribeFilter};
 use quorate_state::hash::{partition_of_client, partition_of_topic};
 
 use super::*;
@@ -76,6 +76,8 @@ struct World {
     snapshots: BTreeMap<(GroupId, u64), Records>,
     /// Answers to operations, in order.
     operated: Vec<Result<(), String>>,
+    /// Where nodes were last told that clients can go.
+    elsewhere: BTreeMap<NodeId, Vec<AdvertisedListener>>,
     /// What nodes were told to be wanted of them.
     duties: Vec<(NodeId, Duty)>,
 }
@@ -101,12 +103,23 @@ fn record(id: u64) -> NodeRecord {
         admin: text(""),
         zone: text(""),
         version: text("0.1.0"),
-        level: 1,
+        level: quorate_state::LEVEL,
     }
 }
 
+fn listener(record: &NodeRecord) -> AdvertisedListener {
+    let address = text(&format!("{}.example:1883", record.name.as_str()));
+    AdvertisedListener { name: text("tcp"), address }
+}
+
 fn config(record: NodeRecord) -> NodeConfig {
-    NodeConfig { record, cluster: cluster_config(), partition: PartitionConfig::new(GroupId(1)), seed: 42 }
+    NodeConfig {
+        cluster: cluster_config(),
+        partition: PartitionConfig::new(GroupId(1)),
+        listeners: vec![listener(&record)],
+        seed: 42,
+        record,
+    }
 }
 
 fn member(config: NodeConfig, groups: Vec<RestoredGroup>, now: Duration) -> Member {
@@ -144,6 +157,7 @@ impl World {
             snapshots: BTreeMap::new(),
             operated: Vec::new(),
             duties: Vec::new(),
+            elsewhere: BTreeMap::new(),
         };
         for record in &records {
             let config = config(record.clone());
@@ -189,6 +203,7 @@ impl World {
                     assert_eq!(member.operated.insert(number, outcome.clone()), None, "answered once");
                     self.operated.push(outcome);
                 }
+                Action::Elsewhere(elsewhere) => drop(self.elsewhere.insert(id, elsewhere)),
                 Action::Duty(duty) => self.duties.push((id, duty)),
                 Action::Checkpoint { group, index, changes, .. } => {
                     let records = member.checkpoints.entry(group).or_default();

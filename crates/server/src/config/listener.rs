@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::network::Network;
 use super::reader::{Place, Reader, Section};
 use super::{LimitSettings, check_name, check_plaintext, read_address};
-use crate::limits::{HANDSHAKES_MAX, PROXY_NETWORKS_MAX, UNIX_PATH_BYTES_MAX};
+use crate::limits::{ADVERTISE_BYTES_MAX, HANDSHAKES_MAX, PROXY_NETWORKS_MAX, UNIX_PATH_BYTES_MAX};
 
 /// One listener for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct ListenerSettings {
     pub principal: PrincipalSource,
     /// What it lets in.
     pub limits: ListenerLimits,
+    /// Where clients reach it, `host:port`, when that is not where it listens.
+    pub advertise: Option<String>,
 }
 
 /// What a listener speaks.
@@ -47,6 +49,16 @@ pub enum ListenerKind {
     WebSocket,
     /// MQTT on WebSocket on TLS.
     WebSocketTls,
+}
+
+impl ListenerSettings {
+    /// Where clients of other nodes can be sent, when it listens at `bound`: what is advertised, else that address, if it is
+    /// one that others can use. Nothing for a Unix socket, and behind a proxy: its clients reach the node through that.
+    pub fn reached_at(&self, bound: &Bind) -> Option<String> {
+        let listens =
+            || bound.address().filter(|address| !address.ip().is_unspecified() && self.proxy.is_none());
+        self.advertise.clone().or_else(|| listens().map(|address| address.to_string()))
+    }
 }
 
 impl ListenerKind {
@@ -213,6 +225,7 @@ impl ListenerSettings {
             proxy: None,
             principal: PrincipalSource::UserName,
             limits: ListenerLimits::default(),
+            advertise: None,
         }
     }
 }
@@ -249,6 +262,7 @@ pub fn read_listeners(
         let proxy = read_proxy(reader, &mut section, bind.as_ref());
         let principal = read_principal(reader, &mut section, tls.as_ref(), proxy.as_ref());
         let limits = read_limits(reader, &mut section, limits);
+        let advertise = read_advertise(reader, &mut section);
         section.finish(reader);
         let Some(bind) = bind else { continue };
         if let (Some(address), false) = (bind.address(), kind.is_secure()) {
@@ -268,9 +282,28 @@ pub fn read_listeners(
             proxy,
             principal,
             limits,
+            advertise,
         });
     }
     listeners
+}
+
+/// `host:port` for clients. They get it as it is, in a list separated by spaces.
+fn read_advertise(reader: &mut Reader<'_>, section: &mut Section<'_, '_>) -> Option<String> {
+    let place = section.place_of("advertise");
+    let advertise = section.string(reader, "advertise")?;
+    let port = advertise.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    let fits = port.is_some_and(|(host, port)| !host.is_empty() && port != 0);
+    if !fits
+        || advertise.len() > ADVERTISE_BYTES_MAX
+        || advertise.contains(|c: char| c.is_whitespace() || c.is_control())
+    {
+        let full = section.full("advertise");
+        let hint =
+            "give the name or address under which clients reach this listener, and its port: \"host:1883\"";
+        reader.error(&place, format!("`{full}` is \"{advertise}\", which is not HOST:PORT"), hint);
+    }
+    Some(advertise)
 }
 
 /// The name of a listener: as given, else what it speaks, with a number from the second of its kind on.

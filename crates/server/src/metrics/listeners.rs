@@ -17,6 +17,8 @@ pub const PEER: &str = "peer";
 /// The figures of one listener.
 #[derive(Default)]
 pub struct ListenerFigures {
+    /// Its name.
+    pub name: Box<str>,
     /// Connections that speak MQTT now.
     pub connections: Gauge,
     /// When its certificate expires, in seconds since 1970; 0 without one.
@@ -41,7 +43,7 @@ impl ListenerTable {
         if let Some(known) = entries.iter().find(|entry| entry.name == name) {
             return known.figures.clone();
         }
-        let figures = Arc::<ListenerFigures>::default();
+        let figures = Arc::new(ListenerFigures { name: name.into(), ..ListenerFigures::default() });
         entries.push(Entry { name: name.to_owned(), kind, figures: figures.clone() });
         figures
     }

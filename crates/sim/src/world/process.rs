@@ -254,6 +254,7 @@ impl World {
             record: record.clone(),
             cluster: self.settings.cluster.clone(),
             partition: self.settings.partition.clone(),
+            listeners: Vec::new(),
             seed: self.random.next(),
         };
         let reader = log.reader();

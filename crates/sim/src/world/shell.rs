@@ -187,6 +187,7 @@ impl World {
             Action::NewIncarnation => process.keeper_jobs.push_back(KeeperJob::NewIncarnation),
             Action::RemoveGroup(group) => process.keeper_jobs.push_back(KeeperJob::RemoveGroup(group)),
             Action::Joined { disk, decision, .. } => self.join_decided(disk, decision.ok()),
+            Action::Elsewhere(_) => {}
             Action::Duty(duty) => self.note(|| format!("node {} is to do {duty:?}", process.node.id())),
             Action::Operated { outcome, .. } => {
                 self.note(|| format!("node {}: operation {outcome:?}", process.node.id()));

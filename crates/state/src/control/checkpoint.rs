@@ -7,10 +7,12 @@ use std::collections::BTreeSet;
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_codec::{Text, TopicFilter};
 
-use crate::command::RouteTarget;
+use crate::command::{AdvertisedListener, RouteTarget};
 use crate::control::LEVEL;
 use crate::control::{ClusterConfig, Control, Node, NodeStatus, own_record};
-use crate::encode::{duty, node_record, put_duty, put_node_record, put_route_target, route_target};
+use crate::encode::{
+    duty, listeners, node_record, put_duty, put_listeners, put_node_record, put_route_target, route_target,
+};
 use crate::group_state::put_meta_head;
 use crate::hash::StableHash;
 use crate::ids::{CONTROL, GroupId, LogIndex, NodeId, Timestamp};
@@ -37,6 +39,12 @@ impl Control {
         for filter in std::mem::take(&mut self.dirty_routes) {
             changes.push((routes_key(&filter), self.routes.get(&filter).map(targets_content)));
         }
+        for id in std::mem::take(&mut self.dirty_listeners) {
+            changes.push((
+                listeners_key(id),
+                self.listeners.get(&id).map(|listeners| listeners_content(listeners)),
+            ));
+        }
         changes
     }
 
@@ -48,7 +56,9 @@ impl Control {
             self.placement.iter().map(|(group, voters)| (placement_key(*group), voters_content(voters)));
         let routes =
             self.routes.iter().map(|(filter, targets)| (routes_key(filter), targets_content(targets)));
-        meta.chain(self.state.records()).chain(nodes).chain(placement).chain(routes)
+        let listeners =
+            self.listeners.iter().map(|(id, listeners)| (listeners_key(*id), listeners_content(listeners)));
+        meta.chain(self.state.records()).chain(nodes).chain(placement).chain(routes).chain(listeners)
     }
 
     /// A number that is equal for equal states, whatever checkpoints they went through. Reads the whole state.
@@ -136,6 +146,10 @@ impl Control {
                 let filter = filter.ok_or(RestoreError::Key { kind: key.kind() })?;
                 self.routes.insert(filter, targets);
             }
+            kind::LISTENERS => {
+                let listeners = listeners_of(content).map_err(bad)?;
+                self.listeners.insert(NodeId(key.u64()?), listeners);
+            }
             _ => return self.state.restore_record(&mut key, content),
         }
         key.done()
@@ -219,6 +233,23 @@ fn targets_of(content: &Bytes) -> Result<BTreeSet<RouteTarget>, DecodeError> {
     Ok(targets)
 }
 
+fn listeners_content(listeners: &[AdvertisedListener]) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    put_listeners(&mut out, listeners);
+    out.into()
+}
+
+fn listeners_of(content: &Bytes) -> Result<Vec<AdvertisedListener>, DecodeError> {
+    let mut reader = Reader::new(content);
+    let listeners = listeners(&mut reader)?;
+    reader.done()?;
+    let own = |listener: AdvertisedListener| AdvertisedListener {
+        name: own_text(&listener.name),
+        address: own_text(&listener.address),
+    };
+    Ok(listeners.into_iter().map(own).collect())
+}
+
 fn meta_key() -> Vec<u8> {
     Key::new(kind::META).finish()
 }
@@ -229,6 +260,10 @@ fn node_key(node: NodeId) -> Vec<u8> {
 
 fn placement_key(group: GroupId) -> Vec<u8> {
     Key::new(kind::PLACEMENT).u32(group.0).finish()
+}
+
+fn listeners_key(node: NodeId) -> Vec<u8> {
+    Key::new(kind::LISTENERS).u64(node.0).finish()
 }
 
 fn routes_key(filter: &TopicFilter) -> Vec<u8> {

@@ -191,13 +191,14 @@ fn control_with_random_commands_restores_equal() {
                 1 => RouteTarget::NodeQos0(node),
                 _ => RouteTarget::Partition(GroupId(1 + random.below(3) as u32)),
             };
-            let command = match random.below(11) {
+            let command = match random.below(12) {
                 0..3 => Command::RouteAdd { filter: filter(name), target },
                 3 => Command::RouteRemove { filter: filter(name), target },
                 4 => up(node.0, incarnation),
                 5 => Command::NodeLost { node, incarnation: Incarnation(incarnation) },
                 6 => Command::NodeJoin { node: node_record(0, "n9", random.below(9) as u8, 1) },
                 8 => duty(node.0, [Duty::Full, Duty::Follow, DRAIN][random.below(3) as usize]),
+                10 => listeners(node.0, &["a:1", "b:2"][..random.below(3) as usize]),
                 9 => Command::Finalize { level: 1 + random.below(2) as u32 },
                 7 => Command::Place { group: GroupId(random.below(4) as u32), voters: vec![node] },
                 _ => Command::NodeForget { node },
@@ -338,4 +339,34 @@ fn placement_violations_name_the_group_and_what_would_mend_it() {
     assert_eq!(zoned(&["a", "b", "a", "c"], 1), [(1, movable.to_owned())]);
     let few = "2 replicas of 3: the cluster has too few nodes";
     assert_eq!(zoned(&["a", "b"], 1), [(1, few.to_owned())]);
+}
+
+fn listeners(id: u64, addresses: &[&str]) -> Command {
+    let listener = |address: &&str| AdvertisedListener { name: text("tcp"), address: text(address) };
+    Command::NodeListeners { node: NodeId(id), listeners: addresses.iter().map(listener).collect() }
+}
+
+#[test]
+fn listeners_are_known_from_their_level_on_until_the_node_is_gone() {
+    let mut group = live(4);
+    assert!(is_refused(&group.one(listeners(2, &["a:1"]))), "level 1");
+    for id in 1..=4 {
+        let record = node_record(id, &format!("n{id}"), id as u8, 1);
+        group.one(Command::NodeUp { node: NodeRecord { level: LISTENERS_LEVEL, ..record } });
+    }
+    group.one(Command::Finalize { level: LISTENERS_LEVEL });
+    assert_eq!(group.one(listeners(2, &["a:1", "b:2"])), [Effect::MembershipChanged]);
+    assert_eq!(group.one(listeners(2, &["a:1", "b:2"])), [], "nothing new");
+    assert_eq!(group.machine.listeners(NodeId(2)).len(), 2);
+    assert_eq!(group.machine.listeners(NodeId(3)), []);
+    assert!(is_refused(&group.one(listeners(9, &["a:1"]))), "unknown");
+    let many = vec!["a:1"; LISTENERS_PER_NODE_MAX + 1];
+    assert!(is_refused(&group.one(listeners(2, &many))));
+    group.one(Command::NodeLost { node: NodeId(2), incarnation: Incarnation(1) });
+    assert_eq!(group.machine.listeners(NodeId(2)).len(), 2, "it may come back");
+    for number in 0..=4 {
+        group.one(Command::Place { group: GroupId(number), voters: [1, 3, 4].map(NodeId).to_vec() });
+    }
+    group.one(Command::NodeForget { node: NodeId(2) });
+    assert_eq!(group.machine.listeners(NodeId(2)), []);
 }

@@ -14,6 +14,7 @@ mod rolling;
 mod shares;
 mod soak;
 mod takeover;
+mod upgrade;
 mod wills;
 mod wipe;
 

@@ -2,6 +2,7 @@
 //! middle stops it safely.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use quorate_tests::load::{Load, Shape};
 use quorate_tests::raw::{Connect, Raw};
-use quorate_tests::{Cluster, pause, wait_for};
+use quorate_tests::{Cluster, binary, pause, wait_for};
 
 /// Clients that hold a connection and do nothing else.
-const CLIENTS: usize = 500;
+pub(crate) const CLIENTS: usize = 500;
 
 /// Times that all nodes are restarted.
 const ROUNDS: usize = 5;
@@ -25,7 +26,7 @@ const BACK_WITHIN: Duration = Duration::from_secs(10);
 const STALL_MAX_MS: u64 = 1000;
 
 /// Clients with a durable session each, that connect to another node when they are told to go.
-struct Crowd {
+pub(crate) struct Crowd {
     ports: Vec<u16>,
     stop: Arc<AtomicBool>,
     away: Arc<AtomicU64>,
@@ -42,7 +43,7 @@ struct Away {
 }
 
 impl Crowd {
-    fn start(cluster: &Cluster, count: usize) -> Crowd {
+    pub(crate) fn start(cluster: &Cluster, count: usize) -> Crowd {
         let ports = cluster.ports_from(0);
         let mut crowd = Crowd {
             ports,
@@ -61,7 +62,7 @@ impl Crowd {
         crowd
     }
 
-    fn wait_all_there(&self) {
+    pub(crate) fn wait_all_there(&self) {
         wait_for("every client has a connection", || (self.away.load(Ordering::SeqCst) == 0).then_some(()))
             .unwrap();
     }
@@ -71,7 +72,7 @@ impl Crowd {
         std::mem::take(&mut self.log.lock().unwrap())
     }
 
-    fn end(self) {
+    pub(crate) fn end(self) {
         self.stop.store(true, Ordering::SeqCst);
         for thread in self.threads {
             thread.join().unwrap();
@@ -105,7 +106,7 @@ fn live(client: usize, ports: &[u16], stop: &AtomicBool, away: &AtomicU64, log: 
 }
 
 /// The command, whose steps come line by line.
-struct Rolling {
+pub(crate) struct Rolling {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
     reader: Option<JoinHandle<()>>,
@@ -113,8 +114,8 @@ struct Rolling {
 }
 
 impl Rolling {
-    fn start(cluster: &Cluster, more: &[&str]) -> Rolling {
-        let mut child = Command::new(quorate_tests::binary().unwrap())
+    pub(crate) fn start(cluster: &Cluster, more: &[&str]) -> Rolling {
+        let mut child = Command::new(binary().unwrap())
             .args(["cluster", "rolling-restart", "--wait", "--grace", "1s", "--admin"])
             .arg(format!("http://{}", cluster.node(0).admin))
             .arg("--progress")
@@ -150,24 +151,50 @@ impl Rolling {
         .unwrap()
     }
 
-    fn end(mut self) -> (bool, String) {
+    pub(crate) fn end(mut self) -> (bool, String) {
         let status = self.child.wait().unwrap();
         self.reader.take().unwrap().join().unwrap();
         (status.success(), self.lines.lock().unwrap().join("\n"))
     }
 }
 
-/// Restarts what the command says until it ends.
-fn obey(cluster: &mut Cluster, rolling: &mut Rolling) {
+/// Restarts what the command says until it ends, with this program.
+pub(crate) fn obey(cluster: &mut Cluster, rolling: &mut Rolling, program: &Path) {
     while let Some(line) = rolling.next("restart n") {
         let name = line.trim().trim_start_matches("restart ").trim_end_matches(" now").to_owned();
         let place = (0..3).find(|place| cluster.node(*place).name == name).unwrap();
         cluster.stop(place).unwrap();
-        cluster.restart(place).unwrap();
+        cluster.restart_with(place, program).unwrap();
     }
 }
 
-fn assert_calm(crowd: &Crowd, what: &str) -> Duration {
+/// `quorate verify` with QoS 1 and 2, until it is ended.
+pub(crate) struct Verify(Child);
+
+pub(crate) fn verify_in_background(cluster: &Cluster) -> Verify {
+    let brokers: Vec<String> = cluster.ports_from(1).iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let child = Command::new(binary().unwrap())
+        .args(["verify", "--qos", "mixed", "--duration", "1h", "--output", "json", "--brokers"])
+        .arg(brokers.join(","))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    Verify(child)
+}
+
+impl Verify {
+    /// Its report.
+    pub(crate) fn end(mut self) -> serde_json::Value {
+        Command::new("kill").args(["-INT", &self.0.id().to_string()]).status().unwrap();
+        let mut summary = String::new();
+        self.0.stdout.take().unwrap().read_to_string(&mut summary).unwrap();
+        self.0.wait().unwrap();
+        serde_json::from_str(summary.lines().last().unwrap_or_default()).unwrap()
+    }
+}
+
+pub(crate) fn assert_calm(crowd: &Crowd, what: &str) -> Duration {
     let gone = crowd.take();
     let longest = gone.iter().map(|away| away.for_time).max().unwrap_or_default();
     assert!(longest < BACK_WITHIN, "{what}: a client was away for {longest:?}");
@@ -189,24 +216,11 @@ fn rolling_restart_under_load() {
     let shape = Shape { publishers: 6, subscribers: 3, by_hand: 0, rate: 200, payload_bytes: 256 };
     let mut load = Load::start(&cluster, "rolling", shape).unwrap();
     load.wait_progress(500).unwrap();
-    let mut verify = Command::new(quorate_tests::binary().unwrap())
-        .args(["verify", "--qos", "mixed", "--duration", "1h", "--output", "json", "--brokers"])
-        .arg(
-            cluster
-                .ports_from(1)
-                .iter()
-                .map(|port| format!("127.0.0.1:{port}"))
-                .collect::<Vec<_>>()
-                .join(","),
-        )
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let verify = verify_in_background(&cluster);
     for round in 0..ROUNDS {
         let start = Instant::now();
         let mut rolling = Rolling::start(&cluster, &[]);
-        obey(&mut cluster, &mut rolling);
+        obey(&mut cluster, &mut rolling, binary().unwrap());
         let (succeeded, said) = rolling.end();
         assert!(succeeded, "round {round}: {said}");
         crowd.wait_all_there();
@@ -218,14 +232,9 @@ fn rolling_restart_under_load() {
         );
         load.wait_progress(200).unwrap();
     }
-    Command::new("kill").args(["-INT", &verify.id().to_string()]).status().unwrap();
-    let mut summary = String::new();
-    verify.stdout.take().unwrap().read_to_string(&mut summary).unwrap();
-    let status = verify.wait().unwrap();
-    let last = summary.lines().last().unwrap_or_default();
-    let report: serde_json::Value = serde_json::from_str(last).unwrap();
-    println!("rolling_restart_under_load: verify ended with {status}: {last}");
-    assert!(report["kept"].as_bool().unwrap_or(false), "{last}");
+    let report = verify.end();
+    println!("rolling_restart_under_load: verify: {report}");
+    assert!(report["kept"].as_bool().unwrap_or(false), "{report}");
     let stall = report["longest_ack_gap_ms"].as_u64().unwrap();
     assert!(stall < STALL_MAX_MS, "publishers waited for {stall} ms");
     load.end().unwrap();
@@ -258,7 +267,7 @@ fn node_killed_in_the_middle_stops_a_rolling_restart_and_a_second_run_ends_it() 
         cluster.restart(victim).unwrap();
         cluster.wait_ready(victim).unwrap();
         let mut rolling = Rolling::start(&cluster, &[]);
-        obey(&mut cluster, &mut rolling);
+        obey(&mut cluster, &mut rolling, binary().unwrap());
         let (succeeded, said) = rolling.end();
         assert!(succeeded && said.contains("going on with the restart"), "after {step}: {said}");
         load.wait_progress(100).unwrap();

@@ -182,6 +182,39 @@ fn connect_to_a_node_that_is_taken_out_of_service_is_refused() {
 }
 
 #[test]
+fn client_that_has_to_go_is_told_where_to() {
+    let reference = Text::from_static("n1:1883 n3:1883");
+    let mut harness = Harness::new(ProtocolVersion::V5);
+    harness.draining = true;
+    harness.client.refer_to(Some(reference.clone()));
+    harness.send(Packet::Connect(Box::new(connect(ProtocolVersion::V5, "me"))));
+    let packets = harness.received();
+    let [Packet::ConnAck(refused)] = &packets[..] else { panic!("{packets:?}") };
+    assert_eq!(refused.reason, ReasonCode::USE_ANOTHER_SERVER);
+    assert_eq!(refused.properties.server_reference.as_ref(), Some(&reference));
+    assert!(harness.client.is_closed());
+
+    let mut harness = Harness::new(ProtocolVersion::V5);
+    harness.open(connect(ProtocolVersion::V5, "me"), false, SessionExpiry::AtClose, Vec::new());
+    harness.client.refer_to(Some(reference.clone()));
+    harness.event(ClientEvent::Close(ReasonCode::USE_ANOTHER_SERVER));
+    let packets = harness.received();
+    let [Packet::Disconnect(told)] = &packets[..] else { panic!("{packets:?}") };
+    assert_eq!(
+        (told.reason, told.server_reference.as_ref()),
+        (ReasonCode::USE_ANOTHER_SERVER, Some(&reference))
+    );
+
+    let mut harness = Harness::new(ProtocolVersion::V311);
+    harness.draining = true;
+    harness.client.refer_to(Some(reference));
+    harness.send(Packet::Connect(Box::new(connect(ProtocolVersion::V311, "me"))));
+    let packets = harness.received();
+    let [Packet::ConnAck(refused)] = &packets[..] else { panic!("{packets:?}") };
+    assert_eq!(refused.reason, ReasonCode::SERVER_UNAVAILABLE);
+}
+
+#[test]
 fn connack_is_withheld_until_the_lease_is_back() {
     let mut harness = Harness::new(ProtocolVersion::V5);
     let asked = Connect { session_expiry_s: Some(60), ..connect(ProtocolVersion::V5, "me") };

@@ -87,3 +87,20 @@ fn level_is_refused_while_a_node_does_not_speak_it() {
     let refused = world.operate(2, Operation::Finalize { level: level + 1 }).unwrap_err();
     assert!(refused.contains("speak"), "{refused}");
 }
+
+#[test]
+fn nodes_learn_where_clients_can_go_instead() {
+    let mut world = World::new(3);
+    let addresses = |world: &World, node: u64| {
+        let known = world.elsewhere.get(&NodeId(node)).cloned().unwrap_or_default();
+        known.into_iter().map(|listener| listener.address.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    world.until("every node knows the listeners of the others", |world| {
+        world.ready() && (1..=3).all(|node| addresses(world, node).len() == 2)
+    });
+    assert_eq!(addresses(&world, 2), ["n1.example:1883", "n3.example:1883"]);
+    assert_eq!(world.set_duty(3, 1, DRAIN), Ok(()));
+    world.until("a drained node is no refuge", |world| addresses(world, 2) == ["n3.example:1883"]);
+    world.kill(3);
+    world.until("a dead node is none either", |world| addresses(world, 2).is_empty());
+}
