@@ -1,6 +1,6 @@
 //! `GET /v1/listeners`: where clients can connect to the answering node.
 //!
-//! Owns: kinds and addresses of the listeners. Does not: say whether one accepts now; that is `/readyz`.
+//! Owns: names, kinds and addresses of the listeners. Does not: say whether one accepts now; that is `/readyz/{listener}`.
 //! Limits: as many as the configuration has.
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,8 @@ pub struct ListenerList {
 /// A listener for clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ListenerAddress {
+    /// Its name in the configuration.
+    pub name: String,
     /// `tcp`, `tls`, `websocket` or `websocket-tls`.
     pub kind: String,
     /// `host:port` as bound, so that the host may be unspecified, or `unix:PATH`.

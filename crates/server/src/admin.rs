@@ -40,8 +40,11 @@ use crate::edge::Edge;
 use crate::limits::{
     ACCEPT_PAUSE, ADMIN_BODY_BYTES_MAX, ADMIN_CONNECTION_TIMEOUT, ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_TIMEOUT,
 };
+use crate::logging::LogLevel;
 use crate::metrics::process::ProcessFigures;
+use crate::net::listener::ListenerState;
 use crate::question::{Question, ask_edge};
+use crate::reload::Reloader;
 use error::{ApiError, no_such_method, no_such_path};
 use guard::Guard;
 
@@ -60,8 +63,12 @@ pub struct AdminState {
     pub zone: Arc<str>,
     /// Where figures of the process are read.
     pub process: ProcessFigures,
-    /// Where clients can connect.
-    pub listeners: Arc<[quorate_api::listeners::ListenerAddress]>,
+    /// Listeners for clients.
+    pub listeners: Arc<[Arc<ListenerState>]>,
+    /// What is logged.
+    pub log: Arc<LogLevel>,
+    /// Reads the configuration again.
+    pub reloader: Arc<Reloader>,
 }
 
 /// The worker did not answer.

@@ -6,6 +6,7 @@
 //! Limits: two threads for sockets; worker, log writer, keeper and compaction have a thread each.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -35,6 +36,7 @@ use crate::config::{Bind, Config, ListenerKind, ListenerSettings};
 use crate::departure::{Departure, DepartureCause};
 use crate::edge::{Edge, LeaseState};
 use crate::event_loop::Worker;
+use crate::events::NodeEvents;
 use crate::exit::ExitCode;
 use crate::founding::{self, Founding, FoundingError, Settings, hex, text};
 use crate::inbox::Inbox;
@@ -46,6 +48,8 @@ use crate::limits::{
 };
 use crate::log_source::StoredLog;
 use crate::log_writer::{LogJob, LogWriter};
+use crate::logging::LogLevel;
+use crate::lookout::Lookout;
 use crate::metrics::process::ProcessFigures;
 use crate::metrics::{Metrics, listeners};
 use crate::net::hello::{Hello, LinkKind, Member};
@@ -55,6 +59,7 @@ use crate::net::tls::{PeerTls, TlsError};
 use crate::operations::Operations;
 use crate::peers::PeerReceiver;
 use crate::question::Question;
+use crate::reload::{LiveSettings, Outcome, Reloader};
 use crate::snapshots::{SnapshotReceiver, SnapshotSender, Staged, send_places};
 
 /// Pause before joining is tried again.
@@ -136,6 +141,14 @@ impl Addresses {
     }
 }
 
+/// Where the settings of a node come from.
+pub struct Source {
+    /// The file that the configuration was read from.
+    pub file: Option<PathBuf>,
+    /// The log of the process.
+    pub log: Arc<LogLevel>,
+}
+
 /// A running node.
 pub struct Daemon {
     runtime: Handle,
@@ -145,6 +158,8 @@ pub struct Daemon {
     admin: Task<()>,
     sys: Task<()>,
     inquiries: Task<()>,
+    lookout: Task<()>,
+    reloader: Arc<Reloader>,
     worker: JoinHandle<()>,
     log: (SyncSender<LogJob>, JoinHandle<()>),
     keeper: (SyncSender<KeeperJob>, JoinHandle<()>),
@@ -158,6 +173,17 @@ impl Daemon {
     /// from a task.
     pub fn start(
         config: &Config,
+        runtime: &Handle,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Daemon, StartError> {
+        let log = Arc::new(LogLevel::foreign(&config.log));
+        Daemon::start_from(config, Source { file: None, log }, runtime, stop)
+    }
+
+    /// As [`Daemon::start`], with what a reload needs to know of the process.
+    pub fn start_from(
+        config: &Config,
+        source: Source,
         runtime: &Handle,
         stop: watch::Receiver<bool>,
     ) -> Result<Daemon, StartError> {
@@ -228,6 +254,7 @@ impl Daemon {
         );
         let parts = Parts {
             config,
+            source,
             runtime,
             founding: &founding,
             guard,
@@ -264,9 +291,9 @@ impl Daemon {
         &self.edge
     }
 
-    /// Has the listeners read their certificates again.
-    pub fn reload_certificates(&self) {
-        self.edge.reload.send_replace(());
+    /// Reads the configuration and the certificates again. Must not be called from a task.
+    pub fn reload(&self) -> Outcome {
+        self.reloader.reload()
     }
 
     /// Stops cleanly: no new connections, leadership moves away, clients may stay for `grace`, then they are told to go at
@@ -292,6 +319,7 @@ impl Daemon {
         let _ended_already = self.log.0.send(LogJob::Stop);
         join("log", self.log.1);
         join("compaction", self.compaction.1);
+        self.lookout.abort();
         self.admin.abort();
         self.sys.abort();
         self.inquiries.abort();
@@ -311,10 +339,8 @@ fn join(name: &str, thread: JoinHandle<()>) {
 impl Sockets {
     fn addresses(&self, config: &Config) -> Result<Addresses, StartError> {
         let failed = |source| ListenerError::Bind { bind: config.admin.bind.into(), source };
-        let mut clients = Vec::new();
-        for listener in &self.clients {
-            clients.push((listener.kind(), listener.address().map_err(failed)?));
-        }
+        let states = self.clients.iter().map(Listener::state);
+        let clients = states.map(|state| (state.kind, state.address.clone())).collect();
         Ok(Addresses { clients, admin: self.admin.local_addr().map_err(failed)? })
     }
 }
@@ -322,8 +348,9 @@ impl Sockets {
 async fn bind(config: &Config) -> Result<Sockets, StartError> {
     let failed = |address: SocketAddr| move |source| ListenerError::Bind { bind: address.into(), source };
     let mut clients = Vec::new();
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     for settings in &config.listeners {
-        clients.push(Listener::bind(settings.clone()).await?);
+        clients.push(Listener::bind(settings.clone(), handshakes.clone()).await?);
     }
     let admin = TcpListener::bind(config.admin.bind).await.map_err(failed(config.admin.bind))?;
     let peer = match &config.peer {
@@ -473,6 +500,7 @@ fn advertised(listeners: &[ListenerSettings], addresses: &Addresses) -> Vec<Adve
 /// What a daemon is put together from.
 struct Parts<'a> {
     config: &'a Config,
+    source: Source,
     runtime: &'a Handle,
     founding: &'a Founding,
     guard: Arc<Guard>,
@@ -517,7 +545,7 @@ impl Parts<'_> {
             system: RwLock::default(),
             heard: Default::default(),
             lease: RwLock::new(LeaseState { until: Duration::ZERO, incarnation: self.record.incarnation }),
-            client_config: Arc::new(crate::client_config::client_config(self.config, settings)),
+            partitions: settings.partitions(),
             mailboxes: Default::default(),
             inbox: self.inbox.clone(),
             links: self.links.clone(),
@@ -529,8 +557,12 @@ impl Parts<'_> {
             departure: watch::Sender::default(),
             elsewhere: RwLock::default(),
             operations: Operations::default(),
-            reload: watch::Sender::new(()),
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+            live: watch::Sender::new(Arc::new(LiveSettings {
+                client_config: Arc::new(crate::client_config::client_config(self.config, settings)),
+                listeners: Vec::new(),
+            })),
+            events: NodeEvents::default(),
+            lookout: Lookout::default(),
         });
         let staged: Arc<Staged> = Arc::default();
         self.receiver.attach(
@@ -581,8 +613,20 @@ impl Parts<'_> {
         let compaction_thread = spawn("compaction", move || compaction.run(&compaction_stopped))?;
         let worker = Worker::new(node, edge.clone(), log_sender.clone(), keeper_sender.clone());
         let worker = spawn("worker", move || worker.run())?;
+        let Source { file, log } = self.source;
+        let reloader = Arc::new(Reloader::new(
+            file,
+            self.config.clone(),
+            settings.clone(),
+            self.guard.clone(),
+            log.clone(),
+            edge.clone(),
+        ));
         let state = AdminState {
             edge: edge.clone(),
+            listeners: clients.iter().map(Listener::state).collect(),
+            log: log.clone(),
+            reloader: reloader.clone(),
             cluster_name: settings.cluster().into(),
             cluster_id: hex(&self.founding.cluster_id()).into(),
             node_name: self.config.node.name.as_str().into(),
@@ -591,11 +635,11 @@ impl Parts<'_> {
                 disk: folder.disk.clone(),
                 data_dir: self.config.node.data_dir.clone(),
             },
-            listeners: addresses.clients.iter().map(admin::listeners::translate).collect(),
         };
         let admin = self.runtime.spawn(admin::serve(admin, admin::router(state, self.guard)));
         let sys = self.runtime.spawn(crate::sys::run(edge.clone(), self.config.sys.interval));
         let inquiries = self.runtime.spawn(crate::inquiry::run(edge.clone()));
+        let lookout = self.runtime.spawn(crate::lookout::run(edge.clone(), log));
         let listeners =
             clients.into_iter().map(|listener| self.runtime.spawn(listener.run(edge.clone()))).collect();
         Ok(Daemon {
@@ -606,6 +650,8 @@ impl Parts<'_> {
             admin,
             sys,
             inquiries,
+            lookout,
+            reloader,
             worker,
             log: (log_sender, log_thread),
             keeper: (keeper_sender, keeper_thread),

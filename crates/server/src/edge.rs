@@ -11,25 +11,30 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use quorate_codec::Text;
 use quorate_node::client::{ClientConfig, Context};
+use quorate_node::client::Context;
 use quorate_node::edge::{ClientOutput, DirectDelivery, DirectMessage};
 use quorate_node::routing::Routing;
 use quorate_node::system_topics::SystemTopics;
 use quorate_state::command::{AdvertisedListener, Duty};
 use quorate_state::{ConnId, Incarnation, NodeId, Owner, PublishTarget};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::departure::{Departure, DepartureCause};
+use crate::events::NodeEvents;
 use crate::inbox::Inbox;
 use crate::inquiry::Inquiries;
 use crate::join::Joins;
 use crate::limits::{PUBLISHER_GIVES_WAY, REFERENCES_MAX};
+use crate::limits::PUBLISHER_GIVES_WAY;
+use crate::lookout::Lookout;
 use crate::mailbox::{Mailbox, Mailboxes};
 use crate::metrics::Metrics;
 use crate::net::peer::Links;
 use crate::operations::Operations;
 use crate::peers::PeerReceiver;
 use crate::question::Question;
+use crate::reload::LiveSettings;
 use crate::sys::figures::Heard;
 
 /// The lease as the worker last told it.
@@ -55,8 +60,8 @@ pub struct Edge {
     pub heard: Mutex<Heard>,
     /// The lease.
     pub lease: RwLock<LeaseState>,
-    /// What holds for all client connections.
-    pub client_config: Arc<ClientConfig>,
+    /// Partitions of the cluster.
+    pub partitions: u32,
     /// Mailboxes of the connections.
     pub mailboxes: Mailboxes,
     /// Inbox of the worker.
@@ -79,10 +84,12 @@ pub struct Edge {
     pub elsewhere: RwLock<Vec<AdvertisedListener>>,
     /// Operations of operators that wait for the cluster.
     pub operations: Operations,
-    /// Changes when listeners are to read their certificates again.
-    pub reload: watch::Sender<()>,
-    /// Places for connections that have not sent their CONNECT, over all listeners.
-    pub handshakes: Arc<Semaphore>,
+    /// What listeners and new connections go by; changes when the configuration is read again.
+    pub live: watch::Sender<Arc<LiveSettings>>,
+    /// What happened lately.
+    pub events: NodeEvents,
+    /// What the node has seen of itself and of its peers.
+    pub lookout: Lookout,
 }
 
 impl Edge {
@@ -179,7 +186,7 @@ impl Edge {
     /// The partitions that a message goes to by the routes of now.
     pub fn targets(&self, message: &DirectMessage) -> Vec<PublishTarget> {
         let found = self.routing.read().matches(message.message.topic.as_str());
-        found.targets(&message.message, self.client_config.partitions)
+        found.targets(&message.message, self.partitions)
     }
 
     /// Hands a message to the connections that take it directly, here and on other nodes.

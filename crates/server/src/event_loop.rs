@@ -21,6 +21,7 @@ use quorate_state::command::RouteTarget;
 use quorate_state::{ConnId, LogIndex};
 
 use crate::edge::{Edge, LeaseState};
+use crate::events::NodeEvent;
 use crate::inbox::Batch;
 use crate::keeper::KeeperJob;
 use crate::limits::STOP_TRANSFER_TIMEOUT;
@@ -202,7 +203,12 @@ impl Worker {
             Action::Operated { number, outcome } => self.edge.operations.decided(number, outcome),
             Action::Dropped(reason, count) => self.edge.metrics.dropped(reason, count),
             Action::Stop(reason) => crate::exit::stop_now(crate::exit::ExitCode::Unavailable, &reason),
-            Action::Note(note) => log_note(&note),
+            Action::Note(note) => {
+                log_note(&note);
+                if let Some(event) = event_of(note) {
+                    self.edge.events.note(&event);
+                }
+            }
         }
     }
 
@@ -269,6 +275,18 @@ fn send<T>(queue: &SyncSender<T>, job: T) {
             crate::exit::ExitCode::Internal,
             "a thread of the node ended before its worker",
         );
+    }
+}
+
+fn event_of(note: Note) -> Option<NodeEvent> {
+    match note {
+        Note::Leading(group, term) => Some(NodeEvent::LeadershipGained(group, term)),
+        Note::NotLeading(group, term) => Some(NodeEvent::LeadershipLost(group, term)),
+        Note::NodeDown(node, _) => Some(NodeEvent::NodeDown(node)),
+        Note::NodeUp(node, _) => Some(NodeEvent::NodeUp(node)),
+        Note::Membership(group, members) => Some(NodeEvent::MembersChanged(group, members)),
+        // An error of one message, which the log tells of.
+        Note::BodyUnreadable(..) => None,
     }
 }
 

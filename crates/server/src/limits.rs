@@ -213,6 +213,33 @@ pub const DATA_FILES_MAX: usize = 20_000;
 /// Bytes of all files of the dashboard together: they are part of the binary.
 pub const DASHBOARD_BYTES_MAX: usize = 200 * 1024;
 
+/// Events of the node that are kept for `/v1/events`. When full, the oldest goes.
+pub const NODE_EVENTS_MAX: usize = 1024;
+
+/// Bytes of the text of one event; what is longer is cut.
+pub const NODE_EVENT_TEXT_BYTES_MAX: usize = 512;
+
+/// Events per page of an admin answer.
+pub const ADMIN_EVENTS_MAX: usize = 1000;
+
+/// How often the node looks at itself: readiness, rates, how long the disk takes.
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Looks that are remembered: rates and percentiles are over the time between the first and the last of them.
+pub const LOOKS_MAX: usize = 11;
+
+/// Shortest pause between two events about the same reason of drops or refusals: they come in bulk.
+pub const BULK_EVENTS_EVERY: Duration = Duration::from_secs(10);
+
+/// A sync of the log that takes this long is called slow: it is what a healthy disk takes under the worst load.
+pub const DISK_SLOW: Duration = Duration::from_millis(250);
+
+/// Longest time for which a filter of the log may be set.
+pub const LOG_LEVEL_SECONDS_MAX: u64 = 24 * 3600;
+
+/// Bytes of a filter of the log.
+pub const LOG_FILTER_BYTES_MAX: usize = 1024;
+
 /// How long a clean stop may take: clients are told, leadership moves away, the log is synced.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -145,6 +145,7 @@ impl LogWriter {
             return;
         }
         let began = Instant::now();
+        self.metrics.note_sync(Some(began));
         let before = self.log.status();
         self.append();
         if self.wants_sync {
@@ -156,6 +157,7 @@ impl LogWriter {
             self.metrics.log_sync_time.observe(began.elapsed());
             self.inbox.report(Event::Persisted(self.ticket));
         }
+        self.metrics.note_sync(None);
         self.count_since(&before);
         self.records.clear();
         self.bytes = 0;

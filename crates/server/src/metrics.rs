@@ -4,6 +4,9 @@
 //! catalogue has.
 //! Invariants: counters never go back; a metric's name does not change within a major version.
 
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 use quorate_codec::ReasonCode;
 use quorate_node::client::{CloseCause, Traffic};
 use quorate_state::effect::DropReason;
@@ -11,7 +14,7 @@ use quorate_state::effect::DropReason;
 use catalog::Metric;
 use causes::{CAUSES, CONNECT_REFUSALS, DisconnectCause, NodePhase};
 use listeners::ListenerTable;
-pub use text::{Counter, Gauge, Histogram, Text};
+pub use text::{Counter, Gauge, Histogram, HistogramCounts, Text};
 
 pub mod catalog;
 pub mod causes;
@@ -164,6 +167,8 @@ pub struct Metrics {
     pub log_size: Gauge,
     /// 1 while an append waits for room on the disk.
     pub log_waits_for_space: Gauge,
+    /// When the append that is underway began.
+    sync_began: Mutex<Option<Instant>>,
     /// From reading a publish that goes into groups until all of them have applied it.
     pub publish_time: Histogram,
     /// Times that the lease ran out before it was renewed.
@@ -192,10 +197,32 @@ impl Metrics {
         }
     }
 
+    /// An append to the log with its sync begins, or has ended.
+    pub fn note_sync(&self, began: Option<Instant>) {
+        *self.sync_began.lock() = began;
+    }
+
+    /// How long the append to the log that is underway has taken so far.
+    pub fn sync_underway(&self) -> Option<Duration> {
+        self.sync_began.lock().map(|began| began.elapsed())
+    }
+
+    /// Messages dropped by this process, by reason.
+    pub fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let by_reason =
+            REASONS.iter().zip(&self.dropped).map(|((_, name), counter)| (*name, counter.value()));
+        let here = [("mailbox_full", &self.dropped_mailbox), ("link_full", &self.dropped_link)];
+        by_reason.chain(here.map(|(name, counter)| (name, counter.value())))
+    }
+
+    /// Connections that were refused as they came, by reason.
+    pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        REFUSALS.iter().zip(&self.refused).map(|((_, name), counter)| (*name, counter.value()))
+    }
+
     /// Messages dropped by this process, whatever the reason.
     pub fn dropped_in_all(&self) -> u64 {
-        let by_reason = self.dropped.iter().map(Counter::value);
-        by_reason.chain([self.dropped_mailbox.value(), self.dropped_link.value()]).sum()
+        self.drops().map(|(_, count)| count).sum()
     }
 
     /// Counts what went through a connection.
@@ -285,10 +312,7 @@ impl Metrics {
             ("retained", &self.deliveries_retained),
         ];
         text.by(&catalog::DELIVERIES, by_path.map(|(path, counter)| (path, counter.value())));
-        let by_reason = REASONS.iter().zip(&self.dropped).map(|((_, reason), counter)| (*reason, counter));
-        let here = [("mailbox_full", &self.dropped_mailbox), ("link_full", &self.dropped_link)];
-        let dropped = by_reason.chain(here).map(|(reason, counter)| (reason, counter.value()));
-        text.by(&catalog::MESSAGES_DROPPED, dropped);
+        text.by(&catalog::MESSAGES_DROPPED, self.drops());
         for (metric, gauge) in [
             (catalog::LOG_SIZE, &self.log_size),
             (catalog::LOG_WAITS_FOR_SPACE, &self.log_waits_for_space),
@@ -309,8 +333,7 @@ impl Metrics {
 
     /// Connections that did not come in, and how the others ended; the certificates of listeners.
     fn render_ends(&self, text: &mut Text) {
-        let refused = REFUSALS.iter().zip(&self.refused).map(|((_, reason), c)| (*reason, c.value()));
-        text.by(&catalog::CONNECTIONS_REFUSED, refused);
+        text.by(&catalog::CONNECTIONS_REFUSED, self.refusals());
         let failed = HANDSHAKE_FAILURES.iter().zip(&self.handshakes_failed);
         text.by(&catalog::HANDSHAKES_FAILED, failed.map(|((_, reason), c)| (*reason, c.value())));
         let refused = CONNECT_REFUSALS.iter().zip(&self.connects_refused);

@@ -11,6 +11,7 @@ use quorate_node::peer::PeerMessage;
 use quorate_state::NodeId;
 
 use crate::edge::Edge;
+use crate::events::NodeEvent;
 use crate::founding::Founding;
 use crate::inbox::Inbox;
 use crate::net::frame::Frame;
@@ -39,6 +40,15 @@ impl PeerReceiver {
         let _attached_once = self.founding.set(founding);
         let _attached_once = self.edge.set(Arc::downgrade(edge));
         let _attached_once = self.snapshots.set(snapshots);
+    }
+
+    /// Notes that the link to a peer is up or down.
+    fn contact(&self, peer: NodeId, up: bool) {
+        let Some(edge) = self.edge.get().and_then(Weak::upgrade) else { return };
+        if edge.lookout.contact(peer, up, edge.clock.now()) {
+            let event = if up { NodeEvent::PeerReachable(peer) } else { NodeEvent::PeerUnreachable(peer) };
+            edge.events.note(&event);
+        }
     }
 
     fn direct(&self, peer: NodeId, frames: Vec<Frame>) -> bool {
@@ -75,10 +85,12 @@ impl PeerReceiver {
 
 impl LinkReceiver for PeerReceiver {
     async fn up(&self, peer: NodeId) {
+        self.contact(peer, true);
         self.inbox.post_peer(vec![Event::PeerUp(peer)], 0).await;
     }
 
     async fn down(&self, peer: NodeId) {
+        self.contact(peer, false);
         self.inbox.post_peer(vec![Event::PeerDown(peer)], 0).await;
     }
 

@@ -104,6 +104,14 @@ pub async fn ask_edge<T>(
     timeout(ADMIN_ANSWER_TIMEOUT, receiver).await.map_err(|_| NoAnswer)?.map_err(|_| NoAnswer)
 }
 
+/// Asks the worker on behalf of the node itself: a task that asks one question at a time. `None` when it does not answer in
+/// time.
+pub async fn ask_own<T>(edge: &Edge, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
+    let (answer, answered) = oneshot::channel();
+    edge.inbox.ask_own(question(answer)).ok()?;
+    timeout(ADMIN_ANSWER_TIMEOUT, answered).await.ok()?.ok()
+}
+
 /// The worker has ended: what was asked for is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the worker does not answer")]

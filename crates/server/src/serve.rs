@@ -1,23 +1,24 @@
 //! `serve`: one node in the foreground, from its configuration to SIGTERM.
 //!
-//! Owns: logging, the runtime, signals, what a service manager is told. Does not: run the node; `daemon` does.
+//! Owns: the runtime, signals, what a service manager is told. Does not: run the node; `daemon` does.
 //! Limits: a clean stop takes at most the grace, `DEPARTURE_MAX` and `STOP_TIMEOUT`; then the process ends anyway: nothing
 //! acknowledged is at risk.
 
-use std::io::{IsTerminal, Read};
+use std::io::Read;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
 
 use crate::admin::health;
-use crate::config::{self, Config, ConfigError, LogFormat, LogSettings};
-use crate::daemon::{Daemon, StartError};
+use crate::config::{self, Config, ConfigError};
+use crate::daemon::{Daemon, Source, StartError};
 use crate::exit::ExitCode;
 use crate::limits::{DEPARTURE_MAX, STOP_TIMEOUT};
+use crate::logging::LogLevel;
 use crate::notify::ServiceManager;
 
 /// Threads for sockets.
@@ -61,13 +62,14 @@ fn list(errors: &[ConfigError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// Runs a node until SIGTERM or SIGINT; SIGHUP has it read the certificates of its listeners again. Must not be called from a task.
+/// Runs a node until SIGTERM or SIGINT; SIGHUP has it read its configuration and certificates again. Must not be called from
+/// a task.
 pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
     let config = match &options.config {
         Some(path) => config::load(path).map_err(ServeError::Config)?,
         None => Config::default(),
     };
-    start_logging(&config.log);
+    let log = Arc::new(LogLevel::start(&config.log));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(NET_THREADS)
         .thread_name("net")
@@ -81,7 +83,8 @@ pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
     };
     let manager = ServiceManager::of_environment();
     manager.status("starting: recovers its log, and at the very first start waits for the other first nodes");
-    let daemon = match Daemon::start(&config, runtime.handle(), stop.clone()) {
+    let source = Source { file: options.config, log };
+    let daemon = match Daemon::start_from(&config, source, runtime.handle(), stop.clone()) {
         Err(StartError::Stopped) => return Ok(()),
         started => started?,
     };
@@ -99,13 +102,14 @@ pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
             tokio::select! {
                 // The sender lives in tasks of the runtime, which lives until the end of this function.
                 _ = stopped.wait_for(|stop| *stop) => break,
-                Some(()) = hang_up.recv() => daemon.reload_certificates(),
                 () = tick(&mut watchdog) => {
                     // A stuck worker is silence: the service manager ends the node, and starts it anew.
                     if health::stuck_for(daemon.edge()).is_none() {
                         manager.alive();
                     }
                 }
+                // What it came to is in the log.
+                Some(()) = hang_up.recv() => drop(daemon.reload()),
             }
         }
     });
@@ -159,19 +163,4 @@ fn watch_for_stop(runtime: &Runtime, stdin: bool) -> std::io::Result<watch::Rece
         });
     }
     Ok(receiver)
-}
-
-/// Sets up the program's own log on stderr. A second call in one process changes nothing.
-fn start_logging(settings: &LogSettings) {
-    let filter = EnvFilter::try_new(&settings.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let set = match settings.format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text => {
-            let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            builder.with_ansi(colours).try_init()
-        }
-    };
-    // Set already by whoever runs us, as tests do.
-    let _kept_as_it_is = set;
 }

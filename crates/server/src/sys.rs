@@ -13,12 +13,10 @@ use std::time::Duration;
 use quorate_node::edge::DirectMessage;
 use quorate_node::node::NodeStatus;
 use quorate_node::peer::PeerMessage;
-use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 use crate::edge::Edge;
-use crate::limits::{ADMIN_ANSWER_TIMEOUT, SYS_FIRST_PAUSE, SYS_SILENT_INTERVALS};
-use crate::question::Question;
+use crate::limits::{SYS_FIRST_PAUSE, SYS_SILENT_INTERVALS};
+use crate::question::{Question, ask_own};
 use figures::{OwnFigures, members, topics};
 
 pub mod figures;
@@ -35,7 +33,7 @@ pub async fn run(edge: Arc<Edge>, interval: Duration) {
     let mut pause = SYS_FIRST_PAUSE.min(interval);
     loop {
         // Without an answer of the worker the last values stay; `/livez` is there to say what is wrong.
-        if let Some(status) = status(&edge).await {
+        if let Some(status) = ask_own(&edge, |answer| Question::Status { with_hash: false, answer }).await {
             publish(&edge, &mut own, &status, interval).await;
         }
         tokio::select! {
@@ -44,12 +42,6 @@ pub async fn run(edge: Arc<Edge>, interval: Duration) {
         }
         pause = (pause * 2).min(interval);
     }
-}
-
-async fn status(edge: &Edge) -> Option<NodeStatus> {
-    let (answer, answered) = oneshot::channel();
-    edge.inbox.ask_own(Question::Status { with_hash: false, answer }).ok()?;
-    timeout(ADMIN_ANSWER_TIMEOUT, answered).await.ok()?.ok()
 }
 
 async fn publish(edge: &Edge, own: &mut OwnFigures, status: &NodeStatus, interval: Duration) {

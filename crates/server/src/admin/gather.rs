@@ -147,7 +147,7 @@ pub async fn ask_group(edge: &Edge, places: &Places, group: GroupId, inquiry: &I
 /// Who holds the session of a client identifier, as the leader of its home partition says; waits for one to be elected.
 pub async fn holder(admin: &AdminState, client_id: &str) -> Result<Option<SessionHolder>, ApiError> {
     let edge = &admin.edge;
-    let group = home_partition(client_id, edge.client_config.partitions);
+    let group = home_partition(client_id, edge.partitions);
     let end = Instant::now() + ADMIN_PEER_TIMEOUT;
     loop {
         let places = Places::of(admin).await?;

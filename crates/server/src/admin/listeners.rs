@@ -1,29 +1,22 @@
 //! `/v1/listeners`: where clients can connect to this node.
 //!
-//! Owns: the translation of the bound sockets into the API's types. Does not: say whether one accepts now.
+//! Owns: the translation of the bound sockets into the API's types. Does not: say whether one accepts now; `health` does.
 
 use axum::extract::State;
 use axum::response::Json;
 use quorate_api::listeners::{ListenerAddress, ListenerList};
 
 use super::AdminState;
-use crate::config::{Bind, ListenerKind};
 
 /// The listeners for clients, with the ports that the system chose.
 #[utoipa::path(get, path = "/v1/listeners", responses(
     (status = 200, description = "The listeners of this node", body = ListenerList)
 ))]
 pub async fn listeners(State(admin): State<AdminState>) -> Json<ListenerList> {
-    Json(ListenerList { node: admin.node_name.to_string(), listeners: admin.listeners.to_vec() })
-}
-
-/// A bound socket as the API names it.
-pub fn translate((kind, bind): &(ListenerKind, Bind)) -> ListenerAddress {
-    let kind = match kind {
-        ListenerKind::Tcp => "tcp",
-        ListenerKind::Tls => "tls",
-        ListenerKind::WebSocket => "websocket",
-        ListenerKind::WebSocketTls => "websocket-tls",
-    };
-    ListenerAddress { kind: kind.to_owned(), address: bind.to_string() }
+    let listeners = admin.listeners.iter().map(|listener| ListenerAddress {
+        name: listener.name.clone(),
+        kind: listener.kind.name().to_owned(),
+        address: listener.address.to_string(),
+    });
+    Json(ListenerList { node: admin.node_name.to_string(), listeners: listeners.collect() })
 }

@@ -54,7 +54,7 @@ pub async fn list(
     let groups = if filter.has_wildcard() {
         places.all()
     } else {
-        vec![retained_partition(filter.as_str(), admin.edge.client_config.partitions).0]
+        vec![retained_partition(filter.as_str(), admin.edge.partitions).0]
     };
     let found = gather(&admin.edge, &places, &groups, |groups| Inquiry::Retained {
         groups,
@@ -114,7 +114,7 @@ pub async fn delete(
 }
 
 fn home(admin: &AdminState, topic: &TopicName) -> GroupId {
-    retained_partition(topic.as_str(), admin.edge.client_config.partitions)
+    retained_partition(topic.as_str(), admin.edge.partitions)
 }
 
 async fn find(admin: &AdminState, topic: &TopicName) -> Result<Option<RetainedMessage>, ApiError> {

@@ -232,7 +232,7 @@ pub async fn purge(
         let message = format!("{client_id:?} is no client identifier");
         ApiError::bad_request("client_id_invalid", message, "it has at most 65,535 bytes and no U+0000")
     })?;
-    let group = home_partition(&client_id, admin.edge.client_config.partitions);
+    let group = home_partition(&client_id, admin.edge.partitions);
     // Whether it can be found changes nothing: the partition has the connection closed too, and says whether there was one.
     let known = holder(&admin, &client_id).await?;
     let existed = operate(&admin, Operation::Purge(parsed), group).await?;

@@ -57,7 +57,7 @@ pub async fn list(
     let max = page_rows(query.limit);
     let places = Places::of(&admin).await?;
     let groups = match &query.client_id {
-        Some(client_id) => vec![home_partition(client_id, admin.edge.client_config.partitions).0],
+        Some(client_id) => vec![home_partition(client_id, admin.edge.partitions).0],
         None => places.all(),
     };
     let wanted =

@@ -72,16 +72,6 @@ impl ListenerKind {
         matches!(self, ListenerKind::Tls | ListenerKind::WebSocketTls)
     }
 
-    /// Its word in the configuration.
-    pub fn word(self) -> &'static str {
-        match self {
-            ListenerKind::Tcp => "tcp",
-            ListenerKind::Tls => "tls",
-            ListenerKind::WebSocket => "websocket",
-            ListenerKind::WebSocketTls => "websocket-tls",
-        }
-    }
-
     /// Whether it speaks WebSocket.
     pub fn is_websocket(self) -> bool {
         matches!(self, ListenerKind::WebSocket | ListenerKind::WebSocketTls)
@@ -216,7 +206,7 @@ impl ListenerSettings {
     /// A listener without TLS and with the limits that hold by default.
     pub fn plain(kind: ListenerKind, bind: impl Into<Bind>) -> Self {
         ListenerSettings {
-            name: kind.word().to_owned(),
+            name: kind.name().to_owned(),
             kind,
             bind: bind.into(),
             insecure: false,
@@ -326,8 +316,8 @@ fn read_name(
             name
         }
         None => {
-            let numbered = (2..).map(|number: usize| format!("{}-{number}", kind.word()));
-            let mut names = std::iter::once(kind.word().to_owned()).chain(numbered);
+            let numbered = (2..).map(|number: usize| format!("{}-{number}", kind.name()));
+            let mut names = std::iter::once(kind.name().to_owned()).chain(numbered);
             names.find(|name| !taken(name)).unwrap_or_default()
         }
     }

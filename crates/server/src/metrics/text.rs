@@ -82,14 +82,46 @@ impl Histogram {
         self.sum_us.fetch_add(us, Ordering::Relaxed);
     }
 
-    /// How many durations were up to each of [`BUCKETS_US`], each bucket with those before it, and how many in all.
-    pub fn cumulative(&self) -> ([u64; BUCKETS_US.len()], u64) {
+    /// What was counted so far.
+    pub fn counts(&self) -> HistogramCounts {
         let mut below = 0;
         let cumulative = std::array::from_fn(|place| {
             below += self.buckets.get(place).map_or(0, |bucket| bucket.load(Ordering::Relaxed));
             below
         });
-        (cumulative, self.count.load(Ordering::Relaxed).max(below))
+        HistogramCounts { cumulative, count: self.count.load(Ordering::Relaxed).max(below) }
+    }
+}
+
+/// What a histogram had counted at one time.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct HistogramCounts {
+    /// How many durations were up to each of [`BUCKETS_US`]: each bucket with those before it.
+    cumulative: [u64; BUCKETS_US.len()],
+    /// How many in all.
+    count: u64,
+}
+
+impl HistogramCounts {
+    /// A quantile of what was noted since `before`, in microseconds: linear within its bucket, and the highest bound for
+    /// what is above it. `None` when nothing was.
+    pub fn quantile_us(&self, before: &HistogramCounts, per_mille: u64) -> Option<u64> {
+        let total = self.count.saturating_sub(before.count);
+        if total == 0 {
+            return None;
+        }
+        let wanted = total.saturating_mul(per_mille).div_ceil(1000).max(1);
+        let since =
+            self.cumulative.iter().zip(&before.cumulative).map(|(now, then)| now.saturating_sub(*then));
+        let (mut below, mut lower) = (0, 0);
+        for (up_to, upper) in since.zip(BUCKETS_US) {
+            if up_to >= wanted {
+                let part = (upper - lower).saturating_mul(wanted - below) / (up_to - below);
+                return Some(lower + part);
+            }
+            (below, lower) = (up_to, upper);
+        }
+        Some(lower)
     }
 }
 
@@ -144,7 +176,7 @@ impl Text {
         debug_assert_eq!(metric.kind, Kind::Histogram, "{}", metric.name);
         self.head(metric);
         let name = metric.name;
-        let (cumulative, count) = histogram.cumulative();
+        let HistogramCounts { cumulative, count } = histogram.counts();
         for (bound_us, below) in BUCKETS_US.iter().zip(cumulative) {
             let bound = Duration::from_micros(*bound_us).as_secs_f64();
             self.line(format_args!("{name}_bucket{{le=\"{bound}\"}} {below}"));
@@ -189,6 +221,23 @@ mod tests {
         ] {
             assert!(text.0.lines().any(|found| found == line), "{line}\n{}", text.0);
         }
+    }
+
+    #[test]
+    fn quantile_is_of_what_came_since() {
+        let histogram = Histogram::default();
+        let none = histogram.counts();
+        assert_eq!(none.quantile_us(&none, 500), None);
+        (0..1000).for_each(|_| histogram.observe(Duration::from_micros(50)));
+        let before = histogram.counts();
+        assert_eq!(before.quantile_us(&none, 500), Some(50));
+        for us in [2_000, 2_000, 2_000, 99_000_000] {
+            histogram.observe(Duration::from_micros(us));
+        }
+        let after = histogram.counts();
+        assert_eq!(after.quantile_us(&before, 500), Some(2_000));
+        assert_eq!(after.quantile_us(&before, 990), Some(10_000_000), "above all bounds");
+        assert_eq!(after.quantile_us(&after, 500), None);
     }
 
     #[test]

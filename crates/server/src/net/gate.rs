@@ -8,9 +8,10 @@
 use std::collections::HashMap; // lookup only
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::ListenerLimits;
@@ -19,22 +20,41 @@ use crate::metrics::Refusal;
 
 /// The gate of one listener.
 pub struct Gate {
-    limits: ListenerLimits,
-    connections: Arc<Semaphore>,
-    handshakes: Arc<Semaphore>,
+    limits: RwLock<ListenerLimits>,
+    connections: Arc<AtomicUsize>,
+    handshakes: Arc<AtomicUsize>,
     /// Of the whole node.
     node_handshakes: Arc<Semaphore>,
     counts: Mutex<Counts>,
 }
 
 /// A place among the connections of a listener; kept until the connection ends.
-pub struct Place(#[expect(dead_code, reason = "it is kept to be dropped")] OwnedSemaphorePermit);
+pub struct Place(#[expect(dead_code, reason = "it is kept to be dropped")] Taken);
+
+/// One of a number of places; given back when it is dropped. The number may be lowered below what is taken: then none
+/// are given until enough have come back.
+struct Taken(Arc<AtomicUsize>);
+
+impl Taken {
+    /// Takes a place, if fewer than `max` are taken.
+    fn take(taken: &Arc<AtomicUsize>, max: usize) -> Option<Taken> {
+        let more = |count: usize| (count < max).then_some(count + 1);
+        taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Taken(taken.clone()))
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// A place among those that have not sent their whole CONNECT.
 pub struct Pass {
     gate: Arc<Gate>,
     address: Option<Key>,
-    _places: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    _places: (Taken, OwnedSemaphorePermit),
 }
 
 /// Addresses that count as one: the network of a customer for IPv6.
@@ -93,23 +113,36 @@ impl Bucket {
 impl Gate {
     /// The gate of a listener on a node with so many places for handshakes.
     pub fn new(limits: ListenerLimits, node_handshakes: Arc<Semaphore>) -> Gate {
-        let semaphore = |places: usize| Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
         Gate {
-            connections: semaphore(limits.connections_max),
-            handshakes: semaphore(limits.handshakes_max),
+            connections: Arc::default(),
+            handshakes: Arc::default(),
             node_handshakes,
             counts: Mutex::default(),
-            limits,
+            limits: RwLock::new(limits),
         }
+    }
+
+    /// Other limits, from the next connection on. Those that are in stay in.
+    pub fn set_limits(&self, limits: ListenerLimits) {
+        *self.limits.write() = limits;
+    }
+
+    /// Connections that are in.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// Lets a connection in whose client is not known yet, or says why not.
     pub fn enter(self: &Arc<Self>, now: Duration) -> Result<(Place, Pass), Refusal> {
-        if !self.counts.lock().total.take(self.limits.connect_rate, now) {
+        let (rate, connections_max, handshakes_max) = {
+            let limits = self.limits.read();
+            (limits.connect_rate, limits.connections_max, limits.handshakes_max)
+        };
+        if !self.counts.lock().total.take(rate, now) {
             return Err(Refusal::ConnectRate);
         }
-        let place = self.connections.clone().try_acquire_owned().map_err(|_| Refusal::ConnectionsMax)?;
-        let own = self.handshakes.clone().try_acquire_owned().map_err(|_| Refusal::HandshakesMax)?;
+        let place = Taken::take(&self.connections, connections_max).ok_or(Refusal::ConnectionsMax)?;
+        let own = Taken::take(&self.handshakes, handshakes_max).ok_or(Refusal::HandshakesMax)?;
         let node = self.node_handshakes.clone().try_acquire_owned().map_err(|_| Refusal::HandshakesMax)?;
         Ok((Place(place), Pass { gate: self.clone(), address: None, _places: (own, node) }))
     }
@@ -117,8 +150,10 @@ impl Gate {
     /// Limits for this address: handshakes at once and connections in a second. None: without limit.
     fn limits_of(&self, address: IpAddr) -> (Option<usize>, u32) {
         let known = !address.is_loopback();
-        let handshakes = self.limits.handshakes_per_address_max;
-        let rate = self.limits.connect_rate_per_address;
+        let (handshakes, rate) = {
+            let limits = self.limits.read();
+            (limits.handshakes_per_address_max, limits.connect_rate_per_address)
+        };
         (
             handshakes.or(known.then_some(ADDRESS_HANDSHAKES_MAX)),
             rate.unwrap_or(if known { ADDRESS_CONNECT_RATE } else { 0 }),
@@ -215,6 +250,21 @@ mod tests {
         assert_eq!(gate.enter(at(0)).err(), Some(Refusal::ConnectionsMax));
         drop(first);
         assert!(gate.enter(at(0)).is_ok());
+    }
+
+    #[test]
+    fn lowered_limit_counts_those_that_are_in_already() {
+        let limits = |connections_max: usize| ListenerLimits { connections_max, ..ListenerLimits::default() };
+        let gate = gate(limits(3));
+        let mut places: Vec<_> = (0..3).map(|_| gate.enter(at(0)).ok().unwrap().0).collect();
+        gate.set_limits(limits(2));
+        assert_eq!((gate.connections(), gate.enter(at(0)).err()), (3, Some(Refusal::ConnectionsMax)));
+        places.pop();
+        assert_eq!(gate.enter(at(0)).err(), Some(Refusal::ConnectionsMax));
+        places.pop();
+        assert!(gate.enter(at(0)).is_ok());
+        gate.set_limits(limits(4));
+        assert_eq!((0..9).map_while(|_| gate.enter(at(0)).ok()).collect::<Vec<_>>().len(), 3);
     }
 
     #[test]

@@ -8,10 +8,13 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use quorate_node::client::ClientConfig;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -25,15 +28,58 @@ use super::websocket::UpgradeError;
 use crate::config::{Bind, ListenerKind, ListenerSettings};
 use crate::connection_task::{self, Arrival};
 use crate::edge::Edge;
+use crate::events::NodeEvent;
 use crate::limits::{ACCEPT_PAUSE, TLS_LOOK_EVERY};
 use crate::metrics::listeners::ListenerFigures;
 use crate::metrics::{HandshakeFailure, Refusal};
+use crate::reload::LiveSettings;
 
 /// A bound listener that does not accept yet.
 pub struct Listener {
     settings: ListenerSettings,
     socket: ListenSocket,
     tls: Option<ListenerTls>,
+    gate: Arc<Gate>,
+    state: Arc<ListenerState>,
+}
+
+/// What others may know of a listener.
+pub struct ListenerState {
+    /// Its name.
+    pub name: String,
+    /// What it speaks.
+    pub kind: ListenerKind,
+    /// Where it listens, with the port that the system chose when 0 was asked for.
+    pub address: Bind,
+    /// It accepts connections.
+    listening: AtomicBool,
+    /// The last attempt to accept failed, for this reason.
+    failed: Mutex<Option<String>>,
+    /// Most connections it lets in.
+    connections_max: AtomicUsize,
+    gate: Arc<Gate>,
+}
+
+impl ListenerState {
+    /// Whether the socket is open and accepted from.
+    pub fn is_listening(&self) -> bool {
+        self.listening.load(Ordering::Relaxed)
+    }
+
+    /// Whether a new connection would be let in, or why not.
+    ///
+    /// # Errors
+    /// With a sentence.
+    pub fn accepts(&self) -> Result<(), String> {
+        if let Some(error) = self.failed.lock().as_ref() {
+            return Err(format!("the listener cannot accept: {error}"));
+        }
+        let max = self.connections_max.load(Ordering::Relaxed);
+        if self.gate.connections() >= max {
+            return Err(format!("the listener has {max} connections, as many as it may"));
+        }
+        Ok(())
+    }
 }
 
 /// A listener cannot be opened.
@@ -79,7 +125,10 @@ impl ListenSocket {
 
 impl Listener {
     /// Reads the certificates and binds.
-    pub async fn bind(settings: ListenerSettings) -> Result<Listener, ListenerError> {
+    pub async fn bind(
+        settings: ListenerSettings,
+        node_handshakes: Arc<Semaphore>,
+    ) -> Result<Listener, ListenerError> {
         let tls = settings.tls.as_ref().map(ListenerTls::load).transpose();
         let tls = tls.map_err(|source| ListenerError::Tls { bind: settings.bind.clone(), source })?;
         let socket = match &settings.bind {
@@ -87,73 +136,125 @@ impl Listener {
             Bind::Path(path) => unix_socket::bind(path, settings.socket_mode)
                 .map(|(listener, file)| ListenSocket::Unix(listener, file)),
         };
-        let socket = socket.map_err(|source| ListenerError::Bind { bind: settings.bind.clone(), source })?;
-        Ok(Listener { settings, socket, tls })
+        let failed = |source| ListenerError::Bind { bind: settings.bind.clone(), source };
+        let socket = socket.map_err(failed)?;
+        let address = match &socket {
+            ListenSocket::Tcp(listener) => Bind::Address(listener.local_addr().map_err(failed)?),
+            ListenSocket::Unix(..) => settings.bind.clone(),
+        };
+        let gate = Arc::new(Gate::new(settings.limits.clone(), node_handshakes));
+        let state = Arc::new(ListenerState {
+            name: settings.name.clone(),
+            kind: settings.kind,
+            address,
+            listening: AtomicBool::new(false),
+            failed: Mutex::default(),
+            connections_max: AtomicUsize::new(settings.limits.connections_max),
+            gate: gate.clone(),
+        });
+        Ok(Listener { settings, socket, tls, gate, state })
     }
 
-    /// Where it listens, with the port that the system chose when 0 was asked for.
-    pub fn address(&self) -> io::Result<Bind> {
-        Ok(match &self.socket {
-            ListenSocket::Tcp(listener) => Bind::Address(listener.local_addr()?),
-            ListenSocket::Unix(..) => self.settings.bind.clone(),
-        })
-    }
-
-    /// What it speaks.
-    pub fn kind(&self) -> ListenerKind {
-        self.settings.kind
+    /// What others may know of it.
+    pub fn state(&self) -> Arc<ListenerState> {
+        self.state.clone()
     }
 
     /// Accepts until the node stops, then waits for its connections to end.
     pub async fn run(mut self, edge: Arc<Edge>) {
-        let name = self.address().unwrap_or_else(|_| self.settings.bind.clone()).to_string();
-        let figures = edge.metrics.listeners.register(&name, Some(self.settings.kind.name()));
-        let service = Arc::new(Service::new(&self.settings, edge.clone(), figures));
+        let name = self.state.address.to_string();
+        let figures = edge.metrics.listeners.register(&name, Some(self.state.kind.name()));
+        let mut live = edge.live.subscribe();
+        let client_config = live.borrow_and_update().client_config.clone();
+        let mut service = Arc::new(self.service(&edge, &client_config, figures));
         self.tell_expiry(&service);
         let mut stopping = edge.stopping.subscribe();
-        let mut reload = edge.reload.subscribe();
         let mut look = interval(TLS_LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut connections: JoinSet<()> = JoinSet::new();
+        let mut failing = false;
+        self.state.listening.store(true, Ordering::Relaxed);
         loop {
             let accepted = tokio::select! {
                 _ = stopping.wait_for(|stopping| *stopping) => break,
                 accepted = self.socket.accept() => accepted,
                 Some(_) = connections.join_next() => continue,
                 _ = look.tick(), if self.tls.is_some() => {
-                    self.renew(&service, ListenerTls::look);
+                    self.renew(&service);
                     continue;
                 }
-                Ok(()) = reload.changed(), if self.tls.is_some() => {
-                    self.renew(&service, ListenerTls::reload);
+                Ok(()) = live.changed() => {
+                    let settings = live.borrow_and_update().clone();
+                    self.adopt(&service, &settings);
+                    service = Arc::new(self.service(&edge, &settings.client_config, service.figures.clone()));
                     continue;
                 }
             };
             match accepted {
-                Ok((socket, origin)) => self.admit(&service, &mut connections, socket, origin),
+                Ok((socket, origin)) => {
+                    if failing {
+                        failing = false;
+                        *self.state.failed.lock() = None;
+                    }
+                    self.admit(&service, &mut connections, socket, origin);
+                }
                 Err(error) => {
+                    failing = true;
+                    *self.state.failed.lock() = Some(error.to_string());
                     tracing::warn!(bind = %self.settings.bind, %error, "listener cannot accept");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
+        self.state.listening.store(false, Ordering::Relaxed);
         drop(self.socket);
         while connections.join_next().await.is_some() {}
     }
 
+    /// What is shared by the connections that come from now on.
+    fn service(
+        &self,
+        edge: &Arc<Edge>,
+        client_config: &Arc<ClientConfig>,
+        figures: Arc<ListenerFigures>,
+    ) -> Service {
+        Service::new(&self.settings, edge.clone(), self.gate.clone(), client_config, figures)
+    }
+
+    /// Takes over what may change while it runs. What it needs was read and checked before.
+    fn adopt(&mut self, service: &Service, live: &LiveSettings) {
+        let Some(own) = live.listeners.iter().find(|listener| listener.settings.name == self.settings.name)
+        else {
+            return;
+        };
+        self.gate.set_limits(own.settings.limits.clone());
+        self.state.connections_max.store(own.settings.limits.connections_max, Ordering::Relaxed);
+        if let (Some(tls), Some(_)) = (&own.tls, &self.tls) {
+            self.tls = Some(tls.clone());
+            self.replaced(service);
+        }
+        self.settings = own.settings.clone();
+    }
+
+    fn replaced(&self, service: &Service) {
+        let edge = &service.edge;
+        edge.metrics.certificates_replaced.add(1);
+        edge.events.note(&NodeEvent::CertificatesReplaced(self.settings.name.clone()));
+        tracing::info!(bind = %self.settings.bind, "new certificates are in force");
+        self.tell_expiry(service);
+    }
+
     /// Looks for new certificates.
-    fn renew(&mut self, service: &Service, look: fn(&mut ListenerTls) -> Look) {
+    fn renew(&mut self, service: &Service) {
         let Some(tls) = &mut self.tls else { return };
         let edge = &service.edge;
-        match look(tls) {
+        match tls.look() {
             Look::Same => (),
-            Look::Replaced => {
-                edge.metrics.certificates_replaced.add(1);
-                tracing::info!(bind = %self.settings.bind, "new certificates are in force");
-                self.tell_expiry(service);
-            }
+            Look::Replaced => self.replaced(service),
             Look::Kept(error) => {
                 edge.metrics.certificates_kept.add(1);
+                let event = NodeEvent::CertificatesKept(self.settings.name.clone(), error.to_string());
+                edge.events.note(&event);
                 tracing::warn!(bind = %self.settings.bind, %error, "the old certificates stay in force: correct the files");
             }
         }
@@ -230,11 +331,17 @@ struct Service {
 }
 
 impl Service {
-    fn new(settings: &ListenerSettings, edge: Arc<Edge>, figures: Arc<ListenerFigures>) -> Service {
+    fn new(
+        settings: &ListenerSettings,
+        edge: Arc<Edge>,
+        gate: Arc<Gate>,
+        client_config: &Arc<ClientConfig>,
+        figures: Arc<ListenerFigures>,
+    ) -> Service {
         let client_config = match settings.limits.packet_bytes_max {
-            None => edge.client_config.clone(),
+            None => client_config.clone(),
             Some(packet_bytes_max) => {
-                let mut own = ClientConfig::clone(&edge.client_config);
+                let mut own = ClientConfig::clone(client_config);
                 let limits = &mut own.connection.limits;
                 limits.packet_bytes_max = limits.packet_bytes_max.min(packet_bytes_max);
                 Arc::new(own)
@@ -242,7 +349,7 @@ impl Service {
         };
         let packet_bytes_max = client_config.connection.limits.packet_bytes_max;
         Service {
-            gate: Arc::new(Gate::new(settings.limits.clone(), edge.handshakes.clone())),
+            gate,
             packet_bytes_max: usize::try_from(packet_bytes_max).unwrap_or(usize::MAX),
             // What comes before CONNECT is part of the time until CONNECT.
             handshake_timeout: settings

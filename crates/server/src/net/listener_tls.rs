@@ -64,6 +64,7 @@ pub enum Look {
 }
 
 /// TLS of a listener.
+#[derive(Clone, Debug)]
 pub struct ListenerTls {
     settings: TlsSettings,
     config: Arc<ServerConfig>,
@@ -106,13 +107,6 @@ impl ListenerTls {
             return Look::Same;
         }
         self.seen = now;
-        self.read_again()
-    }
-
-    /// Reads the files again, whether they have changed or not.
-    pub fn reload(&mut self) -> Look {
-        self.seen = stamps(&self.settings);
-        self.failed = None;
         self.read_again()
     }
 
@@ -264,7 +258,6 @@ mod tests {
         assert_eq!(tls.look(), Look::Replaced);
         assert!(!same(&first, &tls));
         assert_eq!(tls.look(), Look::Same);
-        assert_eq!(tls.reload(), Look::Replaced);
     }
 
     #[test]

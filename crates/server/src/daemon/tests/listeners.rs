@@ -187,13 +187,14 @@ fn new_certificates_count_for_new_connections_and_broken_ones_never() {
     early.subscribe("still/there");
 
     std::fs::write(folder.path().join("key.pem"), "broken").unwrap();
-    node.daemon.as_ref().unwrap().reload_certificates();
+    let outcome = node.daemon.as_ref().unwrap().reload();
+    assert!(outcome.errors[0].contains("key.pem"), "{outcome:?}");
     let kept = "quorate_certificate_reloads_total{result=\"kept\"}";
     wait_for("the broken key to be noticed", || metric(&node, kept) > 0);
     assert!(knows(&second));
 
     third.write(folder.path(), "localhost");
-    node.daemon.as_ref().unwrap().reload_certificates();
+    assert_eq!(node.daemon.as_ref().unwrap().reload().applied, ["listeners.tls.certificate"]);
     wait_for("the corrected files", || knows(&third));
     node.stop();
 }
