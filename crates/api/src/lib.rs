@@ -10,19 +10,27 @@
 pub mod cluster;
 pub mod duty;
 pub mod error;
+pub mod event;
+pub mod figures;
 pub mod listeners;
+pub mod operate;
 pub mod queue;
 pub mod readiness;
 pub mod retained;
 pub mod session;
 pub mod shares;
 pub mod subscription;
+pub mod trace;
+pub mod why;
 
 pub use cluster::{
     ClusterState, GroupKind, GroupState, GroupStatus, NodeState, NodeStatus, PlacementViolation,
     ReplicaStatus, Totals,
 };
 pub use error::{ErrorBody, ErrorDetail};
+pub use event::{Event, EventPage};
+pub use figures::{FigurePage, Figures, NodeFigures};
+pub use operate::{LogLevel, LogLevelChange, Reload};
 pub use queue::{LongestQueues, QueueLength, SlowConsumer, SlowConsumers};
 pub use readiness::{Clause, Readiness};
 pub use retained::{RetainedDeleted, RetainedMessage, RetainedPage, RetainedSummary};
@@ -31,3 +39,5 @@ pub use session::{
     SessionNode, SessionOwner, SessionPage, SessionState, SessionSummary, SubscriptionState,
 };
 pub use subscription::{Subscription, SubscriptionPage};
+pub use trace::{Direction, TraceEnd, TraceLine, TraceRequest, TracedPacket};
+pub use why::{Diagnosis, GroupExplanation, GroupReplica, Why};

@@ -7,13 +7,16 @@
 
 pub mod cluster;
 pub mod dashboard;
+pub mod diagnosis;
 pub mod duty;
 pub mod error;
+pub mod events;
 pub mod gather;
 pub mod guard;
 pub mod health;
 pub mod listeners;
 pub mod metrics_text;
+pub mod operate;
 pub mod queues;
 pub mod retained;
 pub mod session_findings;
@@ -21,6 +24,7 @@ pub mod sessions;
 pub mod shares;
 pub mod subscriptions;
 pub mod token;
+pub mod why;
 
 use std::sync::Arc;
 
@@ -95,6 +99,7 @@ impl AdminState {
     paths(
         health::livez,
         health::readyz,
+        health::readyz_listener,
         metrics_text::metrics,
         cluster::state,
         duty::drain_state,
@@ -116,6 +121,12 @@ impl AdminState {
         queues::slow_consumers,
         shares::shares,
         listeners::listeners,
+        why::why,
+        why::group,
+        events::events,
+        operate::log_level,
+        operate::set_log_level,
+        operate::reload,
         openapi
     ),
     components(schemas(
@@ -158,6 +169,7 @@ pub fn router(state: AdminState, guard: Arc<Guard>) -> Router {
     Router::new()
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
+        .route("/readyz/{listener}", get(health::readyz_listener))
         .route("/metrics", get(metrics_text::metrics))
         .route("/v1/cluster/state", get(cluster::state))
         .route("/v1/cluster/level", get(duty::level))
@@ -174,6 +186,11 @@ pub fn router(state: AdminState, guard: Arc<Guard>) -> Router {
         .route("/v1/queues", get(queues::queues))
         .route("/v1/slow-consumers", get(queues::slow_consumers))
         .route("/v1/listeners", get(listeners::listeners))
+        .route("/v1/why", get(why::why))
+        .route("/v1/groups/{id}", get(why::group))
+        .route("/v1/events", get(events::events))
+        .route("/v1/log-level", get(operate::log_level).put(operate::set_log_level))
+        .route("/v1/reload", post(operate::reload))
         .route("/v1/openapi.json", get(openapi))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)

@@ -36,7 +36,7 @@ use crate::config::{Bind, Config, ListenerKind, ListenerSettings};
 use crate::departure::{Departure, DepartureCause};
 use crate::edge::{Edge, LeaseState};
 use crate::event_loop::Worker;
-use crate::events::NodeEvents;
+use crate::events::{NodeEvent, NodeEvents};
 use crate::exit::ExitCode;
 use crate::founding::{self, Founding, FoundingError, Settings, hex, text};
 use crate::inbox::Inbox;
@@ -274,6 +274,7 @@ impl Daemon {
         let from = edge.clock.now() + grace;
         let departure = Departure::paced(from, edge.metrics.connections(), DepartureCause::Stop);
         edge.departure.send_replace(departure);
+        edge.events.note(&NodeEvent::Stopping);
         edge.inbox.report(Event::Leave);
         let end = departure.end().unwrap_or_default() + CLIENT_CLOSE_TIMEOUT;
         while edge.metrics.connections() > 0 && edge.clock.now() < end {

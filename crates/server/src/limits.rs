@@ -234,6 +234,9 @@ pub const BULK_EVENTS_EVERY: Duration = Duration::from_secs(10);
 /// A sync of the log that takes this long is called slow: it is what a healthy disk takes under the worst load.
 pub const DISK_SLOW: Duration = Duration::from_millis(250);
 
+/// A replica that is so many entries behind is told of: below, it is on its way.
+pub const REPLICA_BEHIND_ENTRIES: u64 = 10_000;
+
 /// Longest time for which a filter of the log may be set.
 pub const LOG_LEVEL_SECONDS_MAX: u64 = 24 * 3600;
 

@@ -11,9 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quorate_node::node::{Clause, NodeStatus};
+use quorate_api::Readiness;
+use quorate_node::node::NodeStatus;
 use quorate_state::NodeId;
 
+use crate::admin::health;
 use crate::edge::Edge;
 use crate::events::NodeEvent;
 use crate::limits::{BULK_EVENTS_EVERY, DISK_SLOW, HEARD_NODES_MAX, LOOK_EVERY, LOOKS_MAX};
@@ -122,9 +124,8 @@ impl Lookout {
 #[derive(Default)]
 struct Before {
     leased: Option<bool>,
-    failed: Option<Vec<&'static str>>,
+    failed: Option<Vec<String>>,
     disk: Disk,
-    stopping: bool,
     /// Counts when they were last told, and when that was.
     told: BTreeMap<(&'static str, &'static str), (u64, Duration)>,
 }
@@ -145,30 +146,26 @@ pub async fn run(edge: Arc<Edge>, log: Arc<LogLevel>) {
         if let Some(status) = ask_own(&edge, |answer| Question::Status { with_hash: false, answer }).await {
             edge.lookout.learn_names(&status);
         }
-        let clauses = ask_own(&edge, Question::Readiness).await;
+        let readiness = health::judge(&edge, ask_own(&edge, Question::Readiness).await);
         let now = edge.clock.now();
         if let Some(filter) = log.look(now) {
             tracing::info!(filter, "the log's filter is the one before again");
             edge.events.note(&NodeEvent::LogLevelChanged(filter));
         }
         edge.lookout.remember(Look::at(&edge.metrics, now));
-        before.look(&edge, clauses.as_deref(), now);
+        before.look(&edge, &readiness, now);
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
 impl Before {
-    fn look(&mut self, edge: &Edge, clauses: Option<&[Clause]>, now: Duration) {
+    fn look(&mut self, edge: &Edge, readiness: &Readiness, now: Duration) {
         let mut found = Vec::new();
         let leased = now < edge.lease.read().until;
         if let Some(event) = self.lease(leased) {
             found.push(event);
         }
-        let stopping = *edge.stopping.borrow();
-        if stopping && !std::mem::replace(&mut self.stopping, stopping) {
-            found.push(NodeEvent::Stopping);
-        }
-        if let Some(event) = clauses.and_then(|clauses| self.readiness(clauses)) {
+        if let Some(event) = self.readiness(readiness) {
             found.push(event);
         }
         if let Some(event) =
@@ -195,9 +192,8 @@ impl Before {
         }
     }
 
-    fn readiness(&mut self, clauses: &[Clause]) -> Option<NodeEvent> {
-        let failed: Vec<&'static str> =
-            clauses.iter().filter(|clause| !clause.ok).map(|clause| clause.name).collect();
+    fn readiness(&mut self, readiness: &Readiness) -> Option<NodeEvent> {
+        let failed: Vec<String> = readiness.failed().map(|clause| clause.name.clone()).collect();
         if self.failed.as_ref() == Some(&failed) {
             return None;
         }
@@ -207,8 +203,7 @@ impl Before {
             // Nobody is ready as soon as it starts.
             false if first => None,
             false => {
-                let reasons = clauses.iter().filter(|clause| !clause.ok);
-                Some(NodeEvent::NotReady(reasons.map(|clause| clause.reason.clone()).collect()))
+                Some(NodeEvent::NotReady(readiness.failed().map(|clause| clause.reason.clone()).collect()))
             }
         }
     }
@@ -255,10 +250,12 @@ impl Before {
 mod tests {
     use super::*;
 
+    use quorate_api::Clause;
+
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn clause(name: &'static str, ok: bool) -> Clause {
-        Clause { name, ok, reason: format!("reason of {name}") }
+    fn clause(name: &str, ok: bool) -> Clause {
+        if ok { Clause::met(name) } else { Clause::failed(name, format!("reason of {name}")) }
     }
 
     #[test]
@@ -274,7 +271,7 @@ mod tests {
             [clause("lease", false), clause("votes", false)],
             [clause("lease", false), clause("votes", false)],
         ];
-        let readiness: Vec<_> = looks.map(|clauses| before.readiness(&clauses)).into();
+        let readiness: Vec<_> = looks.map(|clauses| before.readiness(&Readiness::of(clauses.into()))).into();
         let reasons = vec!["reason of lease".to_owned(), "reason of votes".to_owned()];
         let (ready, not_ready) = (Some(NodeEvent::Ready), Some(NodeEvent::NotReady(reasons)));
         assert_eq!(readiness, [None, ready, None, not_ready, None]);

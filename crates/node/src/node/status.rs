@@ -199,6 +199,12 @@ impl Node {
         !self.leaving && !matches!(self.own_duty(), Duty::Drain { .. })
     }
 
+    /// The nodes that control has placed a group on; `None` when the cluster has no such group, or control is not known.
+    pub fn placement(&self, group: GroupId) -> Option<Vec<NodeId>> {
+        let control = self.control()?;
+        (group.0 <= control.config().partitions).then(|| control.placement(group).to_vec())
+    }
+
     /// Groups that are placed on this node, or still on the one it replaces, and in which it is no voter. While there are
     /// any, the cluster cannot spare another node.
     fn voteless_groups(&self) -> Vec<GroupId> {

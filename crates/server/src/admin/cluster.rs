@@ -99,6 +99,19 @@ fn translate_node(
     }
 }
 
+/// What the replica here is.
+pub(super) fn role_of(
+    status: &quorate_node::node::NodeStatus,
+    group: &quorate_node::node::GroupStatus,
+) -> GroupState {
+    match group.leader {
+        Some(leader) if leader == status.id => GroupState::Leader,
+        _ if group.learners.contains(&status.id) => GroupState::Learner,
+        Some(_) => GroupState::Follower,
+        None => GroupState::Candidate,
+    }
+}
+
 fn translate_group(
     status: &quorate_node::node::NodeStatus,
     group: &quorate_node::node::GroupStatus,
@@ -116,12 +129,7 @@ fn translate_group(
     GroupStatus {
         id: group.group.0,
         kind: if group.group == CONTROL { GroupKind::Control } else { GroupKind::Partition },
-        state: match group.leader {
-            Some(leader) if leader == me => GroupState::Leader,
-            _ if group.learners.contains(&me) => GroupState::Learner,
-            Some(_) => GroupState::Follower,
-            None => GroupState::Candidate,
-        },
+        state: role_of(status, group),
         leader: group.leader.map(|leader| leader.0),
         term: group.term,
         voters: ids(&group.voters),

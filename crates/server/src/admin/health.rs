@@ -1,4 +1,4 @@
-//! `/livez` and `/readyz`.
+//! `/livez`, `/readyz`, and `/readyz/{listener}`.
 //!
 //! Owns: the verdicts. Does not: know the node; the clauses come from the worker.
 //! Invariants: ready exactly when every clause holds; a worker that does not answer is a failed clause.
@@ -6,12 +6,13 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
-use quorate_api::{Clause, Readiness};
+use quorate_api::{Clause, ErrorBody, Readiness};
 
 use super::AdminState;
+use super::error::ApiError;
 use crate::edge::Edge;
 use crate::question::Question;
 
@@ -45,20 +46,55 @@ pub async fn readyz(State(state): State<AdminState>) -> Response {
     respond(readiness(&state).await)
 }
 
-/// All clauses, those of the worker and of the process.
+/// Whether a listener takes connections, and the node traffic: 200 or 503 with the same body.
+#[utoipa::path(get, path = "/readyz/{listener}", params(
+    ("listener" = String, Path, description = "Name of the listener in the configuration")
+), responses(
+    (status = 200, description = "Ready", body = Readiness),
+    (status = 404, description = "There is no such listener", body = ErrorBody),
+    (status = 503, description = "Not ready: see the clauses", body = Readiness)
+))]
+pub async fn readyz_listener(
+    State(state): State<AdminState>,
+    Path(name): Path<String>,
+) -> Result<Response, ApiError> {
+    let Some(listener) = state.listeners.iter().find(|listener| listener.name == name) else {
+        let known: Vec<&str> = state.listeners.iter().map(|listener| listener.name.as_str()).collect();
+        let message = format!("this node has no listener {name:?}");
+        let hint = format!("its listeners are: {}", known.join(", "));
+        return Err(ApiError::not_found("listener_not_found", message, hint));
+    };
+    let mut all = vec![match listener.is_listening() {
+        true => Clause::met("listening"),
+        false => Clause::failed("listening", "the listener is not open"),
+    }];
+    all.push(match listener.accepts() {
+        Ok(()) => Clause::met("accepting"),
+        Err(reason) => Clause::failed("accepting", reason),
+    });
+    all.extend(readiness(&state).await.clauses);
+    Ok(respond(Readiness::of(all)))
+}
+
+/// Whether the node is ready now.
 pub async fn readiness(state: &AdminState) -> Readiness {
+    judge(&state.edge, state.ask(Question::Readiness).await.ok())
+}
+
+/// All clauses: those of the worker, unless it did not answer, and of the process. The only place where they are put together.
+pub fn judge(edge: &Edge, answered: Option<Vec<quorate_node::node::Clause>>) -> Readiness {
     let mut clauses = Vec::new();
-    match state.ask(Question::Readiness).await {
-        Ok(answered) => {
+    match answered {
+        Some(answered) => {
             clauses.push(Clause::met("worker"));
             clauses.extend(answered.into_iter().map(|clause| match clause.ok {
                 true => Clause::met(clause.name),
                 false => Clause::failed(clause.name, clause.reason),
             }));
         }
-        Err(_) => clauses.push(Clause::failed("worker", "the node's worker does not answer in time")),
+        None => clauses.push(Clause::failed("worker", "the node's worker does not answer in time")),
     }
-    clauses.push(match state.edge.departure.borrow().is_stop() {
+    clauses.push(match edge.departure.borrow().is_stop() {
         false => Clause::met("running"),
         true => Clause::failed("running", "the node is stopping"),
     });
