@@ -23,6 +23,7 @@ use crate::flow_control::{Awaits, Inbound, Outbound, PublishToken};
 use crate::handshake;
 use crate::keep_alive::KeepAlive;
 use crate::limits::{EVENTS_KEPT_MAX, LATE_MAX, LOOK_AGAIN};
+use crate::observer::{Observer, PacketRecord};
 use crate::timer::{Timer, TimerTable};
 use crate::topic_alias::{InboundAliases, Naming, OutboundAliases};
 use crate::traffic::Traffic;
@@ -149,6 +150,8 @@ pub struct Connection {
     /// Bytes that the client had taken when the output timer was set.
     taken_before: u64,
     traffic: Traffic,
+    /// Somebody watches.
+    observer: Option<Box<Observer>>,
     cause: Option<CloseCause>,
     events: VecDeque<Event>,
     output: BytesMut,
@@ -175,6 +178,7 @@ impl Connection {
             written: 0,
             taken_before: 0,
             traffic: Traffic::default(),
+            observer: None,
             cause: None,
             events: VecDeque::new(),
             output: BytesMut::new(),
@@ -189,10 +193,14 @@ impl Connection {
             self.handle_first(input, now);
         }
         while self.phase == Phase::Open && self.wants_read() {
+            let before = input.len();
             match quorate_codec::decode(input, self.version, Role::Client, &self.config.limits) {
                 Ok(Some(packet)) => {
                     self.paused = false;
                     self.traffic.packets_in += 1;
+                    if let Some(observer) = &mut self.observer {
+                        observer.note(true, &packet, before.saturating_sub(input.len()));
+                    }
                     self.restart_keep_alive(now);
                     self.timers.stop(Timer::Packet);
                     self.handle_packet(packet);
@@ -214,11 +222,21 @@ impl Connection {
     }
 
     fn handle_first(&mut self, input: &mut BytesMut, now: Duration) {
+        let before = input.len();
         match quorate_codec::decode_first(input, &self.config.limits) {
             Ok(None) => {}
             Ok(Some(connect)) => {
                 self.traffic.packets_in += 1;
-                self.handle_connect(connect, now);
+                match self.observer.as_mut() {
+                    None => self.handle_connect(connect, now),
+                    Some(observer) => {
+                        let packet = Packet::Connect(connect);
+                        observer.note(true, &packet, before.saturating_sub(input.len()));
+                        if let Packet::Connect(connect) = packet {
+                            self.handle_connect(connect, now);
+                        }
+                    }
+                }
             }
             Err(refused) => {
                 if let Some(version) = refused.answer_in {
@@ -280,6 +298,9 @@ impl Connection {
         let Some(topic) = self.inbound_aliases.resolve(publish.topic.take(), alias) else {
             return self.fail(ReasonCode::TOPIC_ALIAS_INVALID, Explanation::default());
         };
+        if let Some(observer) = &mut self.observer {
+            observer.resolve(&topic);
+        }
         let token = match publish.qos {
             PublishQoS::AtMostOnce => None,
             PublishQoS::AtLeastOnce(packet_id) | PublishQoS::ExactlyOnce(packet_id) => {
@@ -473,6 +494,20 @@ impl Connection {
         std::mem::take(&mut self.traffic)
     }
 
+    /// From now on each packet is recorded, with so many bytes of payloads; with `None`, none is, and what was is forgotten.
+    pub fn observe(&mut self, payload_bytes_max: Option<usize>) {
+        match (payload_bytes_max, &mut self.observer) {
+            (None, observer) => *observer = None,
+            (Some(bytes), Some(observer)) => observer.keep_payload(bytes),
+            (Some(bytes), observer) => *observer = Some(Box::new(Observer::new(bytes))),
+        }
+    }
+
+    /// Takes the records out that were made since the last call, with the number of those that there was no room for.
+    pub fn take_observed(&mut self) -> (Vec<PacketRecord>, u64) {
+        self.observer.as_mut().map(|observer| observer.take()).unwrap_or_default()
+    }
+
     /// Why the connection is over; `None` as long as it is not.
     pub fn close_cause(&self) -> Option<CloseCause> {
         self.cause
@@ -617,6 +652,9 @@ impl Connection {
         if kept {
             self.traffic.publishes_out += 1;
             self.traffic.publish_bytes_out += delivery.payload.len() as u64;
+            if let Some(observer) = &mut self.observer {
+                observer.note_delivery(delivery, self.output.len() - before);
+            }
         }
         kept
     }
@@ -733,7 +771,11 @@ impl Connection {
     fn write(&mut self, packet: &Packet) -> bool {
         let before = self.output.len();
         let written = quorate_codec::encode(packet, self.version, &mut self.output).is_ok();
-        self.keep_if_it_fits(before, written)
+        let kept = self.keep_if_it_fits(before, written);
+        if let Some(observer) = self.observer.as_mut().filter(|_| kept) {
+            observer.note(false, packet, self.output.len() - before);
+        }
+        kept
     }
 
     fn keep_if_it_fits(&mut self, before: usize, written: bool) -> bool {

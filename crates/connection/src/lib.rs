@@ -15,6 +15,7 @@ mod flow_control;
 mod handshake;
 mod keep_alive;
 pub mod limits;
+mod observer;
 mod timer;
 mod topic_alias;
 mod traffic;
@@ -23,6 +24,7 @@ pub use close::CloseCause;
 pub use config::Config;
 pub use connection::{Accept, Connection, Delivery, Event, NotSent, Reading};
 pub use flow_control::PublishToken;
+pub use observer::PacketRecord;
 pub use timer::Timer;
 pub use traffic::Traffic;
 

@@ -51,6 +51,13 @@ pub const OUTBOUND_TOPIC_ALIASES_MAX: u16 = 16;
 /// events; their room is given back, or ten thousand connections would each keep megabytes. 16 take 2 KiB.
 pub const EVENTS_KEPT_MAX: usize = 16;
 
+/// Records of packets that wait for whoever watches a connection. Those beyond are counted, and not kept: 1 MiB at worst
+/// with short topics, for one turn of a connection that is watched.
+pub const OBSERVED_MAX: usize = 4096;
+
+/// Topic filters of a packet that its record has.
+pub const OBSERVED_FILTERS_MAX: usize = 16;
+
 /// What a topic alias costs in a packet, in bytes: a topic name up to this length is shorter than its alias.
 pub const TOPIC_ALIAS_BYTES: usize = 3;
 

@@ -4,6 +4,7 @@ mod close;
 mod delivery;
 mod exactly_once;
 mod handshake;
+mod observer;
 mod publish;
 mod random;
 mod timers;
