@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use quorate_codec::{Connect, PacketId, ProtocolVersion, ReasonCode, Text, TopicFilter};
 use quorate_connection::{Accept, Connection, Event};
-pub use quorate_connection::{CloseCause, Reading, Timer, Traffic};
+pub use quorate_connection::{CloseCause, PacketRecord, Reading, Timer, Traffic};
 use quorate_state::command::{SessionExpiry, SubscribeFilter};
 use quorate_state::effect::DropReason;
 use quorate_state::hash::client_hash;
@@ -256,6 +256,16 @@ impl Client {
     /// What went through the connection since the last call.
     pub fn take_traffic(&mut self) -> Traffic {
         self.connection.take_traffic()
+    }
+
+    /// From now on each packet is recorded, with so many bytes of payloads; with `None`, none is.
+    pub fn observe(&mut self, payload_bytes_max: Option<usize>) {
+        self.connection.observe(payload_bytes_max);
+    }
+
+    /// Takes the records of packets out, with the number of those that there was no room for.
+    pub fn take_observed(&mut self) -> (Vec<PacketRecord>, u64) {
+        self.connection.take_observed()
     }
 
     /// Bytes to write to the client; the shell takes out what it has written.

@@ -24,20 +24,25 @@ pub mod sessions;
 pub mod shares;
 pub mod subscriptions;
 pub mod token;
+pub mod trace;
 pub mod why;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use utoipa::OpenApi;
 
 use crate::edge::Edge;
@@ -127,6 +132,7 @@ impl AdminState {
         operate::log_level,
         operate::set_log_level,
         operate::reload,
+        trace::trace,
         openapi
     ),
     components(schemas(
@@ -191,6 +197,7 @@ pub fn router(state: AdminState, guard: Arc<Guard>) -> Router {
         .route("/v1/events", get(events::events))
         .route("/v1/log-level", get(operate::log_level).put(operate::set_log_level))
         .route("/v1/reload", post(operate::reload))
+        .route("/v1/trace", post(trace::trace))
         .route("/v1/openapi.json", get(openapi))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
@@ -218,16 +225,55 @@ pub async fn serve(listener: TcpListener, router: Router) {
             }
         };
         let Ok(place) = places.clone().try_acquire_owned() else { continue };
-        let service = TowerToHyperService::new(router.clone());
-        connections.spawn(async move {
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(ADMIN_HEAD_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Ok(Err(error)) = timeout(ADMIN_CONNECTION_TIMEOUT, connection).await {
+        connections.spawn(serve_connection(stream, router.clone(), place));
+    }
+}
+
+/// When a connection is closed at the latest. A request whose answer takes its time may move it.
+#[derive(Clone)]
+pub struct ConnectionDeadline(watch::Sender<Instant>);
+
+impl ConnectionDeadline {
+    fn new() -> ConnectionDeadline {
+        ConnectionDeadline(watch::Sender::new(Instant::now() + ADMIN_CONNECTION_TIMEOUT))
+    }
+
+    /// The answer that is begun now takes so long.
+    pub fn extend(&self, time: Duration) {
+        self.0.send_replace(Instant::now() + time + ADMIN_CONNECTION_TIMEOUT);
+    }
+
+    /// Waits until it has come.
+    async fn passed(&self) {
+        loop {
+            let at = *self.0.borrow();
+            if at <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(at).await;
+        }
+    }
+}
+
+async fn serve_connection(stream: TcpStream, router: Router, place: OwnedSemaphorePermit) {
+    let deadline = ConnectionDeadline::new();
+    let routes = TowerToHyperService::new(router);
+    let given = deadline.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(given.clone());
+        routes.call(request)
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(ADMIN_HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        ended = connection => {
+            if let Err(error) = ended {
                 tracing::debug!(%error, "admin connection failed");
             }
-            drop(place);
-        });
+        }
+        () = deadline.passed() => tracing::debug!("an admin connection was open for too long"),
     }
+    drop(place);
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use quorate_node::client::{Client, ClientConfig, Principal, Reading};
-use quorate_node::edge::{ClientEvent, ClientOutput, DirectDelivery};
+use quorate_node::edge::{ClientEvent, ClientOutput, ClientRequest, DirectDelivery};
 use tokio::time::{Instant, Sleep, timeout};
 
 use crate::config::PrincipalSource;
@@ -30,6 +30,7 @@ use crate::net::arrival::Origin;
 use crate::net::gate::{Pass, Place};
 use crate::net::transport::{Progress, Transport};
 use crate::publish_times::PublishTimes;
+use crate::traces::Watched;
 
 /// A timer that is never due by itself.
 const FAR: Duration = Duration::from_secs(24 * 3600);
@@ -76,6 +77,7 @@ pub async fn serve(
         figures: figures.clone(),
         accepted: false,
         publishes: PublishTimes::default(),
+        watched: Watched::default(),
     };
     let ended = task.run().await;
     edge.mailboxes.close(owner.conn);
@@ -119,6 +121,8 @@ struct ConnectionTask {
     /// The CONNECT was accepted.
     accepted: bool,
     publishes: PublishTimes,
+    /// Who watches this connection.
+    watched: Watched,
 }
 
 impl ConnectionTask {
@@ -128,6 +132,7 @@ impl ConnectionTask {
         let mut sleep = std::pin::pin!(tokio::time::sleep(FAR));
         self.arm(sleep.as_mut());
         loop {
+            self.look_for_traces();
             self.handle_mailbox();
             self.handle_input();
             self.carry_out().await;
@@ -193,6 +198,13 @@ impl ConnectionTask {
     fn handle_event(&mut self, event: ClientEvent) {
         let (client, out) = (&mut self.client, &mut self.out);
         self.edge.with_context(|context, now| client.handle_event(event, context, out, now));
+    }
+
+    /// Records packets if somebody watches by now.
+    fn look_for_traces(&mut self) {
+        if let Some(recording) = self.watched.look(&self.edge.traces) {
+            self.client.observe(recording);
+        }
     }
 
     fn handle_mailbox(&mut self) {
@@ -272,6 +284,7 @@ impl ConnectionTask {
             }
             Err(error) => tracing::debug!(%error, "connection broke"),
         }
+        self.look_for_traces();
         // What came with the end is still worth handling: a DISCONNECT, most of all.
         self.handle_input();
         let (client, out) = (&mut self.client, &mut self.out);
@@ -285,6 +298,17 @@ impl ConnectionTask {
             return;
         }
         self.transport.lift_allowance();
+        let connect = self.out.requests.iter().find_map(|request| match request {
+            ClientRequest::Connect(connect) => Some(connect),
+            _ => None,
+        });
+        if let Some(connect) = connect
+            && let Some(recording) = self.watched.identify(connect.client_id.as_str(), &self.edge.traces)
+        {
+            // What was recorded so far is handed over first: with it, the CONNECT.
+            self.watched.hand_over(self.client.take_observed());
+            self.client.observe(recording);
+        }
         let Origin { address, certificate } = &arrival.origin;
         let certificate = certificate.as_ref().map(tracing::field::display);
         tracing::debug!(conn_id = self.client.owner().conn.0, ?address, certificate, "client connects");
@@ -299,6 +323,9 @@ impl ConnectionTask {
         if !self.out.requests.is_empty() {
             self.connect_came();
             self.publishes.begin(&self.out.requests, self.edge.clock.now());
+        }
+        if self.watched.is_watched() {
+            self.watched.hand_over(self.client.take_observed());
         }
         self.edge.carry_out(conn, &mut self.out).await;
     }

@@ -563,6 +563,7 @@ impl Parts<'_> {
                 listeners: Vec::new(),
             })),
             events: NodeEvents::default(),
+            traces: Arc::default(),
             lookout: Lookout::default(),
         });
         let staged: Arc<Staged> = Arc::default();

@@ -36,6 +36,7 @@ use crate::peers::PeerReceiver;
 use crate::question::Question;
 use crate::reload::LiveSettings;
 use crate::sys::figures::Heard;
+use crate::traces::Traces;
 
 /// The lease as the worker last told it.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +89,8 @@ pub struct Edge {
     pub live: watch::Sender<Arc<LiveSettings>>,
     /// What happened lately.
     pub events: NodeEvents,
+    /// Live packet logs.
+    pub traces: Arc<Traces>,
     /// What the node has seen of itself and of its peers.
     pub lookout: Lookout,
 }

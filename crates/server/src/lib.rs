@@ -44,5 +44,6 @@ pub mod snapshots;
 pub mod sys;
 #[cfg(test)]
 mod testing;
+pub mod traces;
 
 pub use serve::{ServeError, ServeOptions, serve};

@@ -237,6 +237,22 @@ pub const DISK_SLOW: Duration = Duration::from_millis(250);
 /// A replica that is so many entries behind is told of: below, it is on its way.
 pub const REPLICA_BEHIND_ENTRIES: u64 = 10_000;
 
+/// Live packet logs at once on a node: each makes the connections that it watches record their packets.
+pub const TRACES_MAX: usize = 4;
+
+/// Packets that wait for the reader of a trace. When full, packets are left out and counted; a MiB at worst with short
+/// topics.
+pub const TRACE_QUEUE_PACKETS: usize = 1024;
+
+/// Longest trace in seconds.
+pub const TRACE_SECONDS_MAX: u64 = 3600;
+
+/// Most packets of a trace.
+pub const TRACE_EVENTS_MAX: u64 = 1_000_000;
+
+/// Most bytes of each payload in a trace.
+pub const TRACE_PAYLOAD_BYTES_MAX: u64 = 1024;
+
 /// Longest time for which a filter of the log may be set.
 pub const LOG_LEVEL_SECONDS_MAX: u64 = 24 * 3600;
 

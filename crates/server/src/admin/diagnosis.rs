@@ -113,7 +113,7 @@ fn of_duty(status: &NodeStatus, found: &mut Vec<Diagnosis>, explained: &mut BTre
         Duty::Full => (),
         Duty::Follow => {
             let text = "An operator wants this node to lead no group.".to_owned();
-            let hint = format!("quorate cluster undrain {name} lets it lead again");
+            let hint = format!("quorate cluster transfer --to {name} lets it lead again");
             found.push(diagnosis("leads_nothing", text, &hint));
         }
         Duty::Drain { .. } if explained.contains("draining") => (),
