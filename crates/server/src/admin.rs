@@ -11,6 +11,7 @@ pub mod diagnosis;
 pub mod duty;
 pub mod error;
 pub mod events;
+pub mod figures;
 pub mod gather;
 pub mod guard;
 pub mod health;
@@ -133,6 +134,7 @@ impl AdminState {
         operate::set_log_level,
         operate::reload,
         trace::trace,
+        figures::figures,
         openapi
     ),
     components(schemas(
@@ -198,6 +200,7 @@ pub fn router(state: AdminState, guard: Arc<Guard>) -> Router {
         .route("/v1/log-level", get(operate::log_level).put(operate::set_log_level))
         .route("/v1/reload", post(operate::reload))
         .route("/v1/trace", post(trace::trace))
+        .route("/v1/figures", get(figures::figures))
         .route("/v1/openapi.json", get(openapi))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)

@@ -50,7 +50,9 @@ async fn publish(edge: &Edge, own: &mut OwnFigures, status: &NodeStatus, interva
     let (told, topics) = {
         let mut heard = edge.heard.lock();
         heard.forget(interval * SYS_SILENT_INTERVALS, now);
-        let figures = own.read(&edge.metrics, status, transient, &heard, now);
+        let mut figures = own.read(&edge.metrics, status, transient, &heard, now);
+        let (p50_us, p99_us) = edge.lookout.publish_latency_us();
+        figures.set_latency(p50_us, p99_us);
         let topics = topics((status.id, &figures), &heard, &members(status));
         (PeerMessage::Counters { values: figures.to_peer() }, topics)
     };

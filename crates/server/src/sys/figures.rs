@@ -28,7 +28,7 @@ enum Combine {
 }
 
 /// Figures that are read as they are. Names are those of topics, below `$SYS/broker` and `$SYS/nodes/NAME`.
-const FIGURES: [(&str, Combine); 22] = [
+const FIGURES: [(&str, Combine); 24] = [
     ("bytes/received", Combine::Sum),
     ("bytes/sent", Combine::Sum),
     ("clients/connected", Combine::Sum),
@@ -40,6 +40,8 @@ const FIGURES: [(&str, Combine); 22] = [
     ("messages/inflight", Combine::Sum),
     ("messages/received", Combine::Sum),
     ("messages/sent", Combine::Sum),
+    (LATENCY_P50_US, Combine::Apart),
+    (LATENCY_P99_US, Combine::Apart),
     ("publish/bytes/received", Combine::Sum),
     ("publish/bytes/sent", Combine::Sum),
     ("publish/messages/dropped", Combine::Sum),
@@ -59,6 +61,16 @@ type CounterOf = fn(&Metrics) -> u64;
 /// The most connections that the cluster had at once, as far as a node knows: nodes tell each other, and the highest
 /// counts. Shown as `clients/maximum` of the cluster.
 const CLUSTER_MAXIMUM: &str = "cluster/clients/maximum";
+
+/// Time from a publish to its commit, in microseconds: half of the publishes of the last seconds took at most this. For
+/// those who ask over HTTP; not there when there were none.
+const LATENCY_P50_US: &str = "publish/latency/p50_us";
+
+/// As above, for 99 of 100.
+const LATENCY_P99_US: &str = "publish/latency/p99_us";
+
+/// Figures that nodes tell each other and that have no topic.
+const HIDDEN: [&str; 3] = [CLUSTER_MAXIMUM, LATENCY_P50_US, LATENCY_P99_US];
 
 /// Load averages, below `load`, each with its counter. They add up to those of the cluster.
 const LOADS: [(&str, CounterOf); 9] = [
@@ -109,6 +121,41 @@ impl Figures {
         self.0.iter().map(|(name, value)| (name.clone(), *value)).collect()
     }
 
+    /// Adds how long publishes take, in microseconds: half of them, and 99 of 100.
+    pub fn set_latency(&mut self, p50_us: Option<u64>, p99_us: Option<u64>) {
+        for (name, value) in [(LATENCY_P50_US, p50_us), (LATENCY_P99_US, p99_us)] {
+            if let Some(value) = value {
+                self.0.insert(name.to_owned(), value);
+            }
+        }
+    }
+
+    /// As dashboards want them, with rates by an earlier reading.
+    fn shown(&self, before: Option<(&Figures, Duration)>) -> quorate_api::Figures {
+        let rate = |name: &str| match before {
+            // A counter that is lower than before is one of another run.
+            Some((before, passed)) if !passed.is_zero() => {
+                self.value(name).saturating_sub(before.value(name)) as f64 / passed.as_secs_f64()
+            }
+            _ => 0.0,
+        };
+        let (inflight, retained) = (self.value("messages/inflight"), self.value("retained messages/count"));
+        let queued = self.value("store/messages/count").saturating_sub(inflight).saturating_sub(retained);
+        quorate_api::Figures {
+            connections: self.value("clients/connected"),
+            sessions: self.value("clients/connected").saturating_add(self.value("clients/disconnected")),
+            messages_in_per_s: rate("publish/messages/received"),
+            messages_out_per_s: rate("publish/messages/sent"),
+            bytes_in_per_s: rate("bytes/received"),
+            bytes_out_per_s: rate("bytes/sent"),
+            publish_latency_p50_us: self.0.get(LATENCY_P50_US).copied(),
+            publish_latency_p99_us: self.0.get(LATENCY_P99_US).copied(),
+            queued_messages: queued,
+            retained,
+            dropped_per_s: rate("publish/messages/dropped"),
+        }
+    }
+
     fn value(&self, name: &str) -> u64 {
         self.0.get(name).copied().unwrap_or(0)
     }
@@ -130,7 +177,7 @@ impl Figures {
 
     /// Topics and payloads below `root`.
     fn topics(&self, root: &str, topics: &mut Vec<(String, String)>) {
-        for (name, value) in self.0.iter().filter(|(name, _)| *name != CLUSTER_MAXIMUM) {
+        for (name, value) in self.0.iter().filter(|(name, _)| !HIDDEN.contains(&name.as_str())) {
             let payload = match name.as_str() {
                 "uptime" => format!("{value} seconds"),
                 name if name.starts_with("load/") => text_of_hundredths(*value),
@@ -220,23 +267,44 @@ fn count(number: usize) -> u64 {
 
 /// The figures of other nodes, as they last came.
 #[derive(Default)]
-pub struct Heard(BTreeMap<NodeId, (Duration, Figures)>);
+pub struct Heard(BTreeMap<NodeId, Told>);
+
+/// What a peer told last, and what it had told before.
+struct Told {
+    at: Duration,
+    figures: Figures,
+    before: Option<(Duration, Figures)>,
+}
 
 impl Heard {
     /// A peer told its figures. Those of a new one are not kept when there are too many.
     pub fn note(&mut self, peer: NodeId, figures: Figures, now: Duration) {
         if self.0.len() < HEARD_NODES_MAX || self.0.contains_key(&peer) {
-            self.0.insert(peer, (now, figures));
+            let before = self.0.remove(&peer).map(|told| (told.at, told.figures));
+            self.0.insert(peer, Told { at: now, figures, before });
         }
     }
 
     /// Forgets peers that have said nothing for `silence`.
     pub fn forget(&mut self, silence: Duration, now: Duration) {
-        self.0.retain(|_, (at, _)| now.saturating_sub(*at) < silence);
+        self.0.retain(|_, told| now.saturating_sub(told.at) < silence);
+    }
+
+    /// Of each peer, when it told them, and its figures with rates between the last two times that it did.
+    pub fn shown(&self) -> Vec<(NodeId, Duration, quorate_api::Figures)> {
+        let shown = self.0.iter().map(|(peer, told)| {
+            let before = told.before.as_ref().map(|(at, figures)| (figures, told.at.saturating_sub(*at)));
+            (*peer, told.at, told.figures.shown(before))
+        });
+        shown.collect()
+    }
+
+    fn of(&self, peer: NodeId) -> Option<&Figures> {
+        self.0.get(&peer).map(|told| &told.figures)
     }
 
     fn figures(&self) -> impl Iterator<Item = &Figures> {
-        self.0.values().map(|(_, figures)| figures)
+        self.0.values().map(|told| &told.figures)
     }
 }
 
@@ -273,7 +341,7 @@ pub fn topics(own: (NodeId, &Figures), heard: &Heard, members: &[Member]) -> Vec
     topics.push(("$SYS/broker/version".to_owned(), format!("quorate version {version}")));
     for member in members {
         let root = format!("$SYS/nodes/{}", member.name);
-        let figures = if member.id == own.0 { Some(own.1) } else { heard.0.get(&member.id).map(|(_, f)| f) };
+        let figures = if member.id == own.0 { Some(own.1) } else { heard.of(member.id) };
         match figures {
             Some(figures) => figures.topics(&root, &mut topics),
             None => topics.push((format!("{root}/ready"), "0".to_owned())),

@@ -198,7 +198,8 @@ fn silent_node_counts_no_more_and_is_not_ready() {
 fn names_that_nobody_knows_are_ignored_and_ours_are_known() {
     let odd = told(&[("a/b", 1), ("load/x/1min", 1), ("load/bytes/sent/2min", 1), ("../x", 1), ("", 1)]);
     assert_eq!(odd, Figures::default());
-    let own = read(&mut OwnFigures::default(), 1, &Heard::default(), SECOND);
+    let mut own = read(&mut OwnFigures::default(), 1, &Heard::default(), SECOND);
+    own.set_latency(Some(1), Some(2));
     assert_eq!(Figures::of_peer(own.to_peer()), own);
     assert_eq!(own.0.len(), FIGURES.len() + LOADS.len() * SPANS.len());
     assert!(own.0.len() <= quorate_node::limits::COUNTERS_MAX);
@@ -230,4 +231,35 @@ fn versions_are_ordered_by_number() {
     let mut versions = ["1.10.0", "1.9.9", "0.1.0-rc.1", "1.9.10"];
     versions.sort_by_key(|version| order(version));
     assert_eq!(versions, ["0.1.0-rc.1", "1.9.9", "1.9.10", "1.10.0"]);
+}
+
+#[test]
+fn rates_are_between_the_last_two_times_that_a_peer_told() {
+    let mut heard = Heard::default();
+    let figures = |received: u64, dropped: u64| {
+        let mut figures = told(&[
+            ("publish/messages/received", received),
+            ("publish/messages/dropped", dropped),
+            ("clients/connected", 3),
+            ("clients/disconnected", 4),
+            ("store/messages/count", 10),
+            ("messages/inflight", 1),
+            ("retained messages/count", 2),
+        ]);
+        figures.set_latency(Some(500), None);
+        Figures::of_peer(figures.to_peer())
+    };
+    heard.note(NodeId(2), figures(100, 0), SECOND);
+    assert_eq!(heard.shown()[0].2.messages_in_per_s, 0.0);
+    heard.note(NodeId(2), figures(150, 5), SECOND * 11);
+    let (peer, at, shown) = heard.shown()[0];
+    assert_eq!((peer, at), (NodeId(2), SECOND * 11));
+    assert_eq!((shown.messages_in_per_s, shown.dropped_per_s, shown.messages_out_per_s), (5.0, 0.5, 0.0));
+    assert_eq!((shown.connections, shown.sessions, shown.queued_messages, shown.retained), (3, 7, 7, 2));
+    assert_eq!((shown.publish_latency_p50_us, shown.publish_latency_p99_us), (Some(500), None));
+    heard.note(NodeId(2), figures(7, 0), SECOND * 12);
+    assert_eq!(heard.shown()[0].2.messages_in_per_s, 0.0, "it has started again");
+    let mut topics = Vec::new();
+    figures(1, 1).topics("$SYS", &mut topics);
+    assert!(topics.iter().all(|(topic, _)| !topic.contains("latency")), "{topics:?}");
 }
