@@ -1,8 +1,10 @@
-//! `quorate explain session`: what a cluster knows of a client identifier, and why its client gets nothing.
+//! `quorate explain`: why things are as they are. Here: a session, and why its client gets nothing.
 //!
 //! Owns: finding the node to ask, laying the answer out. Does not: judge; the server's findings are shown as they come.
 //! Invariants: shows the answer of one replica and says which; the leader's when it can be reached.
 //! Limits: EXPLAIN_HOPS_MAX requests.
+
+mod diagnosis;
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
@@ -25,6 +27,10 @@ pub struct ExplainArgs {
 enum Subject {
     /// One session: who holds it, what waits for it, what was dropped, and why nothing is delivered
     Session(SessionArgs),
+    /// A node: what is wrong with it, and what to do
+    Node(diagnosis::NodeArgs),
+    /// A group: why a node leads it or does not, and who lags
+    Group(diagnosis::GroupArgs),
 }
 
 #[derive(Args, Debug)]
@@ -41,8 +47,11 @@ struct SessionArgs {
 
 /// Runs the command. A client identifier without a session is an answer, not a failure.
 pub async fn run(args: ExplainArgs) -> Outcome {
-    let Subject::Session(args) = args.subject;
-    show(&args.admin, &args.client_id, args.output).await
+    match args.subject {
+        Subject::Session(args) => show(&args.admin, &args.client_id, args.output).await,
+        Subject::Node(args) => diagnosis::node(args).await,
+        Subject::Group(args) => diagnosis::group(args).await,
+    }
 }
 
 /// Shows what is known of a client identifier.

@@ -13,11 +13,13 @@ use anyhow::{Context, anyhow};
 use quorate_api::ErrorBody;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 use crate::exit::{Exit, Failure, Outcome};
-use crate::limits::{HTTP_RESPONSE_BYTES_MAX, HTTP_WAIT_MAX, OPERATE_WAIT_MAX, TOKEN_FILE_BYTES_MAX};
+use crate::limits::{
+    HTTP_LINE_BYTES_MAX, HTTP_RESPONSE_BYTES_MAX, HTTP_WAIT_MAX, OPERATE_WAIT_MAX, TOKEN_FILE_BYTES_MAX,
+};
 
 /// An answer, whatever its status.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,7 +71,6 @@ pub enum HttpError {
 }
 
 /// A request to an admin listener.
-#[allow(dead_code, reason = "a closed set, whichever of them commands use")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Method {
     /// Reads.
@@ -250,6 +251,71 @@ fn parse(bytes: &[u8]) -> Result<Response, &'static str> {
             Ok(Response { status, location, date, body: body.get(..length).unwrap_or(body).to_vec() })
         }
         None => Ok(Response { status, location, date, body: body.to_vec() }),
+    }
+}
+
+/// Lines of an answer, as they come.
+pub struct LineStream {
+    reader: BufReader<TcpStream>,
+}
+
+/// What came of a request for lines.
+pub enum Opened {
+    /// A success: here they come.
+    Lines(LineStream),
+    /// Another answer.
+    Other(Response),
+}
+
+impl LineStream {
+    /// The next line without its end; `None` at the end of the answer.
+    pub async fn next(&mut self) -> io::Result<Option<String>> {
+        let line = read_line(&mut self.reader).await?;
+        Ok((!line.is_empty()).then(|| line.trim_end().to_owned()))
+    }
+}
+
+/// A line with its end, or what is left at the end. One that is too long is an error.
+async fn read_line(reader: &mut BufReader<TcpStream>) -> io::Result<String> {
+    let mut line = String::new();
+    let limit = u64::try_from(HTTP_LINE_BYTES_MAX).unwrap_or(u64::MAX);
+    reader.take(limit).read_line(&mut line).await?;
+    if line.len() >= HTTP_LINE_BYTES_MAX {
+        return Err(io::Error::other("a line is too long"));
+    }
+    Ok(line)
+}
+
+/// POST with an answer that comes line by line. Until the first line may come, the wait is bounded as ever.
+pub async fn open_lines(base: &str, path: &str, body: &str) -> Result<Opened, HttpError> {
+    let host = host_of(base)?;
+    let what = format!("POST http://{host}{path}");
+    let begun = async {
+        let mut reader = BufReader::new(send(Method::Post, host, path, Some(body)).await?);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            let line = read_line(&mut reader).await?;
+            if line.is_empty() || head.len() > HTTP_LINE_BYTES_MAX {
+                return Err(io::Error::other("the answer is not HTTP"));
+            }
+            head.push_str(&line);
+        }
+        let mut bytes = head.into_bytes();
+        if bytes.get(9..12) == Some(b"200") {
+            return Ok((bytes, Some(LineStream { reader })));
+        }
+        let limit = u64::try_from(HTTP_RESPONSE_BYTES_MAX).unwrap_or(u64::MAX);
+        reader.take(limit).read_to_end(&mut bytes).await?;
+        Ok((bytes, None))
+    };
+    match tokio::time::timeout(OPERATE_WAIT_MAX, begun).await {
+        Err(_) => Err(HttpError::Timeout { what, wait: OPERATE_WAIT_MAX }),
+        Ok(Err(source)) => Err(HttpError::Io { what, source }),
+        Ok(Ok((_, Some(lines)))) => Ok(Opened::Lines(lines)),
+        Ok(Ok((bytes, None))) => {
+            let parsed = parse(&bytes).map_err(|problem| HttpError::Answer { what, problem });
+            Ok(Opened::Other(parsed?))
+        }
     }
 }
 

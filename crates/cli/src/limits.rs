@@ -5,6 +5,12 @@ use std::time::Duration;
 /// Largest admin answer read. A cluster state with 256 groups and 9 nodes is below 1 MiB.
 pub const HTTP_RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Longest line of an answer that comes line by line: a packet with a topic and a piece of its payload, escaped.
+pub const HTTP_LINE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Nodes that `quorate trace` goes through: the one asked, one with a replica, the one that holds the connection.
+pub const TRACE_HOPS_MAX: usize = 4;
+
 /// Longest wait for an admin answer; the admin listener never does slow work for a read.
 pub const HTTP_WAIT_MAX: Duration = Duration::from_secs(5);
 

@@ -21,6 +21,7 @@ mod limits;
 mod message_format;
 mod mqtt_flags;
 mod mqtt_property;
+mod operate;
 mod operator;
 mod output;
 mod publish;
@@ -32,6 +33,8 @@ mod status;
 mod subscribe;
 mod subscriptions;
 mod table;
+mod trace;
+mod utc;
 mod verify;
 
 use std::process::ExitCode;
@@ -68,8 +71,16 @@ enum Command {
     Sub(subscribe::SubscribeArgs),
     /// Show nodes, groups, leaders, lag, sessions and backlog
     Status(status::StatusArgs),
-    /// Say what is known of a session, and why its client gets nothing
+    /// Say why things are as they are: a session, a node, a group
     Explain(explain::ExplainArgs),
+    /// Show packets of a client or of a topic filter as they go through a node
+    Trace(trace::TraceArgs),
+    /// Show what happened lately on a node
+    Events(operate::EventsArgs),
+    /// Show or change what a node logs
+    LogLevel(operate::LogLevelArgs),
+    /// Have a node read its configuration again
+    Reload(operate::ReloadArgs),
     /// Take nodes out of service, move leadership, restart node after node, finish an upgrade
     Cluster(cluster::ClusterArgs),
     /// Look for what keeps a node from working: configuration, disk, certificates, clock, limits, peers
@@ -120,6 +131,10 @@ fn run(command: Command) -> Outcome {
         Command::Sub(args) => block_on(subscribe::run(args)),
         Command::Status(args) => block_on(status::run(args)),
         Command::Explain(args) => block_on(explain::run(args)),
+        Command::Trace(args) => block_on(trace::run(args)),
+        Command::Events(args) => block_on(operate::events(args)),
+        Command::LogLevel(args) => block_on(operate::log_level(args)),
+        Command::Reload(args) => block_on(operate::reload(args)),
         Command::Cluster(args) => block_on(cluster::run(args)),
         Command::Doctor(args) => block_on(doctor::run(args)),
         Command::Sessions(args) => block_on(sessions::run(args)),

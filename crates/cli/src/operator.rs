@@ -1,4 +1,4 @@
-//! What the commands about clients share: the address to ask, queries, and leave for what cannot be undone.
+//! What commands about clients and nodes share: the address to ask, queries, and leave for what cannot be undone.
 //!
 //! Owns: the flags `--admin`, `--output` and `--yes`, the question on the terminal. Does not: send, or know the answers.
 //! Invariants: nothing that destroys is sent before somebody has agreed to it.
