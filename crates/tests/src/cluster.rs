@@ -4,8 +4,8 @@
 //! Invariants: what was started is killed, whatever the test does.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use quorate_api::ClusterState;
 
 use crate::binary::binary;
-use crate::wait_for;
+use crate::{http, wait_for};
 
 /// One node as `dev` reports it.
 #[derive(Clone, Debug)]
@@ -398,18 +398,8 @@ pub(crate) fn get(address: &str, path: &str) -> Result<(u16, String)> {
     request(address, "GET", path, "")
 }
 
-/// A plain HTTP request; waits longer than any answer of the admin API takes.
 fn request(address: &str, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
-    if method != "GET" {
-        head.push_str(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()));
-    }
-    write!(stream, "{head}\r\n{body}")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("end of the header")?;
-    let status = head.split(' ').nth(1).context("status")?.parse()?;
-    Ok((status, body.to_owned()))
+    let headers = if method == "GET" { &[][..] } else { &[http::JSON] };
+    let answer = http::request(address, &format!("{method} {path}"), headers, body)?;
+    Ok((answer.status, answer.body))
 }

@@ -10,6 +10,7 @@ mod binary;
 pub mod client;
 mod cluster;
 pub mod event_loop;
+pub mod http;
 pub mod line;
 pub mod load;
 pub mod message;

@@ -60,15 +60,29 @@ impl Serve {
         Ok(command)
     }
 
+    /// Address of the admin listener.
+    pub fn admin(&self) -> String {
+        format!("127.0.0.1:{}", self.port + 7)
+    }
+
+    /// Writes the configuration, with these sections beside `[node]` and `[admin]`; they begin within the latter.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn configure(&self, sections: &str) -> Result<()> {
+        let admin = self.admin();
+        let text =
+            format!("[node]\nname = \"n1\"\ndata_dir = \"data\"\n[admin]\nbind = \"{admin}\"\n{sections}");
+        Ok(std::fs::write(self.dir.join("quorate.toml"), text)?)
+    }
+
     /// Starts a node with these sections beside `[node]` and `[admin]`; returns when it is ready.
     ///
     /// # Errors
     /// When it ends instead, or does not become ready.
     pub fn start(&mut self, sections: &str) -> Result<()> {
-        let admin = format!("127.0.0.1:{}", self.port + 7);
-        let text =
-            format!("[node]\nname = \"n1\"\ndata_dir = \"data\"\n[admin]\nbind = \"{admin}\"\n{sections}");
-        std::fs::write(self.dir.join("quorate.toml"), text)?;
+        let admin = self.admin();
+        self.configure(sections)?;
         let log = std::fs::File::create(self.dir.join("log"))?;
         let mut node =
             self.command("serve --config quorate.toml")?.stdin(Stdio::null()).stderr(log).spawn()?;
