@@ -17,7 +17,7 @@ use quorate_node::edge::{ClientEvent, ClientRequest};
 use quorate_node::limits::TICK;
 use quorate_node::node::Node;
 use quorate_node::{Action, Event};
-use quorate_state::command::RouteTarget;
+use quorate_state::command::{Duty, RouteTarget};
 use quorate_state::{ConnId, LogIndex};
 
 use crate::edge::{Edge, LeaseState};
@@ -41,6 +41,8 @@ pub struct Worker {
     stopping_since: Option<Instant>,
     /// Actions made events: the node has a turn to take.
     unturned: bool,
+    /// What operators wanted of this node when they last said so.
+    duty: Duty,
 }
 
 impl Worker {
@@ -56,6 +58,7 @@ impl Worker {
             events: Vec::new(),
             stopping_since: None,
             unturned: false,
+            duty: Duty::Full,
         }
     }
 
@@ -200,6 +203,11 @@ impl Worker {
             Action::RemoveGroup(group) => send(&self.keeper, KeeperJob::RemoveGroup(group)),
             Action::Elsewhere(elsewhere) => *self.edge.elsewhere.write() = elsewhere,
             Action::Duty(duty) => self.edge.duty_changed(duty),
+            Action::Duty(duty) => {
+                self.edge.duty_changed(duty);
+                let before = std::mem::replace(&mut self.duty, duty);
+                NodeEvent::of_duty(before, duty).iter().for_each(|event| self.edge.events.note(event));
+            }
             Action::Operated { number, outcome } => self.edge.operations.decided(number, outcome),
             Action::Dropped(reason, count) => self.edge.metrics.dropped(reason, count),
             Action::Stop(reason) => crate::exit::stop_now(crate::exit::ExitCode::Unavailable, &reason),

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use quorate_state::command::Duty;
 use quorate_state::{GroupId, NodeId};
 
 use crate::limits::{NODE_EVENT_TEXT_BYTES_MAX, NODE_EVENTS_MAX};
@@ -40,6 +41,14 @@ pub enum NodeEvent {
     Ready,
     /// These clauses of readiness do not.
     NotReady(Vec<String>),
+    /// An operator takes the node out of service; clients may stay for so many seconds.
+    DrainBegun(u32),
+    /// It is in service again.
+    DrainEnded,
+    /// An operator wants the node to lead no group.
+    LeadershipUnwanted,
+    /// It may lead groups again.
+    LeadershipWanted,
     /// The node was told to stop.
     Stopping,
     /// The disk is full: nothing is acknowledged.
@@ -67,6 +76,20 @@ pub enum NodeEvent {
 }
 
 impl NodeEvent {
+    /// What it means for the node that an operator wants something else of it.
+    pub fn of_duty(before: Duty, now: Duty) -> Vec<NodeEvent> {
+        match (before, now) {
+            (_, Duty::Drain { grace_s }) => vec![NodeEvent::DrainBegun(grace_s)],
+            (Duty::Drain { .. }, Duty::Full) => vec![NodeEvent::DrainEnded],
+            (Duty::Drain { .. }, Duty::Follow) => {
+                vec![NodeEvent::DrainEnded, NodeEvent::LeadershipUnwanted]
+            }
+            (Duty::Full, Duty::Follow) => vec![NodeEvent::LeadershipUnwanted],
+            (Duty::Follow, Duty::Full) => vec![NodeEvent::LeadershipWanted],
+            (Duty::Full, Duty::Full) | (Duty::Follow, Duty::Follow) => Vec::new(),
+        }
+    }
+
     /// Short stable name.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -82,6 +105,10 @@ impl NodeEvent {
             NodeEvent::LeaseRegained => "lease_regained",
             NodeEvent::Ready => "ready",
             NodeEvent::NotReady(_) => "not_ready",
+            NodeEvent::DrainBegun(_) => "drain_begun",
+            NodeEvent::DrainEnded => "drain_ended",
+            NodeEvent::LeadershipUnwanted => "leadership_unwanted",
+            NodeEvent::LeadershipWanted => "leadership_wanted",
             NodeEvent::Stopping => "stopping",
             NodeEvent::DiskFull => "disk_full",
             NodeEvent::DiskSlow(_) => "disk_slow",
@@ -135,6 +162,12 @@ impl NodeEvent {
             NodeEvent::LeaseRegained => "The node holds its lease again.".to_owned(),
             NodeEvent::Ready => "The node is ready.".to_owned(),
             NodeEvent::NotReady(clauses) => format!("The node is not ready: {}.", clauses.join(", ")),
+            NodeEvent::DrainBegun(grace_s) => {
+                format!("An operator takes the node out of service; clients may stay for {grace_s} s.")
+            }
+            NodeEvent::DrainEnded => "The node is in service again.".to_owned(),
+            NodeEvent::LeadershipUnwanted => "An operator wants the node to lead no group.".to_owned(),
+            NodeEvent::LeadershipWanted => "The node may lead groups again.".to_owned(),
             NodeEvent::Stopping => "The node was told to stop.".to_owned(),
             NodeEvent::DiskFull => {
                 "The disk is full: nothing is acknowledged until there is room.".to_owned()

@@ -178,6 +178,44 @@ fn reload_applies_what_is_sound_and_nothing_of_what_is_not() {
     );
 }
 
+#[test]
+fn drained_node_says_so_with_the_way_back_and_its_events_tell_when() {
+    let cluster = Cluster::start("drained", 3).unwrap();
+    let admin = cluster.node(1).admin.clone();
+    let get = |path: &str| request(&admin, &format!("GET {path}"), &[], "").unwrap();
+    let told = |kind: &str| {
+        let page = get("/v1/events?limit=1000").json().unwrap();
+        page["events"].as_array().unwrap().iter().any(|event| event["kind"] == kind)
+    };
+    let drain = request(&admin, "POST /v1/nodes/n2/drain", &[JSON], r#"{"grace_s":0}"#).unwrap();
+    assert_eq!(drain.status, 200, "{drain:?}");
+    let finding = wait_for("the finding", || {
+        let why = get("/v1/why").json().unwrap();
+        let findings = why["findings"].as_array().unwrap();
+        let finding = findings.iter().find(|finding| finding["code"] == "draining")?;
+        (why["ready"] == false).then(|| finding.clone())
+    })
+    .unwrap();
+    assert!(finding["hint"].as_str().unwrap().contains("quorate cluster undrain n2"), "{finding}");
+    for path in ["/readyz", "/readyz/tcp"] {
+        let answer = get(path);
+        let readiness = answer.json().unwrap();
+        let clauses = readiness["clauses"].as_array().unwrap();
+        let failed: Vec<_> = clauses.iter().filter(|clause| clause["ok"] == false).collect();
+        assert!(answer.status == 503 && failed.len() == 1 && failed[0]["name"] == "draining", "{failed:?}");
+    }
+    assert!(get("/metrics").body.contains("quorate_ready_clause{clause=\"draining\"} 0\n"));
+    wait_for("events of the drain", || (told("drain_begun") && told("not_ready")).then_some(())).unwrap();
+    let back = request(&admin, "DELETE /v1/nodes/n2/drain", &[JSON], "").unwrap();
+    assert_eq!(back.status, 200, "{back:?}");
+    wait_for("nothing to find", || {
+        let why = get("/v1/why").json().unwrap();
+        (why["findings"][0]["code"] == "nothing_wrong" && why["ready"] == true).then_some(())
+    })
+    .unwrap();
+    wait_for("its end", || told("drain_ended").then_some(())).unwrap();
+}
+
 fn lines(reader: impl BufRead) -> Vec<Value> {
     reader.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
 }
