@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use quorate_codec::Text;
-use quorate_node::client::{ClientConfig, Context};
 use quorate_node::client::Context;
 use quorate_node::edge::{ClientOutput, DirectDelivery, DirectMessage};
 use quorate_node::routing::Routing;
@@ -26,7 +25,6 @@ use crate::inbox::Inbox;
 use crate::inquiry::Inquiries;
 use crate::join::Joins;
 use crate::limits::{PUBLISHER_GIVES_WAY, REFERENCES_MAX};
-use crate::limits::PUBLISHER_GIVES_WAY;
 use crate::lookout::Lookout;
 use crate::mailbox::{Mailbox, Mailboxes};
 use crate::metrics::Metrics;

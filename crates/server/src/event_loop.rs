@@ -202,7 +202,6 @@ impl Worker {
             Action::Joined { disk, decision, peers } => self.edge.joins.decided(disk, (decision, peers)),
             Action::RemoveGroup(group) => send(&self.keeper, KeeperJob::RemoveGroup(group)),
             Action::Elsewhere(elsewhere) => *self.edge.elsewhere.write() = elsewhere,
-            Action::Duty(duty) => self.edge.duty_changed(duty),
             Action::Duty(duty) => {
                 self.edge.duty_changed(duty);
                 let before = std::mem::replace(&mut self.duty, duty);

@@ -95,11 +95,23 @@ fn merge_listener(
     old: &ListenerSettings,
     new: &ListenerSettings,
 ) -> ListenerSettings {
-    let ListenerSettings { name, kind, bind, insecure, socket_mode, tls, proxy, principal, limits } = new;
+    let ListenerSettings {
+        name,
+        kind,
+        bind,
+        insecure,
+        socket_mode,
+        tls,
+        proxy,
+        principal,
+        limits,
+        advertise,
+    } = new;
     let key = |key: &str| format!("listeners.{name}.{key}");
     difference.note(Kind::Restart, &key("kind"), &old.kind, kind);
     difference.note(Kind::Restart, &key("bind"), &old.bind, bind);
     difference.note(Kind::Restart, &key("socket_mode"), &old.socket_mode, socket_mode);
+    difference.note(Kind::Restart, &key("advertise"), &old.advertise, advertise);
     // It only says that somebody agrees.
     difference.note(Kind::Live, &key("insecure"), &old.insecure, insecure);
     let mut merged = ListenerSettings { insecure: *insecure, ..old.clone() };
