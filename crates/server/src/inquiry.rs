@@ -102,6 +102,11 @@ pub enum Inquiry {
         /// Group and session.
         sessions: Vec<(u32, u64)>,
     },
+    /// How long ago entries of groups that the node asked leads were written.
+    Ages {
+        /// Group and log index.
+        entries: Vec<(u32, u64)>,
+    },
     /// All that is known of a client identifier.
     Explain {
         /// Client identifier.
@@ -170,6 +175,8 @@ pub enum Answer {
     SlowConnections(Vec<(u32, u64, SlowConsumer)>),
     /// To [`Inquiry::ClientIds`], in the same order; absent for sessions that are gone.
     ClientIds(Vec<Option<String>>),
+    /// To [`Inquiry::Ages`], in the same order, in milliseconds; absent when not known.
+    Ages(Vec<Option<u64>>),
     /// To [`Inquiry::Explain`].
     Explanation(Box<SessionExplanation>),
     /// To [`Inquiry::Owner`]; absent when there is no such session.
@@ -289,6 +296,11 @@ pub async fn ask(edge: &Edge, node: NodeId, inquiry: Inquiry) -> Option<Answer> 
     if node == edge.node {
         return Some(local::answer(edge, inquiry).await);
     }
+    ask_peer(edge, node, inquiry).await
+}
+
+/// Asks another node; `None` when it cannot be reached or does not answer in time.
+async fn ask_peer(edge: &Edge, node: NodeId, inquiry: Inquiry) -> Option<Answer> {
     let links = edge.links.as_ref()?;
     // A frame would wait for the link, and what is asked may be out of date by then.
     if !links.connected().contains(&node) {

@@ -188,6 +188,10 @@ pub const ADMIN_TOP_MAX: usize = 100;
 /// next one goes on. A million sessions take about a second.
 pub const WALK_TIME: Duration = Duration::from_millis(1500);
 
+/// How long a node waits for other nodes to say how old the messages in its answer are; those not known by then are shown
+/// without.
+pub const AGES_TIME: Duration = Duration::from_secs(1);
+
 /// Lists of a node that go on at the same time; others wait. Each has one look at a time: what a turn of the worker takes
 /// longer is bounded by as many looks.
 pub const WALKS_AT_ONCE_MAX: usize = 2;
@@ -324,7 +328,7 @@ const _: () = assert!(PROXY_HEADER_BYTES_MAX <= UNAUTHENTICATED_BYTES_MAX);
 const _: () = assert!(HELLO_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX * 2 <= PEER_OUTGOING_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= PEER_INBOX_BYTES_MAX);
-const _: () = assert!(WALK_TIME.as_millis() * 2 <= ADMIN_PEER_TIMEOUT.as_millis());
+const _: () = assert!(WALK_TIME.as_millis() + AGES_TIME.as_millis() < ADMIN_PEER_TIMEOUT.as_millis());
 const _: () = assert!(ADMIN_PEER_TIMEOUT.as_millis() < ADMIN_ANSWER_TIMEOUT.as_millis());
 const _: () = assert!(PEER_KEEP_ALIVE.as_millis() * 3 < PEER_IDLE_MAX.as_millis());
 const _: () = assert!(STOP_TRANSFER_TIMEOUT.as_millis() * 2 < STOP_TIMEOUT.as_millis());

@@ -364,11 +364,13 @@ impl Node {
         Slice { rows: rows.collect(), resume }
     }
 
-    /// How many milliseconds ago, in replicated time, these entries were written; `None` for one that cannot be read here.
-    /// Reads one entry for each: at most `LISTING_BODIES_MAX`, the others stay unknown.
+    /// How many milliseconds ago, in replicated time, these entries were written; `None` for one of a group that this node
+    /// does not lead, whose time may stand still here, or that cannot be read here. Reads one entry for each: at most
+    /// `LISTING_BODIES_MAX`, the others stay unknown.
     pub fn entry_ages(&self, entries: &[(GroupId, LogIndex)], now: Duration) -> Vec<Option<u64>> {
         let age = |(place, (id, index)): (usize, &(GroupId, LogIndex))| {
-            let group = self.groups.get(id).filter(|_| place < LISTING_BODIES_MAX)?;
+            let group =
+                self.groups.get(id).filter(|group| place < LISTING_BODIES_MAX && group.is_leading())?;
             let data = group.body(*index)?;
             let stamp = BatchView::new(&data).ok()?.stamp();
             Some(group.stamp(now).0.saturating_sub(stamp.0))

@@ -14,16 +14,20 @@ use quorate_node::node::{
 };
 use quorate_state::command::SubscribeFilter;
 use quorate_state::{ConnId, GroupId, Incarnation, LogIndex, NodeId, Owner, SessionId, SessionInfo};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Answer, Inquiry, Rows, SessionHolder, SessionsWanted, SubscriptionFound, SubscriptionPlace,
-    SubscriptionTerms, SubscriptionsWanted, order_of, walk,
+    SubscriptionTerms, SubscriptionsWanted, ask_peer, order_of, walk,
 };
 use crate::admin::{NoAnswer, sessions};
 use crate::base64;
 use crate::edge::Edge;
-use crate::limits::ADMIN_TOP_MAX;
+use crate::limits::{ADMIN_TOP_MAX, AGES_TIME};
 use crate::question::{Question, ask_edge, look};
+
+/// Group and log index.
+type EntryPlace = (u32, u64);
 
 /// Names of the nodes by their identities.
 pub type Names = BTreeMap<NodeId, String>;
@@ -90,6 +94,7 @@ async fn try_answer(edge: &Edge, inquiry: Inquiry) -> Result<Answer, NoAnswer> {
             let sessions: Vec<_> = sessions.map(|(group, id)| (GroupId(group), SessionId(id))).collect();
             Answer::ClientIds(look(edge, move |node, _| node.client_ids(&sessions)).await?)
         }
+        Inquiry::Ages { entries } => Answer::Ages(own_ages(edge, entries).await?),
         Inquiry::Explain { client_id } => match sessions::explain_here(edge, client_id).await?.2 {
             Some(explanation) => Answer::Explanation(Box::new(explanation)),
             None => Answer::NotHere,
@@ -277,17 +282,52 @@ async fn retained_message(edge: &Edge, topic: String) -> Result<Answer, NoAnswer
     Ok(Answer::RetainedMessage(message))
 }
 
-/// How old the entries are, in the order of the rows.
+/// How long ago the entries were written, in the order of the rows. Replicated time goes on with the leader of each group
+/// alone, so that is asked.
 async fn ages(
     edge: &Edge,
     rows: &[BacklogRow],
     entry: impl Fn(&BacklogRow) -> Option<LogIndex>,
 ) -> Result<Vec<Option<u64>>, NoAnswer> {
+    let leaders: BTreeMap<GroupId, NodeId> = look(edge, |node, _| {
+        node.places().into_iter().filter_map(|place| Some((place.group, place.leader?))).collect()
+    })
+    .await?;
+    let end = Instant::now() + AGES_TIME;
+    let mut asked: BTreeMap<NodeId, Vec<(usize, EntryPlace)>> = BTreeMap::new();
+    for (place, row) in rows.iter().enumerate() {
+        if let (Some(index), Some(leader)) = (entry(row), leaders.get(&row.partition)) {
+            asked.entry(*leader).or_default().push((place, (row.partition.0, index.0)));
+        }
+    }
+    let mut all = vec![None; rows.len()];
+    for (leader, wanted) in asked {
+        let entries: Vec<EntryPlace> = wanted.iter().map(|(_, entry)| *entry).collect();
+        let ages = if leader == edge.node {
+            own_ages(edge, entries).await?
+        } else {
+            match timeout_at(end, ask_peer(edge, leader, Inquiry::Ages { entries })).await {
+                Ok(Some(Answer::Ages(ages))) => ages,
+                _ => Vec::new(),
+            }
+        };
+        for ((place, _), age) in wanted.into_iter().zip(ages) {
+            if let Some(known) = all.get_mut(place) {
+                *known = age;
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Ages of entries of groups that this node leads.
+async fn own_ages(edge: &Edge, entries: Vec<EntryPlace>) -> Result<Vec<Option<u64>>, NoAnswer> {
+    let entries = entries.into_iter().take(ADMIN_TOP_MAX);
+    let entries: Vec<_> = entries.map(|(group, index)| (GroupId(group), LogIndex(index))).collect();
     let mut all = Vec::new();
-    for portion in rows.chunks(LISTING_BODIES_MAX) {
-        let entries: Vec<_> = portion.iter().filter_map(|row| Some((row.partition, entry(row)?))).collect();
-        let mut ages = look(edge, move |node, now| node.entry_ages(&entries, now)).await?.into_iter();
-        all.extend(portion.iter().map(|row| entry(row).and_then(|_| ages.next().flatten())));
+    for portion in entries.chunks(LISTING_BODIES_MAX) {
+        let portion = portion.to_vec();
+        all.extend(look(edge, move |node, now| node.entry_ages(&portion, now)).await?);
     }
     Ok(all)
 }

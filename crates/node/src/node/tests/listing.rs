@@ -141,6 +141,9 @@ fn longest_queues_come_first_with_the_age_of_what_waits() {
     let ages = node(&world, leader.0).entry_ages(&entries, world.now);
     assert!(ages[0].unwrap() >= start + 2000, "{ages:?} after {start}");
     assert_eq!(ages[1], None, "an entry that is not there has no age");
+    let follower = (1..=3).find(|id| *id != leader.0).unwrap();
+    let ages = node(&world, follower).entry_ages(&entries, world.now);
+    assert_eq!(ages, [None, None], "a follower does not know how late it is");
     assert!(node(&world, 2).list_backlogs(&all, BacklogOrder::Unacknowledged, None, 3).rows.is_empty());
 }
 
