@@ -15,6 +15,9 @@ import { brief, bytes, count, plural } from './text.js';
 /** Entries behind from which on a replica is worth a look. */
 const LAG_NOTABLE = 1000;
 
+const SIGNS = ['★ leader', '✓ follower in step', '−12 entries behind', '• follower, only its leader knows the lag', '◌ learner',
+  '⇣ snapshot on its way', '✕ silent or down'];
+
 /**
  * What one node is to one group.
  * @param {GroupStatus} group
@@ -67,7 +70,7 @@ export function partitionMap(groups, nodes) {
         h('caption', { class: 'unseen' }, 'Groups, and what each node is to them'),
         h('thead', {}, h('tr', {}, head.map((name, index) => h('th', { scope: 'col', class: index > nodes.length ? 'number' : index > 0 && 'middle' }, name)))),
         h('tbody', {}, rows))),
-    h('p', { class: 'key' }, '★ leader   ✓ follower in step   −12 entries behind   • follower, only its leader knows the lag   ◌ learner   ⇣ snapshot on its way   ✕ silent or down'),
+    h('ul', { class: 'key', 'aria-label': 'Signs' }, SIGNS.map((sign) => h('li', {}, sign))),
   ];
 }
 

@@ -9,12 +9,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::ci::{cargo, target_folder};
+use crate::programs::{holds, need, note, succeed};
 
 /// Packages of the virtual environment for the clients in Python.
 const PYTHON_PACKAGES: [&str; 2] = ["paho-mqtt==2.2.0", "aiomqtt==2.5.1"];
@@ -169,33 +170,6 @@ fn paho_c(place: &Place) -> Result<Vec<String>> {
 
 fn rumqttc(place: &Place) -> Result<Vec<String>> {
     Ok(vec![shown(&place.binaries.join("interop-rumqttc"))])
-}
-
-/// Fails when a program is not in the search path.
-fn need(program: &str, why: &str) -> Result<()> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    if !std::env::split_paths(&path).any(|folder| folder.join(program).is_file()) {
-        bail!("there is no {program} ({why})");
-    }
-    Ok(())
-}
-
-/// Runs a command that installs something, with its output passed through.
-fn succeed(command: &mut Command) -> Result<()> {
-    let status = command.stdin(Stdio::null()).status().with_context(|| format!("start {command:?}"))?;
-    if !status.success() {
-        bail!("{command:?} ended with {status}");
-    }
-    Ok(())
-}
-
-/// Whether a folder was filled with these packages, to its end.
-fn holds(folder: &Path, packages: &str) -> bool {
-    fs::read_to_string(folder.join("installed")).is_ok_and(|noted| noted == packages)
-}
-
-fn note(folder: &Path, packages: &str) -> Result<()> {
-    fs::write(folder.join("installed"), packages).with_context(|| format!("write in {}", folder.display()))
 }
 
 fn shown(path: &Path) -> String {

@@ -1,4 +1,4 @@
-//! Repository tasks: `cargo xtask ci`, `fix`, `tidy`, `sim`, `fuzz`, `interop`, `telemetry` and `conformance`.
+//! Repository tasks: `cargo xtask ci`, `fix`, `tidy`, `sim`, `fuzz`, `interop`, `telemetry`, `dashboard` and `conformance`.
 //!
 //! Owns: what "checked" means for a change, and the rules of the repository as executable checks.
 //! Does not: depend on any other crate of the workspace; write to the tree, except in `fix` and `conformance --write`.
@@ -9,9 +9,11 @@
 #![allow(clippy::print_stdout)]
 
 mod ci;
+mod dashboard;
 mod deploy;
 mod fuzz;
 mod interop;
+mod programs;
 mod telemetry;
 mod tidy;
 
@@ -39,6 +41,9 @@ Usage: cargo xtask <task>
                  --write renews docs/conformance.md
   deploy-check [CHECK...]
                  try out what is in deploy/ with the programs that are installed, all or the checks whose names begin so
+  dashboard [--only WORDS] [--shots DIR] [--base URL] [--mqtt-port N] [--admin-port N]
+                 test the dashboard's scripts, then make journeys through it in a browser on a cluster of three nodes
+                 (docs/operations/dashboard.md)
   help           this text";
 
 fn main() -> ExitCode {
@@ -56,7 +61,7 @@ fn run(arguments: &[String]) -> Result<()> {
     let Some((task, rest)) = arguments.split_first() else {
         bail!("no task named\n{USAGE}");
     };
-    let free = ["sim", "fuzz", "interop", "telemetry", "conformance", "deploy-check"];
+    let free = ["sim", "fuzz", "interop", "telemetry", "conformance", "deploy-check", "dashboard"];
     if !free.contains(&task.as_str()) && !rest.is_empty() {
         bail!("{task} takes no arguments\n{USAGE}");
     }
@@ -71,6 +76,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "telemetry" => telemetry::run(&root, rest),
         "conformance" => ci::conformance(&root, rest),
         "deploy-check" => deploy::run(&root, rest),
+        "dashboard" => dashboard::run(&root, rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(())

@@ -298,7 +298,7 @@ export class MqttClient {
       ? 'no connection: nothing that speaks MQTT on WebSocket answers at this address'
       : `the connection broke${event.code ? ` (WebSocket code ${event.code})` : ''}`;
     const lost = this.waiting.size;
-    const text = (this.reason || refused) + (lost > 0 ? `; ${lost} packets were not acknowledged` : '');
+    const text = (this.reason || refused) + (lost > 0 ? `; ${lost === 1 ? 'one packet was' : `${lost} packets were`} not acknowledged` : '');
     const { expected } = this;
     for (const waiting of this.waiting.values()) waiting.done('');
     this.reset();
