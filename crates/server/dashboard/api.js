@@ -8,6 +8,8 @@
 // Limits: REQUEST_TIMEOUT_MS for an answer.
 
 const REQUEST_TIMEOUT_MS = 10_000;
+/** Empty pages read over before the user is asked whether to go on. */
+const EMPTY_PAGES_MAX = 20;
 const TOKEN_KEY = 'quorate.admin.token';
 
 /**
@@ -24,6 +26,7 @@ const TOKEN_KEY = 'quorate.admin.token';
  * @property {boolean} [ready]
  * @property {number} [connections]
  * @property {boolean} [draining]
+ * @property {'full' | 'follow' | 'drain'} [duty]
  * @property {string | null} [zone]
  * @property {string} [version]
  *
@@ -91,10 +94,11 @@ const TOKEN_KEY = 'quorate.admin.token';
  * @typedef {{sessions: SessionSummary[], next_after?: string | null, next?: string | null,
  *   missing_partitions?: number[], incomplete_groups?: number[]}} SessionPage
  *
- * @typedef {{node: string, draining: boolean, grace_s?: number, connections: number, leads: number, quiescent: boolean,
- *   since_ms?: number | null}} DrainStatus
- * @typedef {{group: number, to: string}} Move
- * @typedef {{node: string, draining: boolean, dry_run: boolean, would: {connections: number, leads: number[],
+ * Figures of another node than the one that answers are left out. `since_ms` is how long ago the duty changed.
+ * @typedef {{node: string, duty?: 'full' | 'follow' | 'drain', draining: boolean, grace_s?: number, connections?: number,
+ *   leads: number[], quiescent?: boolean, since_ms?: number}} DrainStatus
+ * @typedef {{group: number, to: string | null}} Move
+ * @typedef {{node: string, draining: boolean, dry_run: boolean, would: {connections?: number, leads: number[],
  *   targets: Move[]}, blockers: Finding[]}} DrainPlan
  * @typedef {{node: string, moved: Move[], left: {group: number, reason: string}[]}} TransferAnswer
  */
@@ -218,7 +222,8 @@ async function readAnswer(response, method, path) {
   // Readiness says with 503 and the same body that it is not given.
   if (response.ok || (path.startsWith('/readyz') && answer?.clauses)) return answer;
   const error = answer?.error;
-  if ((response.status === 404 && !error) || response.status === 405) {
+  const unknown = response.status === 404 && (!error || error.code === 'path_not_found');
+  if (unknown || response.status === 405) {
     throw new ApiError(response.status, {
       code: 'no_such_endpoint',
       message: `This node does not offer ${method} ${path.replace(/^(\/v1\/\w[\w-]*).*/, '$1')} yet: it runs an older version.`,
@@ -244,6 +249,23 @@ function parsed(text) {
 const get = (/** @type {string} */ path, /** @type {{[name: string]: any}} */ query = {}, /** @type {AbortSignal | undefined} */ signal = undefined) =>
   request('GET', path, { query, signal });
 const part = encodeURIComponent;
+
+/**
+ * Asks for a page, and goes on while nothing is found and more may follow: a node reads so much for one answer.
+ * @template {{next?: string | null, next_after?: string | null}} P
+ * @param {(after: string | undefined) => Promise<P>} ask
+ * @param {(page: P) => unknown[]} found
+ * @param {string | undefined} after
+ */
+export async function pageWithRows(ask, found, after) {
+  let page = await ask(after);
+  for (let asked = 1; asked < EMPTY_PAGES_MAX && found(page).length === 0; asked += 1) {
+    const next = page.next ?? page.next_after;
+    if (!next) break;
+    page = await ask(next);
+  }
+  return page;
+}
 
 /** The questions, by name. */
 export const api = {
@@ -284,4 +306,5 @@ export const api = {
   /** @returns {Promise<TransferAnswer>} */
   transfer: (/** @type {string} */ node, /** @type {boolean} */ dryRun) =>
     request('POST', `/v1/nodes/${part(node)}/transfer`, { body: { dry_run: dryRun } }),
+  leadAgain: (/** @type {string} */ node) => request('DELETE', `/v1/nodes/${part(node)}/transfer`),
 };

@@ -79,22 +79,28 @@ export function confirmAction({ title, text, label, tone, act }) {
 export function confirmPlan({ title, label, fields, plan, show, act }) {
   return openDialog(title, (body, close) => {
     const said = h('div', { class: 'plan', 'aria-live': 'polite' });
+    let acting = false;
     const yes = /** @type {HTMLButtonElement} */ (button(label, async () => {
+      acting = true;
       yes.disabled = true;
+      update(said, h('p', { class: 'busy' }, 'Working …'));
       try {
         close(await act());
       } catch (error) {
         update(said, refusal(error));
       }
     }, { class: 'primary', disabled: true }));
+    update(said, h('p', { class: 'busy' }, 'Asking what would happen …'));
+    // A plan that is asked for again leaves everything in its place until it is there: the change may have come from the
+    // same press that is on its way to the button.
     const ask = async () => {
-      yes.disabled = true;
-      update(said, h('p', { class: 'busy' }, 'Asking what would happen …'));
       try {
         const { content, allowed } = show(await plan());
+        if (acting) return;
         update(said, content);
         yes.disabled = !allowed;
       } catch (error) {
+        yes.disabled = true;
         update(said, refusal(error));
       }
     };

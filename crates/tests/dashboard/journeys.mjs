@@ -28,6 +28,8 @@ const PHONE = { width: 360, height: 740 };
 const DESK = { width: 1280, height: 860 };
 const START_TIMEOUT_MS = 60_000;
 const SEEN_TIMEOUT_MS = 20_000;
+/** A drained node spreads the ends of its connections over half a minute. */
+const SENT_AWAY_TIMEOUT_MS = 60_000;
 const VIEWS = {
   cluster: '#/cluster', traffic: '#/traffic', sessions: '#/sessions', session: '#/sessions/press%2Fline%204', queues: '#/queues',
   retained: '#/retained', node: '#/nodes/n2', 'own node': '#/nodes/n1', client: '#/client',
@@ -93,10 +95,14 @@ async function reads(locator, pattern) {
   await locator.filter({ hasText: pattern }).first().waitFor({ state: 'visible' });
 }
 
-async function offers(base, path) {
+async function offered(base, path) {
   const response = await fetch(new URL(path, base), { redirect: 'manual' });
-  await response.text();
-  if (response.status === 404 && !(response.headers.get('content-type') ?? '').includes('json')) throw new Skip(`the node does not offer ${path} yet`);
+  const said = await response.text();
+  return response.status !== 404 || (said !== '' && !said.includes('path_not_found'));
+}
+
+async function offers(base, path) {
+  if (!await offered(base, path)) throw new Skip(`the node does not offer ${path} yet`);
 }
 
 /** Fills and sends the form of the test client. */
@@ -131,7 +137,7 @@ async function disconnect(page) {
 }
 
 /** Drains a node through its page, and sees its leaders move. */
-async function drainAndBack(page, name) {
+async function drainAndBack(page, name, end = 'drained: it may be stopped') {
   await go(page, `#/nodes/${name}`);
   await button(page, 'Drain …').click();
   const dialog = page.getByRole('dialog', { name: `Drain ${name}?` });
@@ -140,7 +146,7 @@ async function drainAndBack(page, name) {
   await reads(page.locator('#notices'), `${name} is being drained`);
   const maintenance = page.getByRole('region', { name: 'Maintenance' });
   await reads(maintenance, /Leads0 groups/);
-  await reads(maintenance, 'drained: it may be stopped');
+  await reads(maintenance, end);
   await go(page, '#/cluster');
   const row = page.getByRole('row', { name: new RegExp(`^${name} `) });
   await reads(row, 'draining');
@@ -242,6 +248,9 @@ const MOCKED = {
     await page.getByRole('dialog').getByRole('button', { name: 'Transfer leadership' }).click();
     await reads(page.locator('#notices'), 'moved away from n2');
     assert.equal(mock.leads('n2').length, 0);
+    await button(page, 'Let it lead again …').click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Let n2 lead' }).click();
+    await reads(page.locator('#notices'), 'n2 may lead again');
   },
 
   async 'a retained message is shown and deleted'({ open, mock }) {
@@ -445,7 +454,44 @@ const REAL = {
 
   async 'a node is drained, its leaders move, and it comes back'({ open, base }) {
     await offers(base, '/v1/nodes/n2/drain');
-    await drainAndBack(await open(), 'n2');
+    // Whether clients are left on another node is told by its figures.
+    const told = await offered(base, '/v1/figures');
+    await drainAndBack(await open(), 'n2', told ? 'drained: it may be stopped' : 'draining');
+  },
+
+  async 'a drained node sends the test client away and says why'({ open, base, shoot }) {
+    await offers(base, '/v1/nodes/n1/drain');
+    const page = await open();
+    await go(page, '#/client');
+    await connect(page, { clientId: 'journey-sent-away' });
+    const { node_name: name } = await (await fetch(new URL('/v1/cluster/state', base))).json();
+    await go(page, `#/nodes/${name}`);
+    await button(page, 'Drain …').click();
+    const dialog = page.getByRole('dialog', { name: `Drain ${name}?` });
+    await dialog.getByLabel('Seconds that clients have to leave').fill('0');
+    await reads(dialog, '1 client would have to connect elsewhere');
+    await dialog.getByRole('button', { name: `Drain ${name}` }).click();
+    await page.getByRole('region', { name: 'Maintenance' }).filter({ hasText: 'drained: it may be stopped' }).waitFor({ timeout: SENT_AWAY_TIMEOUT_MS });
+    await shoot(page, 'real-drained');
+    await go(page, '#/client');
+    await reads(page.locator('.log .problem'), /use another server \(0x9C\)/);
+    await go(page, `#/nodes/${name}`);
+    await button(page, 'Undrain …').click();
+    await page.getByRole('dialog').getByRole('button', { name: `Undrain ${name}` }).click();
+    await reads(page.getByRole('region', { name: 'Maintenance' }), 'in service');
+  },
+
+  async 'leadership is moved away from a node, which is let to lead again'({ open, base }) {
+    await offers(base, '/v1/nodes/n3/drain');
+    const page = await open();
+    await go(page, '#/nodes/n3');
+    await button(page, 'Transfer leadership …').click();
+    await reads(page.getByRole('dialog'), 'n3 leads nothing from then on');
+    await page.getByRole('dialog').getByRole('button', { name: 'Transfer leadership' }).click();
+    await reads(page.getByRole('region', { name: 'Maintenance' }), /is not to lead.*Leads0 groups/);
+    await button(page, 'Let it lead again …').click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Let n3 lead' }).click();
+    await reads(page.locator('#notices'), 'n3 may lead again');
   },
 
   async 'every view opens on a real node, and axe finds nothing serious'({ open, shoot }) {

@@ -12,6 +12,7 @@ export class Mock {
     this.token = token;
     this.tick = 0;
     this.draining = new Set();
+    this.following = new Set();
     this.blocked = new Set(['n3']);
     this.level = 'info';
     this.calls = [];
@@ -108,6 +109,7 @@ export class Mock {
         return action === 'drain' ? this.drain(key, body) : this.transfer(key, body);
       case 'DELETE nodes':
         this.draining.delete(key);
+        this.following.delete(key);
         this.leaders = this.leaders.map((_, group) => (group % 3) + 1);
         return [200, { node: key, draining: false }];
       default:
@@ -132,7 +134,7 @@ export class Mock {
     return {
       cluster_name: 'plant', cluster_id: '00', node_id: 1, node_name: 'n1', version: '0.1.0', level: 1,
       nodes: this.nodes.map(({ id, name, zone }) => ({
-        id, name, zone, version: '0.1.0', state: 'live', incarnation: 3, fenced: false, ready: id === 1 ? true : undefined, draining: this.draining.has(name),
+        id, name, zone, version: '0.1.0', state: 'live', incarnation: 3, fenced: false, ready: id === 1 ? true : undefined, draining: this.draining.has(name), duty: this.following.has(name) ? 'follow' : 'full',
         mqtt: `127.0.0.1:188${id + 2}`, admin: `http://127.0.0.1:988${id + 2}`, peer: `127.0.0.1:1188${id + 2}`, lease_ms: id === 1 ? 655 : undefined,
       })),
       groups: this.leaders.map((leader, id) => ({
@@ -149,7 +151,7 @@ export class Mock {
     this.tick += 1;
     const wave = (base, swing, phase) => Math.max(0, base + swing * Math.sin(this.tick / 9 + phase) + swing * 0.3 * Math.sin(this.tick / 2.3 + phase * 3));
     const of = (node, phase) => ({
-      node, connections: Math.round(wave(41, 4, phase)), sessions: 43, messages_in_per_s: wave(820, 210, phase), messages_out_per_s: wave(1440, 420, phase + 1),
+      node, connections: this.draining.has(node) ? 0 : Math.round(wave(41, 4, phase)), sessions: 43, messages_in_per_s: wave(820, 210, phase), messages_out_per_s: wave(1440, 420, phase + 1),
       bytes_in_per_s: wave(253_000, 61_000, phase), bytes_out_per_s: wave(440_000, 90_000, phase + 1), publish_latency_p50_us: wave(1900, 240, phase), publish_latency_p99_us: wave(7400, 2300, phase + 2),
       queued_messages: 271, retained: 2, dropped_per_s: this.tick % 40 === 7 ? 3 : 0,
     });
@@ -188,8 +190,10 @@ export class Mock {
   }
 
   drainStatus(name) {
-    const leads = this.leads(name).length;
-    return { node: name, draining: this.draining.has(name), grace_s: 30, connections: this.draining.has(name) && leads === 0 ? 0 : 41, leads, quiescent: this.draining.has(name) && leads === 0, since_ms: at };
+    const leads = this.leads(name);
+    const draining = this.draining.has(name);
+    const own = name === 'n1' ? { connections: draining && leads.length === 0 ? 0 : 41, quiescent: draining && leads.length === 0 } : {};
+    return { node: name, duty: draining ? 'drain' : this.following.has(name) ? 'follow' : 'full', draining, grace_s: draining ? 30 : undefined, leads, since_ms: 61_000, ...own };
   }
 
   drain(name, { dry_run: dryRun }) {
@@ -197,12 +201,15 @@ export class Mock {
     const blockers = this.blocked.has(name) ? [{ code: 'quorum_at_risk', message: 'Group 5 would be left with one live replica of three.', hint: 'Bring back n2 first.' }] : [];
     if (blockers.length > 0 && !dryRun) return [409, { error: { code: 'quorum_at_risk', message: blockers[0].message, hint: blockers[0].hint } }];
     if (!dryRun) this.draining.add(name);
-    return [200, { node: name, draining: true, dry_run: dryRun, would: { connections: 41, leads, targets: leads.map((group) => ({ group, to: this.target(group, name).name })) }, blockers }];
+    return [200, { node: name, draining: true, dry_run: dryRun, would: { connections: name === 'n1' ? 41 : undefined, leads, targets: leads.map((group) => ({ group, to: this.target(group, name).name })) }, blockers }];
   }
 
   transfer(name, { dry_run: dryRun }) {
     const moved = this.leads(name).map((group) => ({ group, to: this.target(group, name) }));
-    if (!dryRun) for (const { group, to } of moved) this.leaders[group] = to.id;
+    if (!dryRun) {
+      for (const { group, to } of moved) this.leaders[group] = to.id;
+      this.following.add(name);
+    }
     return [200, { node: name, moved: moved.map(({ group, to }) => ({ group, to: to.name })), left: [] }];
   }
 }

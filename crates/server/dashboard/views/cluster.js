@@ -111,7 +111,8 @@ export function nodeState(node) {
   if (node.fenced) return badge('bad', 'fenced');
   if (node.draining) return badge('warn', 'draining');
   if (node.ready === false) return badge('warn', 'not ready');
-  return badge('ok', node.ready ? 'ready' : 'live');
+  const state = node.ready ? 'ready' : 'live';
+  return badge('ok', node.duty === 'follow' ? `${state}, is not to lead` : state);
 }
 
 /**

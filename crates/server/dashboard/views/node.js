@@ -6,14 +6,15 @@
 import { api } from '../api.js';
 import { confirmAction, confirmPlan, findingList } from '../dialog.js';
 import { badge, button, facts, field, h, notice, panel, problem, update } from '../dom.js';
-import { clusterState, every, figures, figuresOf, nodeName } from '../history.js';
-import { clock, count, list, micros, millis, plural, rate } from '../text.js';
+import { clusterState, every, figures, figuresOf } from '../history.js';
+import { count, list, micros, millis, plural, rate, seconds } from '../text.js';
 import { nodeState } from './cluster.js';
 
 /** @typedef {import('../api.js').NodeStatus} NodeStatus */
 
 const PAUSE_MS = 2000;
 const GRACE_SECONDS = 30;
+const GRACE_SECONDS_MAX = 3600;
 
 export const title = (/** @type {string[]} */ [name]) => (name === undefined ? 'Nodes' : `Node ${name}`);
 
@@ -107,21 +108,31 @@ function watchDrain(root, name, signal) {
  * @param {() => void} load
  */
 function maintenance(name, status, load) {
-  const state = status.draining
-    ? status.quiescent ? badge('info', 'drained: it may be stopped') : badge('warn', 'draining')
-    : badge('ok', 'in service');
-  return panel('Maintenance', h('div', { class: 'actions' },
-    status.draining
-      ? button('Undrain …', () => undrain(name, load), { class: 'primary' })
-      : button('Drain …', () => drain(name, load)),
-    button('Transfer leadership …', () => transfer(name, load))),
-  facts([
-    ['State', state],
-    ['Leads', plural(status.leads, 'group')],
-    ['Connections', count(status.connections)],
-    status.draining && ['Since', status.since_ms ? clock(status.since_ms) : '–'],
+  const own = status.connections !== undefined;
+  const connections = status.connections ?? figuresOf(name)?.connections;
+  const empty = status.leads.length === 0 && connections === 0;
+  const buttons = [
+    status.draining ? button('Undrain …', () => undrain(name, load), { class: 'primary' }) : button('Drain …', () => drain(name, load)),
+    !status.draining && (status.duty === 'follow'
+      ? button('Let it lead again …', () => leadAgain(name, load))
+      : button('Transfer leadership …', () => transfer(name, load))),
+  ];
+  return panel('Maintenance', h('div', { class: 'actions' }, buttons), facts([
+    ['State', dutyBadge(status, empty)],
+    ['Leads', plural(status.leads.length, 'group')],
+    ['Connections', connections === undefined ? 'known to the node itself' : `${count(connections)}${own ? '' : ', by its last figures'}`],
+    status.duty !== 'full' && status.since_ms !== undefined && ['For', seconds(Math.floor(status.since_ms / 1000))],
     status.draining && status.grace_s !== undefined && ['Time for clients', `${status.grace_s} s`],
   ]));
+}
+
+/**
+ * @param {import('../api.js').DrainStatus} status
+ * @param {boolean} empty nothing rests on it, as far as this node knows
+ */
+function dutyBadge(status, empty) {
+  if (status.draining) return empty || status.quiescent ? badge('info', 'drained: it may be stopped') : badge('warn', 'draining');
+  return status.duty === 'follow' ? badge('warn', 'in service, is not to lead') : badge('ok', 'in service');
 }
 
 /**
@@ -129,26 +140,37 @@ function maintenance(name, status, load) {
  * @param {() => void} load
  */
 async function drain(name, load) {
-  const grace = /** @type {HTMLInputElement} */ (h('input', { type: 'number', min: 0, max: 86_400, step: 1, value: GRACE_SECONDS }));
-  const seconds = () => Math.max(0, Math.round(Number(grace.value) || 0));
+  const grace = /** @type {HTMLInputElement} */ (h('input', { type: 'number', min: 0, max: GRACE_SECONDS_MAX, step: 1, value: GRACE_SECONDS }));
+  const given = () => Math.min(GRACE_SECONDS_MAX, Math.max(0, Math.round(Number(grace.value) || 0)));
   const answer = await confirmPlan({
     title: `Drain ${name}?`,
     label: `Drain ${name}`,
     fields: field('Seconds that clients have to leave', grace, 'After that the node closes their connections; they connect to another node.'),
-    plan: () => api.drain(name, true, seconds()),
+    plan: () => api.drain(name, true, given()),
     show: (plan) => ({
       allowed: (plan.blockers ?? []).length === 0,
       content: (plan.blockers ?? []).length > 0
         ? [h('p', {}, h('strong', {}, `${name} cannot be drained now.`)), findingList(plan.blockers)]
         : [h('p', {}, 'This would happen:'), h('ul', {},
-          h('li', {}, plan.would.connections === 0 ? 'No client is connected to it.' : `${plural(plan.would.connections, 'client')} would have to connect elsewhere.`),
+          h('li', {}, clientsLeave(name, plan.would.connections)),
           h('li', {}, plan.would.leads.length === 0 ? 'It leads no group.' : `${plural(plan.would.leads.length, 'group')} would get another leader${moves(plan.would.targets)}.`),
           h('li', {}, 'It takes no new clients until it is undrained. Its replicas stay.'))],
     }),
-    act: () => api.drain(name, false, seconds()),
+    act: () => api.drain(name, false, given()),
   });
   if (answer) notice('ok', `${name} is being drained. It may be stopped when the page says so.`);
   load();
+}
+
+/**
+ * @param {string} name
+ * @param {number | undefined} connections not known when another node answers
+ */
+function clientsLeave(name, connections) {
+  const shown = connections ?? figuresOf(name)?.connections;
+  if (shown === undefined) return 'Its clients would have to connect elsewhere. How many there are only the node itself knows.';
+  const source = connections === undefined ? ', by its last figures' : '';
+  return shown === 0 ? `No client is connected to it${source}.` : `${plural(shown, 'client')} would have to connect elsewhere${source}.`;
 }
 
 /** @param {import('../api.js').Move[]} targets */
@@ -156,7 +178,7 @@ function moves(targets = []) {
   const to = new Map();
   for (const move of targets) to.set(move.to, [...(to.get(move.to) ?? []), move.group]);
   if (to.size === 0) return '';
-  return `: ${list([...to].map(([node, groups]) => `${groups.join(', ')} to ${typeof node === 'number' ? nodeName(node) : node}`))}`;
+  return `: ${list([...to].map(([node, groups]) => `${groups.join(', ')} to ${node ?? 'nobody'}`))}`;
 }
 
 /**
@@ -184,9 +206,10 @@ async function transfer(name, load) {
     label: 'Transfer leadership',
     plan: () => api.transfer(name, true),
     show: (plan) => ({
-      allowed: plan.moved.length > 0,
+      allowed: true,
       content: [
-        plan.moved.length === 0 && h('p', {}, `${name} leads no group that could move.`),
+        h('p', {}, `${name} leads nothing from then on, until it is let to lead again. Its clients stay.`),
+        plan.moved.length === 0 && h('p', {}, 'It leads no group now.'),
         plan.moved.length > 0 && [h('p', {}, `${plural(plan.moved.length, 'group')} would get another leader:`), h('ul', {}, h('li', {}, moves(plan.moved).slice(2)))],
         plan.left.length > 0 && [h('p', {}, 'These would stay:'), h('ul', {}, plan.left.map((one) => h('li', {}, `Group ${one.group}: ${one.reason}`)))],
       ].flat(),
@@ -197,6 +220,21 @@ async function transfer(name, load) {
     const stayed = answer.left.length > 0 ? ` ${plural(answer.left.length, 'group')} stayed: ${answer.left[0].reason}.` : '';
     notice(answer.left.length > 0 ? 'warn' : 'ok', `${plural(answer.moved.length, 'group')} moved away from ${name}.${stayed}`);
   }
+  load();
+}
+
+/**
+ * @param {string} name
+ * @param {() => void} load
+ */
+async function leadAgain(name, load) {
+  const answer = await confirmAction({
+    title: `Let ${name} lead again?`,
+    text: `Groups may choose ${name} as their leader again. Leadership is spread over the nodes by itself.`,
+    label: `Let ${name} lead`,
+    act: () => api.leadAgain(name),
+  });
+  if (answer) notice('ok', `${name} may lead again.`);
   load();
 }
 
@@ -213,7 +251,7 @@ function watchReasons(root, signal) {
       readiness.error !== undefined && problem(readiness.error),
       why.value && findingList(why.value.findings),
       why.error !== undefined && problem(why.error),
-      clauses.length > 0 && h('ul', { class: 'clauses' }, clauses.map((clause) => h('li', {}, badge(clause.ok ? 'ok' : 'bad', clause.name.replaceAll('_', ' ')), clause.reason && ` ${clause.reason}`)))));
+      clauses.length > 0 && h('ul', { class: 'clauses' }, clauses.map((clause) => h('li', {}, badge(clause.ok ? 'ok' : 'bad', `${clause.name.replaceAll('_', ' ')}: ${clause.ok ? 'fine' : 'not met'}`), clause.reason && ` ${clause.reason}`)))));
   });
 }
 
@@ -229,7 +267,7 @@ function settled(promise) {
 /** @param {HTMLElement} root */
 async function openLogLevel(root) {
   const filter = /** @type {HTMLInputElement} */ (h('input', { name: 'filter', required: true, autocomplete: 'off', spellcheck: 'false' }));
-  const seconds = /** @type {HTMLInputElement} */ (h('input', { name: 'seconds', type: 'number', min: 1, step: 1, value: 600 }));
+  const lasting = /** @type {HTMLInputElement} */ (h('input', { name: 'seconds', type: 'number', min: 1, step: 1, value: 600 }));
   const said = h('div', { 'aria-live': 'polite' });
   try {
     filter.value = (await api.logLevel()).filter;
@@ -243,13 +281,13 @@ async function openLogLevel(root) {
     onsubmit: async (/** @type {Event} */ event) => {
       event.preventDefault();
       try {
-        const answer = await api.setLogLevel(filter.value, Number(seconds.value) || undefined);
+        const answer = await api.setLogLevel(filter.value, Number(lasting.value) || undefined);
         filter.value = answer.filter;
-        update(said, badge('ok', seconds.value ? `The node logs at ${answer.filter} for ${seconds.value} s, then as before.` : `The node logs at ${answer.filter} until it is told otherwise.`));
+        update(said, badge('ok', lasting.value ? `The node logs at ${answer.filter} for ${lasting.value} s, then as before.` : `The node logs at ${answer.filter} until it is told otherwise.`));
       } catch (error) {
         update(said, problem(error));
       }
     },
-  }, field('Filter', filter, 'such as info, or info,quorate_node=debug'), field('For seconds', seconds, 'empty: until changed again'),
+  }, field('Filter', filter, 'such as info, or info,quorate_node=debug'), field('For seconds', lasting, 'empty: until changed again'),
   h('button', { type: 'submit' }, 'Set')), said);
 }

@@ -46,7 +46,7 @@ export function open(root, rest, signal) {
         columns: [
           client,
           { name: 'Node', cell: (row) => row.node ?? '–' },
-          { name: 'Inflight', number: true, cell: (row) => `${count(row.inflight)} of ${count(row.inflight_max)}` },
+          { name: 'Inflight', number: true, cell: (row) => (row.inflight === null ? '–' : `${count(row.inflight)} of ${count(row.inflight_max)}`) },
           { name: 'Queued', number: true, cell: (row) => count(row.queued) },
           { name: 'Oldest unacknowledged', number: true, cell: (row) => millis(row.oldest_unacked_ms) },
           { name: 'Dropped', number: true, cell: (row) => count(row.dropped) },
@@ -72,7 +72,8 @@ async function show(signal, root, name, ask, draw) {
   }
 }
 
-/** @param {{incomplete_groups?: number[]}} answer */
-export function incomplete({ incomplete_groups: missing = [] }) {
-  return missing.length === 0 ? null : h('p', { class: 'problem' }, `Not complete: these partitions could not be read: ${missing.join(', ')}.`);
+/** @param {{incomplete_groups?: number[], complete?: boolean}} answer */
+export function incomplete({ incomplete_groups: missing = [], complete = true }) {
+  if (missing.length > 0) return h('p', { class: 'problem' }, `Not complete: these partitions could not be read: ${missing.join(', ')}.`);
+  return complete ? null : h('p', { class: 'note' }, 'Some nodes had more than they could look through in time, or did not answer: there may be others.');
 }

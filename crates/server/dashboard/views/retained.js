@@ -3,7 +3,7 @@
 //
 // Owns: the list and the shown message. Does not: publish.
 
-import { api } from '../api.js';
+import { api, pageWithRows } from '../api.js';
 import { confirmAction, openDialog } from '../dialog.js';
 import { button, facts, field, h, notice, problem, table, update } from '../dom.js';
 import { bytes, count, seconds } from '../text.js';
@@ -27,7 +27,7 @@ export function open(root, rest, signal) {
   const result = h('div', { class: 'panel', 'aria-live': 'polite' });
   const load = async () => {
     try {
-      const page = await api.retained({ filter: search.filter, limit: PAGE, after: search.pages.at(-1) });
+      const page = await pageWithRows((after) => api.retained({ filter: search.filter, limit: PAGE, after }), ({ messages }) => messages, search.pages.at(-1));
       if (!signal.aborted) update(result, found(page, load));
     } catch (error) {
       if (!signal.aborted) update(result, problem(error));
@@ -61,7 +61,7 @@ function found(page, load) {
       caption: 'Retained messages',
       rows: page.messages,
       key: (message) => `topic-${message.topic}`,
-      empty: `No topic with a retained message matches ${search.filter}.`,
+      empty: page.next ? 'None in what was read so far. More may follow on the next page.' : `No topic with a retained message matches ${search.filter}.`,
       columns: [
         { name: 'Topic', head: true, cell: (message) => h('code', {}, message.topic) },
         { name: 'QoS', number: true, cell: (message) => message.qos },

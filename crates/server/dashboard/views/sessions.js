@@ -3,7 +3,7 @@
 //
 // Owns: the search, the paging, the detail. Does not: list what the answering node cannot know; it says so.
 
-import { api } from '../api.js';
+import { api, pageWithRows } from '../api.js';
 import { confirmAction, findingList } from '../dialog.js';
 import { badge, button, facts, field, h, notice, panel, problem, table, update } from '../dom.js';
 import { every, nodeName } from '../history.js';
@@ -41,7 +41,7 @@ function openList(root, signal) {
     result.setAttribute('aria-busy', 'true');
     try {
       const after = search.pages.at(-1);
-      const page = await api.sessions({ limit: PAGE, after, prefix: search.prefix, online: search.online, min_queued: search.min_queued });
+      const page = await pageWithRows((from) => api.sessions({ limit: PAGE, after: from, prefix: search.prefix, online: search.online, min_queued: search.min_queued }), ({ sessions }) => sessions.filter(fits), after);
       if (!signal.aborted) update(result, found(page, load));
     } catch (error) {
       update(result, problem(error));
@@ -76,7 +76,7 @@ function found(page, load) {
       caption: 'Sessions',
       rows: page.sessions.filter(fits),
       key: (session) => `session-${session.client_id}`,
-      empty: search.prefix || search.online || search.min_queued ? 'No session fits.' : 'There are no sessions.',
+      empty: next ? 'None in what was read so far. More may follow on the next page.' : search.prefix || search.online || search.min_queued ? 'No session fits.' : 'There are no sessions.',
       columns: [
         { name: 'Client', head: true, cell: (session) => h('a', { class: 'id', href: `#/sessions/${encodeURIComponent(session.client_id)}` }, session.client_id || '(empty)') },
         { name: 'Connection', cell: (session) => (session.owner ? badge('ok', `online on ${nodeName(session.owner)}`) : badge('quiet', 'offline')) },
