@@ -7,7 +7,7 @@
 // something has `Content-Type: application/json`.
 // Limits: REQUEST_TIMEOUT_MS for an answer.
 
-const REQUEST_TIMEOUT_MS = 10_000;
+const REQUEST_TIMEOUT_MS = 15_000;
 /** Empty pages read over before the user is asked whether to go on. */
 const EMPTY_PAGES_MAX = 20;
 const TOKEN_KEY = 'quorate.admin.token';
