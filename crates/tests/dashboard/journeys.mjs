@@ -10,7 +10,7 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -24,6 +24,8 @@ const require = createRequire(join(resolve(options.modules), 'package.json'));
 const { chromium } = require('playwright-core');
 const axe = require('axe-core');
 
+const MQTT_PORT = Number(options['mqtt-port'] ?? 21_883);
+const ADMIN_PORT = Number(options['admin-port'] ?? 21_983);
 const PHONE = { width: 360, height: 740 };
 const DESK = { width: 1280, height: 860 };
 const START_TIMEOUT_MS = 60_000;
@@ -37,15 +39,21 @@ const VIEWS = {
 
 class Skip extends Error {}
 
-/** Starts `quorate dev`; gives the admin address of the first node and how to end it. */
-async function startCluster() {
-  const flags = ['dev', '--nodes', '3', '--fresh', '--json', '--dir', join(options.work, 'cluster'), '--mqtt-port', options['mqtt-port'] ?? '21883', '--admin-port', options['admin-port'] ?? '21983'];
-  const child = spawn(options.binary, flags, { stdio: ['ignore', 'pipe', 'pipe'] });
+/** The last lines of a stream, for the case that something goes wrong. */
+function lastLines(stream) {
   const said = [];
-  createInterface({ input: child.stderr }).on('line', (line) => {
+  createInterface({ input: stream }).on('line', (line) => {
     said.push(line);
     said.splice(0, said.length - 40);
   });
+  return said;
+}
+
+/** Starts `quorate dev`; gives the admin address of the first node and how to end it. */
+async function startCluster() {
+  const flags = ['dev', '--nodes', '3', '--fresh', '--json', '--dir', join(options.work, 'cluster'), '--mqtt-port', String(MQTT_PORT), '--admin-port', String(ADMIN_PORT)];
+  const child = spawn(options.binary, flags, { stdio: ['ignore', 'pipe', 'pipe'] });
+  const said = lastLines(child.stderr);
   const ended = new Promise((done) => child.once('exit', done));
   const ready = new Promise((done, failed) => {
     createInterface({ input: child.stdout }).once('line', (line) => done(JSON.parse(line)));
@@ -63,6 +71,34 @@ async function startCluster() {
     await stop();
     throw error;
   }
+}
+
+/** Starts a node of its own that asks for a token, ten ports above the cluster's. */
+async function startGuardedNode(token) {
+  if (!options.binary) throw new Skip('there is no binary to start a node with a token');
+  const folder = join(options.work, 'guarded');
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { recursive: true });
+  const [mqtt, admin] = [MQTT_PORT + 10, ADMIN_PORT + 10];
+  writeFileSync(join(folder, 'tokens'), `${token}\n`, { mode: 0o600 });
+  writeFileSync(join(folder, 'quorate.toml'), `[node]\nname = "guarded"\ndata_dir = "./data"\n\n[[listener]]\nkind = "tcp"\nbind = "127.0.0.1:${mqtt}"\n\n[admin]\nbind = "127.0.0.1:${admin}"\ntoken_file = "${join(folder, 'tokens')}"\n`);
+  const child = spawn(options.binary, ['serve', '--config', join(folder, 'quorate.toml'), '--exit-with-parent'], { stdio: ['pipe', 'ignore', 'pipe'] });
+  const said = lastLines(child.stderr);
+  const ended = new Promise((done) => child.once('exit', done));
+  const base = `http://127.0.0.1:${admin}`;
+  const stop = async () => {
+    child.kill('SIGTERM');
+    await ended;
+  };
+  const deadline = Date.now() + START_TIMEOUT_MS;
+  while (!await fetch(`${base}/readyz`).then(({ ok }) => ok, () => false)) {
+    if (Date.now() > deadline || child.exitCode !== null) {
+      await stop();
+      throw new Error(`the node with a token was not ready in time:\n${said.join('\n')}`);
+    }
+    await new Promise((next) => setTimeout(next, 50));
+  }
+  return { base, stop };
 }
 
 /** A page that fails the journey when the browser reports an error or a violation of the policy. */
@@ -452,6 +488,27 @@ const REAL = {
     await reads(page.locator('#notices'), 'is gone');
   },
 
+  async 'a node that asks for a token gives the page without one, and answers with it'({ openAt }) {
+    const token = 'a-token-that-is-long-enough-for-the-node';
+    const node = await startGuardedNode(token);
+    try {
+      assert.equal((await fetch(`${node.base}/v1/cluster/state`)).status, 401);
+      const page = await openAt(node.base);
+      await go(page, '#/nodes/guarded');
+      const dialog = page.getByRole('dialog', { name: 'This node asks for a token' });
+      await dialog.getByLabel('Bearer token').fill('another-token-of-the-same-length-as-it');
+      await page.keyboard.press('Enter');
+      await reads(dialog, 'refused that token');
+      await dialog.getByLabel('Bearer token').fill(token);
+      await page.keyboard.press('Enter');
+      await reads(page.getByRole('region', { name: 'State' }), 'ready');
+      await button(page, 'Forget token').click();
+      await dialog.waitFor();
+    } finally {
+      await node.stop();
+    }
+  },
+
   async 'a node is drained, its leaders move, and it comes back'({ open, base }) {
     await offers(base, '/v1/nodes/n2/drain');
     // Whether clients are left on another node is told by its figures.
@@ -524,14 +581,15 @@ async function run(browser, base, list, mocked) {
     if (options.only && !name.includes(options.only)) continue;
     const mock = mocked ? new Mock() : null;
     const pages = [];
-    const open = async (how = {}) => {
-      pages.push(await openPage(browser, base, { mock, ...how }));
+    const openAt = async (address, how = {}) => {
+      pages.push(await openPage(browser, address, { mock, ...how }));
       return pages.at(-1).page;
     };
+    const open = (how) => openAt(base, how);
     const shoot = async (page, file) => options.shots && page.screenshot({ path: join(options.shots, `${file.replaceAll(' ', '-')}.png`), fullPage: true });
     const kind = mocked ? 'mock' : 'real';
     try {
-      await journey({ open, base, mock, shoot });
+      await journey({ open, openAt, base, mock, shoot });
       const problems = pages.flatMap((opened) => opened.problems);
       assert.deepEqual(problems.filter((text) => !text.includes('WebSocket connection to')), [], 'the browser reports errors');
       console.log(`ok       ${kind}  ${name}`);

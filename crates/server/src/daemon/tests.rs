@@ -104,6 +104,12 @@ fn single_node_serves_and_keeps_what_it_acknowledged_over_a_restart() {
             && openapi.contains("/v1/sessions/{client_id}")
     );
     assert_eq!(http_get(admin, "/none").0, 404);
+    let (status, page) = http_get(admin, "/");
+    assert!(status == 200 && page.starts_with("<!doctype html>"), "{page}");
+    let (status, body) = http_get(admin, "/v1/listeners");
+    let list: quorate_api::listeners::ListenerList = serde_json::from_str(&body).unwrap();
+    let named = list.listeners.iter().find(|listener| listener.kind == "tcp").unwrap();
+    assert_eq!((status, &named.address), (200, &node.mqtt().to_string()));
     let mut member = TestClient::connect(node.mqtt(), "member", None);
     member.subscribe("$share/g/s/#");
     publisher.publish("s/1", "shared", false);
