@@ -72,7 +72,7 @@ export function chart({ title, format, times, series, spanMs, step }) {
   const marks = Array.from({ length: LINES + 1 }, (_, line) => h('span', {}, format((top * (LINES - line)) / LINES)));
   const key = `plot-${title}`;
   return h('figure', { class: 'plot', 'data-key': key },
-    h('figcaption', {}, h('h3', {}, title), legend(series, format)),
+    h('figcaption', {}, h('h2', {}, title), legend(series, format)),
     h('div', { class: 'plot-body' },
       h('div', { class: 'plot-scale', 'aria-hidden': 'true' }, marks),
       h('div', { class: 'plot-area' }, drawing),

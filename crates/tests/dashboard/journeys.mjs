@@ -276,6 +276,18 @@ const MOCKED = {
     assert.ok(mock.draining.has('n2'));
   },
 
+  async 'colours are chosen, and kept for the next visit'({ open }) {
+    const page = await open();
+    await go(page, '#/cluster');
+    const background = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+    const light = await background();
+    await page.getByLabel('Colours').selectOption('dark');
+    const dark = await background();
+    assert.notEqual(dark, light);
+    await page.reload();
+    assert.equal(await background(), dark);
+  },
+
   async 'leadership is transferred after its dry run'({ open, mock }) {
     const page = await open();
     await go(page, '#/nodes/n2');
@@ -380,6 +392,16 @@ for (const colours of ['light', 'dark']) {
     await reads(page.getByRole('dialog'), 'This would happen');
     await shoot(page, `drain-${colours}`);
     await accessible(page, `drain dialog, ${colours}`);
+    await page.keyboard.press('Escape');
+    await go(page, '#/retained');
+    await button(page, 'View plant/binary').click();
+    await reads(page.locator('.payload'), '00 01 02 ff');
+    await accessible(page, `retained message, ${colours}`);
+    await page.keyboard.press('Escape');
+    await go(page, '#/cluster');
+    await button(page, '3, details of the group').click();
+    await reads(page.getByRole('dialog'), 'Another node leads this group');
+    await accessible(page, `group dialog, ${colours}`);
   };
 }
 

@@ -38,6 +38,7 @@ export class Mock {
       [6, 'connections_refused', 'n2', null, 'refused 412 connections in 10 s: bad user name or password'],
       [3, 'readiness_changed', 'n1', null, 'ready: the lease was renewed'],
       [1, 'queue_dropped', 'n2', 7, 'dropped 20 messages for a full queue of'],
+      ...Array.from({ length: 40 }, (_, index) => [0.9 - index / 100, 'leadership_gained', 'n2', index % 17, `n2 leads group ${index % 17} in term 10`]),
     ].map(([minutes, kind, node, group, text], index) => ({
       seq: index + 1, at_ms: at - minutes * MINUTE, kind, node, group, text, client_id: kind === 'queue_dropped' ? 'sensor-120' : null,
     }));

@@ -14,6 +14,8 @@ import { payloadText } from './retained.js';
 
 const LOG_MAX = 300;
 const PAYLOAD_SHOWN_MAX = 2000;
+/** Characters from which on a payload may have to be scrolled. */
+const LONG_BODY = 200;
 const KEEP_ALIVE_SECONDS = 60;
 /** Paths and ports that `quorate dev` and most brokers use, when the node does not say where it listens. */
 const FALLBACK_PORT = 8083;
@@ -186,7 +188,7 @@ export function open(root, rest, signal) {
     counts.textContent = `${plural(state.received, 'message')} received, ${state.sent} sent`;
     update(lines, state.log.length === 0 && h('li', { class: 'empty' }, 'Nothing yet. Connect, subscribe, then publish: each packet and its answer gets a line here.'), state.log.map((line) => h('li', { class: line.kind, 'data-key': `line-${line.key}` },
       h('time', { datetime: new Date(line.at).toISOString() }, clock(line.at)), h('span', { class: 'sign', 'aria-hidden': 'true' }, line.sign),
-      h('span', { class: 'what' }, line.head), line.body !== undefined && h('pre', {}, line.body))));
+      h('span', { class: 'what' }, line.head), line.body !== undefined && h('pre', line.body.length > LONG_BODY ? { tabindex: '0', role: 'region', 'aria-label': `Payload of ${line.head}` } : {}, line.body))));
   };
   state.redraw = draw;
   signal.addEventListener('abort', () => {

@@ -141,10 +141,10 @@ function eventPanel() {
   return panel('Events', h('span', { class: 'note' }, events.length > EVENTS_SHOWN ? `newest ${EVENTS_SHOWN}` : ''),
     error && problem(error),
     !error && events.length === 0 && h('p', { class: 'empty' }, 'Nothing notable has happened since the node started.'),
-    h('ol', { class: 'events' }, shown.map((event) => h('li', { 'data-key': `event-${event.seq}-${event.at_ms}` },
+    shown.length > 0 && h('div', { class: 'events', role: 'region', 'aria-label': 'Events, newest first', tabindex: '0' }, h('ol', {}, shown.map((event) => h('li', { 'data-key': `event-${event.seq}-${event.at_ms}` },
       h('time', { datetime: new Date(event.at_ms).toISOString() }, clock(event.at_ms)),
       h('code', {}, event.kind.replaceAll('_', ' ')),
       h('span', {}, event.text, event.client_id && [' ', h('a', { href: `#/sessions/${encodeURIComponent(event.client_id)}` }, event.client_id)]),
-      h('span', { class: 'note' }, [event.node, event.group !== undefined && event.group !== null && `group ${event.group}`].filter(Boolean).join(', '))))));
+      h('span', { class: 'note' }, [event.node, event.group !== undefined && event.group !== null && `group ${event.group}`].filter(Boolean).join(', ')))))));
 }
 

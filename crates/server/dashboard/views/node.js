@@ -126,6 +126,12 @@ function maintenance(name, status, load) {
   ]));
 }
 
+/** @param {() => void} load */
+function lookAgain(load) {
+  load();
+  clusterState.refresh();
+}
+
 /**
  * @param {import('../api.js').DrainStatus} status
  * @param {boolean} empty nothing rests on it, as far as this node knows
@@ -159,7 +165,7 @@ async function drain(name, load) {
     act: () => api.drain(name, false, given()),
   });
   if (answer) notice('ok', `${name} is being drained. It may be stopped when the page says so.`);
-  load();
+  lookAgain(load);
 }
 
 /**
@@ -193,7 +199,7 @@ async function undrain(name, load) {
     act: () => api.undrain(name),
   });
   if (answer) notice('ok', `${name} is in service again.`);
-  load();
+  lookAgain(load);
 }
 
 /**
@@ -220,7 +226,7 @@ async function transfer(name, load) {
     const stayed = answer.left.length > 0 ? ` ${plural(answer.left.length, 'group')} stayed: ${answer.left[0].reason}.` : '';
     notice(answer.left.length > 0 ? 'warn' : 'ok', `${plural(answer.moved.length, 'group')} moved away from ${name}.${stayed}`);
   }
-  load();
+  lookAgain(load);
 }
 
 /**
@@ -235,7 +241,7 @@ async function leadAgain(name, load) {
     act: () => api.leadAgain(name),
   });
   if (answer) notice('ok', `${name} may lead again.`);
-  load();
+  lookAgain(load);
 }
 
 /**

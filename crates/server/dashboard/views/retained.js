@@ -95,7 +95,7 @@ function view(topic) {
           ['Expires in', message.expiry_s === null || message.expiry_s === undefined ? 'never' : seconds(message.expiry_s)],
           ...(message.user_properties ?? []).map((/** @type {[string, string]} */ [key, value]) => /** @type {[string, string]} */ ([key, value])),
         ]),
-        h('pre', { class: 'payload', tabindex: '0', 'aria-label': 'Payload' }, payloadText(payload)));
+        h('pre', { class: 'payload', tabindex: '0', role: 'region', 'aria-label': 'Payload' }, payloadText(payload)));
     }, (error) => update(content, problem(error)));
   });
 }
