@@ -128,7 +128,8 @@ function renew(old, next) {
     if (old.getAttribute(name) !== value && name !== kept) old.setAttribute(name, value);
   }
   for (const name of HANDLERS) /** @type {any} */ (old)[name] = /** @type {any} */ (next)[name];
-  renewChildren(old, next);
+  // What is large is renewed by its owner, when it has changed.
+  if (!old.hasAttribute('data-kept')) renewChildren(old, next);
 }
 
 /**

@@ -456,7 +456,9 @@ const REAL = {
     await offers(base, '/v1/listeners');
     const page = await open();
     await go(page, '#/client');
-    await connect(page, { clientId: 'journey-sleeper', expiry: 600 });
+    // Whatever a client calls itself is found under this name.
+    const sleeper = 'journey-sleeper/ü %2F';
+    await connect(page, { clientId: sleeper, expiry: 600 });
     await subscribe(page, 'sleeper/#', 1);
     await disconnect(page);
     await connect(page, { clientId: 'journey-waker' });
@@ -469,9 +471,12 @@ const REAL = {
     await go(page, '#/sessions');
     await page.getByLabel('Client identifier begins with').fill('journey-sl');
     await button(page, 'Search').click();
-    await page.getByRole('link', { name: 'journey-sleeper' }).click();
+    await page.getByRole('link', { name: sleeper }).click();
+    await reads(page.locator('h1'), `Session ${sleeper}`);
     await reads(page.getByRole('region', { name: 'Backlog' }), '3 of');
     await reads(page.getByRole('region', { name: 'What keeps messages from it' }), /connect/i);
+    await page.reload();
+    await reads(page.getByRole('region', { name: 'Backlog' }), '3 of');
     await reads(page.getByRole('region', { name: 'Subscriptions' }), 'sleeper/#');
   },
 

@@ -24,6 +24,8 @@ export const title = () => 'Cluster';
  */
 export function open(root, rest, signal) {
   let onlyTroubled = false;
+  /** What the map shows. @type {{state: ClusterState | null, onlyTroubled: boolean}} */
+  let drawn = { state: null, onlyTroubled };
   /** @type {any} */
   let level = null;
   const draw = oncePerPicture(() => {
@@ -34,8 +36,13 @@ export function open(root, rest, signal) {
       h('div', { class: 'beside', 'data-key': 'beside' }, panel('Partition map', filterBox(onlyTroubled, (only) => {
         onlyTroubled = only;
         draw();
-      }), h('div', { 'data-key': 'map' }, map(state, onlyTroubled))),
+      }), h('div', { 'data-key': 'map', 'data-kept': 'map' })),
       eventPanel()));
+    const place = root.querySelector('[data-kept=map]');
+    if (place && (drawn.state !== state || drawn.onlyTroubled !== onlyTroubled)) {
+      update(place, map(state, onlyTroubled));
+      drawn = { state, onlyTroubled };
+    }
     return undefined;
   });
   clusterState.follow(signal, draw);

@@ -9,7 +9,8 @@ import { badge, button, facts, field, h, notice, panel, problem, table, update }
 import { every, nodeName } from '../history.js';
 import { bytes, count, list, plural, seconds } from '../text.js';
 
-const PAGE = 50;
+/** Rows of a page; a narrow screen shows each as a block. */
+const PAGE = matchMedia('(max-width: 700px)').matches ? 20 : 50;
 const DETAIL_PAUSE_MS = 2000;
 
 export const title = (/** @type {string[]} */ [id]) => (id === undefined ? 'Sessions' : `Session ${id}`);
@@ -82,8 +83,7 @@ function found(page, load) {
         { name: 'Connection', cell: (session) => (session.owner ? badge('ok', `online on ${nodeName(session.owner)}`) : badge('quiet', 'offline')) },
         { name: 'Kind', cell: (session) => (session.durable ? 'durable' : 'transient') },
         { name: 'Subscriptions', number: true, cell: (session) => count(session.subscriptions) },
-        { name: 'Queued', number: true, cell: (session) => count(session.queued_messages) },
-        { name: 'Queued bytes', number: true, cell: (session) => bytes(session.queued_bytes) },
+        { name: 'Queued', number: true, cell: (session) => [count(session.queued_messages), session.queued_messages > 0 && h('span', { class: 'note' }, ` ${bytes(session.queued_bytes)}`)] },
         { name: 'Inflight', number: true, cell: (session) => count(session.inflight) },
         { name: 'Partition', number: true, cell: (session) => count(session.partition) },
       ],
