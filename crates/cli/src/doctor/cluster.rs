@@ -21,8 +21,8 @@ pub struct ClusterFacts {
     pub admin: String,
     /// It is reachable from other machines.
     pub exposed: bool,
-    /// The configuration takes plain text beyond loopback for granted.
-    pub insecure: bool,
+    /// The configuration has every request ask for a token.
+    pub token: bool,
     /// Name of this node by its configuration.
     pub node: String,
     /// The process of the node runs; known where it may be looked at.
@@ -188,17 +188,12 @@ fn own(facts: &ClusterFacts) -> Vec<Finding> {
         )),
         Answer::State(_) => {}
     }
-    let open = match facts.answer {
-        Answer::State(_) => facts.exposed,
-        Answer::Token => false,
-        Answer::Nobody | Answer::Strange(_) => facts.exposed && facts.insecure,
-    };
-    if open {
+    if facts.exposed && !facts.token {
         found.push(Finding::warning(
             "admin_exposed",
             "admin.bind",
             "whoever reaches the admin address reads the state of the cluster, in plain text and without a token",
-            "bind it to 127.0.0.1 and reach it through a tunnel, or require a token; a firewall at the least",
+            "set admin.token_file, or bind it to 127.0.0.1 and reach it through a tunnel",
         ));
     }
     found
@@ -292,18 +287,18 @@ mod tests {
         check_one(|_, _, other| other.state.as_mut().unwrap().version = "0.2.0".into(), &["versions_mixed"]);
         check_one(|facts, _, _| facts.answer = Answer::Strange("x".into()), &["admin_strange"]);
         check_one(|facts, _, _| facts.answer = Answer::Token, &[]);
-        let alone = |answer, exposed, insecure, running| ClusterFacts {
+        let alone = |answer, exposed, token, running| ClusterFacts {
             answer,
             exposed,
-            insecure,
+            token,
             running,
             ..ClusterFacts::default()
         };
         for (facts, codes) in [
             (alone(Answer::Nobody, false, false, false), &[][..]),
             (alone(Answer::Nobody, false, false, true), &["admin_silent"]),
-            (alone(Answer::Nobody, true, true, false), &["admin_exposed"]),
-            (alone(Answer::Nobody, true, false, false), &[]),
+            (alone(Answer::Nobody, true, false, false), &["admin_exposed"]),
+            (alone(Answer::Nobody, true, true, false), &[]),
             (alone(Answer::Token, true, true, true), &[]),
         ] {
             let found: Vec<&str> = check(&facts).iter().map(|finding| finding.code).collect();

@@ -124,7 +124,7 @@ async fn examine(args: &DoctorArgs, host: &dyn Host) -> Report {
     let mut told = cluster::gather(&admin, &config.node.name).await;
     told.running = running.is_some();
     told.exposed = !config.admin.bind.ip().is_loopback();
-    told.insecure = config.admin.insecure;
+    told.token = config.admin.token_file.is_some();
     let peers = peers::gather(&config, places(&config, &told)).await;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let directory = data_directory::gather(&config);
@@ -167,7 +167,7 @@ fn places(config: &Config, told: &ClusterFacts) -> Vec<(String, String)> {
 fn left_out(told: &ClusterFacts) -> Vec<String> {
     let reason = match &told.answer {
         cluster::Answer::Nobody => format!("nobody answers on {}: the node does not run", told.admin),
-        cluster::Answer::Token => format!("{} asks for a token", told.admin),
+        cluster::Answer::Token => format!("{} asks for a token: give --token-file", told.admin),
         cluster::Answer::Strange(_) | cluster::Answer::State(_) => return Vec::new(),
     };
     vec![format!("the running cluster and the clocks of its nodes ({reason})")]

@@ -50,6 +50,8 @@ pub struct ResourceFacts {
     pub swapped_bytes: Option<u64>,
     /// Ports for outgoing connections, and those that wait for their end.
     pub outgoing: Option<Outgoing>,
+    /// How long a clean stop may take.
+    pub stop: Duration,
     /// The unit of systemd that the node runs in.
     pub unit: Option<Unit>,
 }
@@ -87,6 +89,7 @@ pub fn gather(config: &Config, node: Option<Process>, host: &dyn Host) -> Resour
         body_cache_bytes: config.storage.body_cache_bytes,
         swapped_bytes: pid.and_then(process::swapped_bytes),
         outgoing: outgoing(),
+        stop: STOP_TIMEOUT.saturating_add(config.node.stop_grace),
         unit: pid.and_then(unit),
         node,
     }
@@ -172,7 +175,11 @@ fn span(text: &str) -> Option<Duration> {
 /// Judges what is granted.
 pub fn check(facts: &ResourceFacts) -> Vec<Finding> {
     let found = [files(facts), backlog(facts), memory(facts), swapped(facts), ports(facts)];
-    found.into_iter().flatten().chain(facts.unit.iter().flat_map(check_unit)).collect()
+    found
+        .into_iter()
+        .flatten()
+        .chain(facts.unit.iter().flat_map(|unit| check_unit(unit, facts.stop)))
+        .collect()
 }
 
 fn files(facts: &ResourceFacts) -> Option<Finding> {
@@ -258,17 +265,17 @@ fn ports(facts: &ResourceFacts) -> Option<Finding> {
     })
 }
 
-fn check_unit(unit: &Unit) -> Vec<Finding> {
+fn check_unit(unit: &Unit, stop: Duration) -> Vec<Finding> {
     let mut found = Vec::new();
-    if unit.stop_timeout.is_some_and(|timeout| timeout < STOP_TIMEOUT * 2) {
+    if unit.stop_timeout.is_some_and(|timeout| timeout < stop * 2) {
         found.push(Finding::warning(
             "unit_stop_timeout",
             &unit.name,
             format!(
                 "systemd kills the node before a clean stop, which may take {} s, is done",
-                STOP_TIMEOUT.as_secs()
+                stop.as_secs()
             ),
-            format!("TimeoutStopSec={} in the unit", STOP_TIMEOUT.as_secs() * 6),
+            format!("TimeoutStopSec={} in the unit", stop.as_secs() * 3),
         ));
     }
     if !unit.restarts {
@@ -291,6 +298,7 @@ mod tests {
     fn check_one(change: impl FnOnce(&mut ResourceFacts), expected: &[(&str, Severity)]) {
         let mut facts = ResourceFacts {
             connections_max: 10_000,
+            stop: Duration::from_secs(5),
             files_max: Some(10_512),
             somaxconn: Some(4096),
             memory_bytes: Some(1024 * MIB),
