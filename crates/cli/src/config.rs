@@ -42,7 +42,8 @@ pub fn run(args: ConfigArgs) -> Outcome {
             for error in &errors {
                 eprintln!("{error}");
             }
-            Err(Failure::new(Exit::Usage, anyhow!("{}: {} found", config.display(), counted(errors.len()))))
+            Err(Failure::new(Exit::Usage, anyhow!("{}: {} found", config.display(), counted(errors.len())))
+                .hint("each line above says what to write instead; docs/configuration.md has all keys"))
         }
     }
 }

@@ -52,6 +52,35 @@ impl Exit {
     }
 }
 
+impl Exit {
+    /// What to do when the command itself has nothing better to say; `None` where the message says it all.
+    pub fn hint(self) -> Option<&'static str> {
+        use quorate_server::exit::ExitCode;
+        match self {
+            Exit::Usage => Some("see the command's --help"),
+            Exit::Unreachable => Some(
+                "see that a node runs there; `quorate doctor` on its machine says what keeps it from that",
+            ),
+            Exit::Daemon(ExitCode::Config) => Some("`quorate config check --config FILE` names every error"),
+            Exit::Daemon(ExitCode::Unavailable) => Some(
+                "`quorate doctor --config FILE` names who has the port or directory, and what is wrong with a file",
+            ),
+            Exit::Daemon(ExitCode::Disk) => Some(
+                "look at the disk and the kernel's log; `quorate doctor --config FILE` tries the data directory",
+            ),
+            Exit::Daemon(ExitCode::Corrupt) => {
+                Some("do not delete anything: docs/operations/replace-node.md says how the node comes back")
+            }
+            Exit::Daemon(ExitCode::Internal) => Some("report it with the log of the node"),
+            Exit::Failed
+            | Exit::Findings
+            | Exit::TimedOut
+            | Exit::Interrupted
+            | Exit::Daemon(ExitCode::Clean) => None,
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
         ExitCode::from(exit.number())

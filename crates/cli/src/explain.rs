@@ -101,8 +101,10 @@ async fn follow(admin: &str, path: &str) -> Outcome<SessionExplanation> {
             _ => return Err(http::refusal(&base, &response)),
         }
     }
-    Err(anyhow!("no node with a replica of the session's partition: {admin} led to {base} and further")
-        .into())
+    Err(Failure::from(anyhow!(
+        "no node with a replica of the session's partition: {admin} led to {base} and further"
+    ))
+    .hint("replicas are moving: ask again in a moment"))
 }
 
 fn render(explanation: &SessionExplanation) -> String {

@@ -95,5 +95,11 @@ pub const DOCTOR_FILES_OF_PROCESS_MAX: usize = 100_000;
 /// Entries of the data directory whose owners are compared.
 pub const DOCTOR_DIRECTORY_ENTRIES_MAX: usize = 10_000;
 
+/// Shortest pause of `--watch` and `quorate top`: each look asks every node.
+pub const WATCH_PAUSE_MIN: Duration = Duration::from_millis(100);
+
+/// Longest pause of `--watch` and `quorate top`.
+pub const WATCH_PAUSE_MAX: Duration = Duration::from_secs(3600);
+
 const _: () = assert!(RECONNECT_PAUSE_MIN.as_millis() < RECONNECT_PAUSE_MAX.as_millis());
 const _: () = assert!(OUTGOING_BYTES_HIGH <= 1024 * 1024, "send times in the payload would be stale");

@@ -35,7 +35,9 @@ mod subscriptions;
 mod table;
 mod trace;
 mod utc;
+mod terminal;
 mod verify;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -43,6 +45,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use exit::{EXIT_CODES_HELP, Failure, Outcome};
+use terminal::Tone;
 
 /// Messages are freed on other threads than they were allocated on: see docs/decisions/0015-mimalloc-in-the-binary.md.
 #[global_allocator]
@@ -55,6 +58,9 @@ struct CommandLine {
     /// File with the token for admin listeners that ask for one; else the one that QUORATE_ADMIN_TOKEN_FILE names
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<std::path::PathBuf>,
+    /// When output has colours
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
+    color: terminal::Color,
     #[command(subcommand)]
     command: Command,
 }
@@ -106,15 +112,17 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let CommandLine { token_file, command } = CommandLine::parse();
+    let CommandLine { token_file, color, command } = CommandLine::parse();
+    color.choose();
     match http::use_token_file(token_file).and_then(|()| run(command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { exit, error, hint }) => {
+            let hint = hint.or_else(|| error.as_ref().and(exit.hint()).map(str::to_owned));
             if let Some(error) = error {
-                eprintln!("error: {error:#}");
+                anstream::eprintln!("{} {error:#}", Tone::Bad.paint("error:"));
             }
             if let Some(hint) = hint {
-                eprintln!("hint: {hint}");
+                anstream::eprintln!("{} {hint}", Tone::Heading.paint("hint:"));
             }
             exit.into()
         }

@@ -108,7 +108,8 @@ impl ConnectFlags {
             None => ProtocolVersion::V311,
         };
         if self.disable_clean_session && self.id.is_none() {
-            return Err(Failure::usage("-c needs -i: a session is kept by its client identifier"));
+            return Err(Failure::usage("-c needs -i: a session is kept by its client identifier")
+                .hint("add -i CLIENT_ID"));
         }
         let url = self.url.as_deref().map(Url::parse).transpose().map_err(Failure::usage)?;
         if url.as_ref().is_some_and(|url| url.secure != self.tls.is_given()) {

@@ -2,7 +2,8 @@
 //!
 //! Owns: writing to standard output, and the choice between a text and JSON.
 //! Does not: format; see `table`.
-//! Invariants: a reader that went away ends the command as an error, never as a panic.
+//! Invariants: a reader that went away ends the command as an error, never as a panic; colours are taken out where
+//! `--color`, `NO_COLOR` or a pipe says so.
 
 use std::io::Write;
 
@@ -13,23 +14,28 @@ use serde::Serialize;
 /// Form of an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
 pub enum Output {
-    /// For people.
+    /// For people
     #[default]
-    #[value(alias = "table")]
+    #[value(name = "table", alias = "text")]
     Text,
-    /// For programs: one JSON document.
+    /// For programs: one JSON document
     Json,
 }
 
-/// Writes `text` to standard output and flushes it.
+/// Writes `text`, which may have colours, to standard output and flushes it.
 pub fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = anstream::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("write to standard output")
 }
 
 /// Writes `value` to standard output as one line of JSON.
 pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    print(&json(value)?)
+}
+
+/// `value` as one line of JSON.
+pub fn json(value: &impl Serialize) -> anyhow::Result<String> {
     let mut text = serde_json::to_string(value).context("format as JSON")?;
     text.push('\n');
-    print(&text)
+    Ok(text)
 }

@@ -209,7 +209,9 @@ impl Publisher {
             Ok(()) => {}
             Err(error) => {
                 let context = format!("publish; {} messages are without an answer", self.window.len());
-                return Err(error.context(context).into());
+                return Err(Failure::from(error.context(context)).hint(
+                    "it is unknown whether those were taken: publish them again, or see `quorate status`",
+                ));
             }
         }
         self.connection
@@ -217,7 +219,9 @@ impl Publisher {
             .await
             .context("send the last messages")?;
         match self.refused {
-            Some(reason) => Err(anyhow!("the broker refused a message: {reason}").into()),
+            Some(reason) => Err(Failure::from(anyhow!("the broker refused a message: {reason}")).hint(
+                "the reason is the broker's; with -V mqttv5 it says more, and -d shows which message it was",
+            )),
             None => Ok(()),
         }
     }

@@ -5,16 +5,17 @@
 //! Invariants: shows the view of the node it asked, and says which node that is; what another node says is taken for its
 //! own line and for the groups that it leads, nothing else.
 
-use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::Args;
 use quorate_api::{ClusterState, GroupKind, GroupStatus, NodeState, NodeStatus};
 
-use crate::exit::{Exit, Failure, Outcome};
+use crate::exit::Outcome;
 use crate::http::{self, Method};
 use crate::output::{self, Output};
 use crate::table::{Table, bytes, thousands};
+use crate::terminal::Tone;
+use crate::watch::WatchFlags;
 
 /// Flags of `quorate status`.
 #[derive(Args, Debug)]
@@ -25,48 +26,26 @@ pub struct StatusArgs {
     /// Form of the answer
     #[arg(long, value_enum, default_value_t)]
     output: Output,
-    /// Show it again every two seconds until interrupted
-    #[arg(long)]
-    watch: bool,
+    #[command(flatten)]
+    watch: WatchFlags,
 }
 
 /// Longest wait for what only another node knows: a dead one must not hold up the table.
 const OTHERS_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// Pause between two looks of `--watch`.
-const WATCH_PAUSE: Duration = Duration::from_secs(2);
-
 /// Runs the command.
 pub async fn run(args: StatusArgs) -> Outcome {
-    if !args.watch {
-        return show(&args).await;
-    }
-    let clear = args.output == Output::Text && std::io::stdout().is_terminal();
-    loop {
-        if clear {
-            output::print("\x1b[H\x1b[2J")?;
-        }
-        if let Err(failure) = show(&args).await {
-            match failure.error {
-                Some(error) if failure.exit == Exit::Unreachable => eprintln!("{error:#}"),
-                error => return Err(Failure { error, ..failure }),
-            }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(WATCH_PAUSE) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-        }
-    }
+    let StatusArgs { admin, output, watch } = args;
+    watch.show(output, async || frame(&admin, output).await).await
 }
 
-async fn show(args: &StatusArgs) -> Outcome {
-    let mut state = fetch(&args.admin).await?;
+async fn frame(admin: &str, output: Output) -> Outcome<String> {
+    let mut state = fetch(admin).await?;
     ask_the_others(&mut state).await;
-    match args.output {
-        Output::Json => output::print_json(&state)?,
-        Output::Text => output::print(&render(&state))?,
-    }
-    Ok(())
+    Ok(match output {
+        Output::Json => output::json(&state)?,
+        Output::Text => render(&state),
+    })
 }
 
 /// Asks one node for its view of the cluster.
@@ -160,6 +139,10 @@ fn nodes(state: &ClusterState) -> String {
             node.mqtt.clone().unwrap_or_else(unknown),
             node.peer.clone().unwrap_or_else(unknown),
         ]);
+        table.tint(2, if node.state == NodeState::Live && !node.fenced { Tone::Good } else { Tone::Bad });
+        if node.ready == Some(false) {
+            table.tint(3, Tone::Bad);
+        }
     }
     table.render()
 }
@@ -205,6 +188,9 @@ fn groups(state: &ClusterState) -> String {
             bytes(group.queued_bytes),
             thousands(group.inflight),
         ]);
+        if group.leader.is_none() {
+            table.tint(1, Tone::Bad);
+        }
     }
     table.render()
 }

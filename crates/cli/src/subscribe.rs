@@ -273,7 +273,8 @@ impl Subscriber {
             }
         }
         match granted {
-            0 => Err(Failure::new(Exit::Usage, anyhow!("the broker refused every subscription"))),
+            0 => Err(Failure::new(Exit::Usage, anyhow!("the broker refused every subscription"))
+                .hint("the reason of each is above")),
             _ => Ok(()),
         }
     }
@@ -314,13 +315,14 @@ impl Subscriber {
             End::Interrupted if self.args.count.is_none() => Ok(()),
             End::Interrupted => Err(Failure::silent(Exit::Interrupted)),
             End::TimedOut if self.args.connect.quiet => Err(Failure::silent(Exit::TimedOut)),
-            End::TimedOut => Err(Failure::new(Exit::TimedOut, anyhow!("-W ran out"))),
+            End::TimedOut => Err(Failure::new(Exit::TimedOut, anyhow!("-W ran out"))
+                .hint("`quorate explain session CLIENT_ID` says why a client gets nothing")),
         }
     }
 }
 
 fn lost(error: ClientError) -> Failure {
-    Failure::new(Exit::Failed, error)
+    Failure::new(Exit::Failed, error).hint("see the log of the node; `quorate status` says whether it runs")
 }
 
 /// Resolves at a signal or at `deadline`.

@@ -1,17 +1,31 @@
-//! Tables for the terminal: a line of headings, columns padded to their widest cell.
+//! Tables for the terminal: a line of headings, columns padded to their widest cell, cut to what the terminal is wide.
 //!
-//! Owns: layout. Does not: colour, know what the cells mean.
-//! Invariants: a row with too few cells is filled with empty ones; no line ends with a space.
+//! Owns: layout. Does not: know what the cells mean, decide whether there are colours; see `terminal`.
+//! Invariants: a row with too few cells is filled with empty ones; no line ends with a space; without a terminal nothing
+//! is cut, on a terminal no line is wider than it; no cell has control characters, whatever a client calls itself.
+
+use crate::terminal::{self, Tone};
+
+/// Words are not cut below this many characters: a column that would have to be is left out.
+const WORD_COLUMNS_MIN: usize = 12;
+
+/// Spaces between columns.
+const GAP: usize = 2;
 
 /// A table under construction.
 pub struct Table {
     columns: Vec<Column>,
-    rows: Vec<Vec<String>>,
+    rows: Vec<Vec<Cell>>,
 }
 
 struct Column {
     heading: String,
     side: Side,
+}
+
+struct Cell {
+    text: String,
+    tone: Option<Tone>,
 }
 
 /// Which side of its column a cell sits on.
@@ -38,41 +52,120 @@ impl Table {
 
     /// Adds a row.
     pub fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells);
+        self.rows.push(cells.into_iter().map(|text| Cell { text: printable(text), tone: None }).collect());
     }
 
-    /// The table as text, each line ended by a newline.
+    /// Colours a cell of the row that was added last.
+    pub fn tint(&mut self, column: usize, tone: Tone) {
+        if let Some(cell) = self.rows.last_mut().and_then(|row| row.get_mut(column)) {
+            cell.tone = Some(tone);
+        }
+    }
+
+    /// The table as text, each line ended by a newline; fitted to the terminal if there is one.
     pub fn render(&self) -> String {
-        let widths: Vec<usize> = self
+        self.render_within(terminal::size().map(|size| size.columns))
+    }
+
+    /// The table with no line wider than this: words are cut first, then the last columns are left out, which the last
+    /// line says.
+    pub fn render_within(&self, columns_max: Option<usize>) -> String {
+        let mut widths: Vec<usize> = self
             .columns
             .iter()
             .enumerate()
             .map(|(at, column)| {
-                let cells = self.rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count());
+                let cells =
+                    self.rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.text.chars().count());
                 cells.max().unwrap_or(0).max(column.heading.chars().count())
             })
             .collect();
-        let headings: Vec<String> = self.columns.iter().map(|column| column.heading.clone()).collect();
+        if let Some(max) = columns_max {
+            self.fit(&mut widths, max);
+        }
         let mut text = String::new();
-        self.line(&headings, &widths, &mut text);
+        self.line(
+            |at| self.columns.get(at).map(|column| (column.heading.as_str(), Some(Tone::Heading))),
+            &widths,
+            &mut text,
+        );
         for row in &self.rows {
-            self.line(row, &widths, &mut text);
+            self.line(|at| row.get(at).map(|cell| (cell.text.as_str(), cell.tone)), &widths, &mut text);
+        }
+        match self.columns.len() - widths.len() {
+            0 => {}
+            1 => text.push_str("(1 column does not fit)\n"),
+            left_out => text.push_str(&format!("({left_out} columns do not fit)\n")),
         }
         text
     }
 
-    fn line(&self, cells: &[String], widths: &[usize], text: &mut String) {
-        let mut line = String::new();
-        for (at, (column, width)) in self.columns.iter().zip(widths).enumerate() {
-            let cell = cells.get(at).map_or("", String::as_str);
-            match column.side {
-                Side::Left => line.push_str(&format!("{cell:<width$}  ")),
-                Side::Right => line.push_str(&format!("{cell:>width$}  ")),
+    /// Makes the columns narrow enough, or fewer.
+    fn fit(&self, widths: &mut Vec<usize>, max: usize) {
+        loop {
+            let total = widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
+            if total <= max {
+                return;
+            }
+            let narrowest = |column: &Column| WORD_COLUMNS_MIN.max(column.heading.chars().count());
+            let words = widths
+                .iter_mut()
+                .zip(&self.columns)
+                .filter(|(width, column)| column.side == Side::Left && **width > narrowest(column));
+            if let Some((widest, _)) = words.max_by_key(|(width, _)| **width) {
+                *widest -= 1;
+            } else if widths.len() > 1 {
+                widths.pop();
+            } else {
+                return;
             }
         }
-        text.push_str(line.trim_end());
+    }
+
+    fn line<'a>(
+        &self,
+        cell: impl Fn(usize) -> Option<(&'a str, Option<Tone>)>,
+        widths: &[usize],
+        text: &mut String,
+    ) {
+        let mut line = String::new();
+        let mut owed = 0;
+        for (at, (column, width)) in self.columns.iter().zip(widths).enumerate() {
+            let (shown, tone) = cell(at).unwrap_or(("", None));
+            let shown = cut(shown, *width);
+            let padding = width - shown.chars().count();
+            let (before, after) = if column.side == Side::Right { (padding, 0) } else { (0, padding) };
+            if !shown.is_empty() {
+                line.push_str(&" ".repeat(owed + before));
+                line.push_str(&tone.map_or_else(|| shown.clone(), |tone| tone.paint(&shown)));
+                owed = after + GAP;
+            } else {
+                owed += width + GAP;
+            }
+        }
+        text.push_str(&line);
         text.push('\n');
     }
+}
+
+/// The beginning of a text, with a sign that there was more.
+fn cut(text: &str, columns: usize) -> String {
+    if text.chars().count() <= columns {
+        return text.to_owned();
+    }
+    let mut kept: String = text.chars().take(columns.saturating_sub(1)).collect();
+    kept.push('…');
+    kept
+}
+
+/// Control characters written out: a client identifier must not steer the terminal of whoever looks at it.
+fn printable(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let each =
+        text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() });
+    each.collect()
 }
 
 /// `1234567` as `1,234,567`.
@@ -110,7 +203,38 @@ mod tests {
         let mut table = Table::new(&["NODE", ">LAG"]);
         table.row(vec!["n1".into(), "12345".into()]);
         table.row(vec!["longname".into()]);
-        assert_eq!(table.render(), "NODE        LAG\nn1        12345\nlongname\n");
+        assert_eq!(plain(&table, None), "NODE        LAG\nn1        12345\nlongname\n");
+    }
+
+    /// Without colours.
+    fn plain(table: &Table, columns_max: Option<usize>) -> String {
+        anstream::adapter::strip_str(&table.render_within(columns_max)).to_string()
+    }
+
+    #[test]
+    fn words_are_cut_before_columns_are_left_out() {
+        let mut table = Table::new(&["CLIENT", ">QUEUED", "NODE", "ADDRESS"]);
+        table.row(vec!["a-client-with-a-long-name".into(), "1".into(), "n1".into(), "127.0.0.1:1883".into()]);
+        table.row(vec![]);
+        let lines = |columns| plain(&table, Some(columns)).lines().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(lines(80)[1], "a-client-with-a-long-name       1  n1    127.0.0.1:1883");
+        assert_eq!(lines(40)[1], "a-client-wi…       1  n1    127.0.0.1:1…");
+        assert_eq!(lines(40)[0], "CLIENT        QUEUED  NODE  ADDRESS");
+        let narrow =
+            ["CLIENT        QUEUED  NODE", "a-client-wi…       1  n1", "", "(1 column does not fit)"];
+        assert_eq!(lines(39), narrow);
+        assert_eq!(lines(5)[0].trim_end(), "CLIENT");
+    }
+
+    #[test]
+    fn colours_do_not_move_columns_and_names_do_not_steer_the_terminal() {
+        let mut table = Table::new(&["NODE", "STATE", "PEER"]);
+        table.row(vec!["n\x1b[2J".into(), "down".into(), "x".into()]);
+        table.tint(1, Tone::Bad);
+        table.tint(9, Tone::Bad);
+        let text = table.render_within(None);
+        assert!(text.contains("\x1b[31mdown\x1b[0m") && !text.contains("\x1b[2J"), "{text:?}");
+        assert_eq!(plain(&table, None), "NODE        STATE  PEER\nn\\u{1b}[2J  down   x\n");
     }
 
     #[test]

@@ -191,7 +191,9 @@ impl Bench {
 /// Runs the command.
 pub async fn run(args: BenchArgs) -> Outcome {
     if args.shape == Shape::QueueDrain && args.messages.is_none() {
-        return Err(Failure::usage("queue-drain needs --messages"));
+        return Err(
+            Failure::usage("queue-drain needs --messages").hint("say how many to queue: --messages 100000")
+        );
     }
     let output = args.output;
     let tls = args.tls.load().map_err(|error| Failure::new(Exit::Usage, error))?;
@@ -222,7 +224,8 @@ pub async fn run(args: BenchArgs) -> Outcome {
         Output::Text => output::print(&summary.render())?,
     }
     match summary.lost() {
-        Some(lost) => Err(anyhow!("{lost} messages were not delivered").into()),
+        Some(lost) => Err(Failure::from(anyhow!("{lost} messages were not delivered"))
+            .hint("quorate_messages_dropped_total of the nodes says why; QoS 0 may be dropped under load")),
         None => Ok(()),
     }
 }

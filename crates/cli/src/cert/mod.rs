@@ -184,7 +184,8 @@ fn check_client_name(name: &str) -> Outcome {
 
 fn check_common_name(name: &str) -> Outcome {
     if name.is_empty() || name.len() > 64 || name.chars().any(char::is_control) {
-        return Err(Failure::usage(format!("{name:?} is no common name: use 1 to 64 characters")));
+        return Err(Failure::usage(format!("{name:?} is no common name"))
+            .hint("use 1 to 64 characters, none of them a control character"));
     }
     Ok(())
 }
@@ -193,7 +194,8 @@ fn check_addresses(addresses: &[String]) -> Outcome {
     if addresses.len() > CERTIFICATE_ADDRESSES_MAX {
         return Err(Failure::usage(format!(
             "a certificate has at most {CERTIFICATE_ADDRESSES_MAX} addresses"
-        )));
+        ))
+        .hint("leave out addresses that nobody dials, or make a second certificate"));
     }
     for address in addresses {
         if rustls::pki_types::ServerName::try_from(address.as_str()).is_err() {

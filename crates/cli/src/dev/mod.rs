@@ -175,7 +175,8 @@ async fn watch(args: &DevArgs, nodes: &mut [Node], ended: &mut Ended) -> Outcome
             file.display()
         );
     }
-    Err(anyhow!("every node has ended").into())
+    Err(Failure::from(anyhow!("every node has ended"))
+        .hint("their logs are above; `quorate doctor` looks for the cause"))
 }
 
 fn admin_url(node: &Node) -> String {

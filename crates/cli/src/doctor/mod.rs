@@ -32,6 +32,7 @@ use serde::Serialize;
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{self, Output};
+use crate::terminal::Tone;
 use cluster::ClusterFacts;
 use finding::{Finding, Severity};
 use process::Processes;
@@ -190,8 +191,8 @@ fn render(report: &Report) -> String {
     let mut text = String::new();
     for Finding { severity, code, message, place, hint } in &report.findings {
         let word = match severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
+            Severity::Error => Tone::Bad.paint("error"),
+            Severity::Warning => Tone::Odd.paint("warning"),
         };
         text.push_str(&format!("{word}[{code}]: {message}\n  where: {place}\n  hint: {hint}\n"));
     }

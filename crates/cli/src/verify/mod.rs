@@ -159,7 +159,8 @@ pub async fn run(args: VerifyArgs) -> Outcome {
         (count(args.publishers), count(args.subscribers), count(args.sharers));
     let receive_max = if args.protocol_version == ProtocolVersion::V5 { args.window } else { u16::MAX };
     if args.qos == Mix::Mixed && publishers.min(subscribers) < 2 {
-        return Err(Failure::usage("--qos mixed needs two publishers and two subscribers, one of each QoS"));
+        return Err(Failure::usage("--qos mixed needs two publishers and two subscribers, one of each QoS")
+            .hint("raise --publishers and --subscribers to 2 at least"));
     }
     let levels = |count: usize| (0..count).map(|at| args.qos.at(at));
     let mut oracle = Oracle::new(levels(publishers), levels(subscribers), receive_max);
@@ -279,7 +280,10 @@ fn conclude(run: &Run, interrupted: bool) -> Outcome {
     }
     match (report.broken.is_empty(), report.acked == 0 && args.qos.is_acknowledged()) {
         (false, _) => Err(Failure::silent(Exit::Failed)),
-        (true, true) => Err(anyhow!("no message was acknowledged: the run proves nothing").into()),
+        (true, true) => Err(Failure::from(anyhow!("no message was acknowledged: the run proves nothing"))
+            .hint(
+                "see `quorate status`: has every group a leader? A longer --duration leaves time to recover",
+            )),
         (true, false) if interrupted => Err(Failure::silent(Exit::Interrupted)),
         (true, false) => Ok(()),
     }
