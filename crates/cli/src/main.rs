@@ -18,6 +18,7 @@ mod explain;
 mod front_door;
 mod http;
 mod limits;
+mod manual;
 mod message_format;
 mod mqtt_flags;
 mod mqtt_property;
@@ -109,6 +110,10 @@ enum Command {
     Config(config::ConfigArgs),
     /// Make certificates for nodes, listeners and clients
     Cert(cert::CertArgs),
+    /// Print completions for a shell
+    Completions(manual::CompletionsArgs),
+    /// Print or write man pages
+    Man(manual::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -134,6 +139,8 @@ fn run(command: Command) -> Outcome {
         Command::Serve(args) => serve::run(args),
         Command::Config(args) => config::run(args),
         Command::Cert(args) => cert::run(args),
+        Command::Completions(args) => manual::completions(args),
+        Command::Man(args) => manual::man(args),
         Command::Dev(args) => block_on(dev::run(args)),
         Command::Pub(args) => block_on(publish::run(args)),
         Command::Sub(args) => block_on(subscribe::run(args)),

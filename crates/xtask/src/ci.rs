@@ -57,7 +57,19 @@ pub fn ci(root: &Path) -> Result<()> {
 pub fn fix(root: &Path) -> Result<()> {
     let arguments = ["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--allow-staged"];
     cargo(root, &arguments, &[])?;
-    cargo(root, &["fmt", "--all"], &[])
+    cargo(root, &["fmt", "--all"], &[])?;
+    write_cli(root)
+}
+
+/// Renews docs/operations/cli.md from the command line itself.
+fn write_cli(root: &Path) -> Result<()> {
+    let arguments = ["run", "--quiet", "--package", "quorate", "--", "man", "--markdown"];
+    println!("$ cargo {} > docs/operations/cli.md", arguments.join(" "));
+    let output = cargo_command(root).args(arguments).output().context("start cargo run")?;
+    if !output.status.success() {
+        bail!("cargo {} failed: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+    }
+    std::fs::write(root.join("docs/operations/cli.md"), output.stdout).context("write docs/operations/cli.md")
 }
 
 /// Runs the simulator with the given arguments, in a release build.

@@ -26,7 +26,7 @@ const USAGE: &str = "\
 Usage: cargo xtask <task>
 
   ci             format, tidy, clippy, tests, mosquitto clients and a minute of simulation; writes nothing to the tree
-  fix            format the code and apply what clippy can mend
+  fix            format the code, apply what clippy can mend, and renew docs/operations/cli.md
   tidy           the rules of the repository: dependency direction, banned calls, links in documents
   sim [ARGS]     run the simulator (release build) with ARGS: --seeds N, --start S, --seed S, --seconds T
   fuzz [TARGET…] [--seconds N] [--merge]
