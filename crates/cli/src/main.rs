@@ -37,6 +37,7 @@ mod table;
 mod trace;
 mod utc;
 mod terminal;
+mod top;
 mod verify;
 mod watch;
 
@@ -79,6 +80,9 @@ enum Command {
     /// Show nodes, groups, leaders, lag, sessions and backlog
     Status(status::StatusArgs),
     /// Say why things are as they are: a session, a node, a group
+    /// Show the cluster live: nodes, rates, longest queues, events
+    Top(top::TopArgs),
+    /// Say what is known of a session, and why its client gets nothing
     Explain(explain::ExplainArgs),
     /// Show packets of a client or of a topic filter as they go through a node
     Trace(trace::TraceArgs),
@@ -145,6 +149,7 @@ fn run(command: Command) -> Outcome {
         Command::Pub(args) => block_on(publish::run(args)),
         Command::Sub(args) => block_on(subscribe::run(args)),
         Command::Status(args) => block_on(status::run(args)),
+        Command::Top(args) => block_on(top::run(args)),
         Command::Explain(args) => block_on(explain::run(args)),
         Command::Trace(args) => block_on(trace::run(args)),
         Command::Events(args) => block_on(operate::events(args)),

@@ -1,0 +1,297 @@
+//! One look at the cluster for `quorate top`: nodes, rates, queues and events, as far as the nodes tell them.
+//!
+//! Owns: asking, and what is left out when a node does not offer something yet. Does not: lay out.
+//! Invariants: a frame says what it lacks; a question that fails costs that part alone, except the state of the cluster.
+//! Limits: TOP_QUEUES_MAX, TOP_EVENTS_MAX, TOP_SESSION_PAGES_MAX.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use quorate_api::{ClusterState, GroupKind, NodeState, SessionPage};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Outcome;
+use crate::http::{self, Method, percent_encoded};
+use crate::limits::{TOP_EVENTS_MAX, TOP_QUEUES_MAX, TOP_SESSION_PAGES_MAX};
+use crate::status;
+
+/// One look.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Frame {
+    /// When, in Unix milliseconds.
+    pub at_ms: u64,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// The node that was asked first.
+    pub seen_by: String,
+    /// Its version.
+    pub version: String,
+    /// Members, ordered by id.
+    pub nodes: Vec<NodeLine>,
+    /// Groups without a leader; 0 is control.
+    pub leaderless: Vec<u32>,
+    /// All groups.
+    pub groups: usize,
+    /// Sessions.
+    pub sessions: u64,
+    /// Client connections.
+    pub connections: u64,
+    /// Queued messages.
+    pub queued_messages: u64,
+    /// Their bytes.
+    pub queued_bytes: u64,
+    /// Messages inflight.
+    pub inflight: u64,
+    /// Longest queues.
+    pub queues: Vec<Queue>,
+    /// Newest events of all nodes that tell theirs, newest first.
+    pub events: Vec<Event>,
+    /// What the asked node does not offer: `figures`, `queues`, `events`.
+    pub missing: Vec<&'static str>,
+    /// Admin addresses of the other nodes, for when the first does not answer any more.
+    #[serde(skip)]
+    pub others: Vec<String>,
+}
+
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct NodeLine {
+    /// Name.
+    pub name: String,
+    /// It is alive by control.
+    pub live: bool,
+    /// It fenced itself.
+    pub fenced: bool,
+    /// It is taken out of service.
+    pub draining: bool,
+    /// It takes clients, as far as it is known.
+    pub ready: Option<bool>,
+    /// Groups that it leads.
+    pub leads: usize,
+    /// Client connections.
+    pub connections: Option<u64>,
+    /// Rates and latency, as far as they are known.
+    pub figures: Option<Figures>,
+}
+
+/// What `/v1/figures` says of a node, as far as it is shown.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Figures {
+    /// PUBLISH packets from clients.
+    pub messages_in_per_s: f64,
+    /// PUBLISH packets to clients.
+    pub messages_out_per_s: f64,
+    /// Bytes from clients.
+    pub bytes_in_per_s: f64,
+    /// Bytes to clients.
+    pub bytes_out_per_s: f64,
+    /// 99 of 100 publishes were committed within this time.
+    pub publish_latency_p99_us: Option<u64>,
+    /// Messages dropped.
+    pub dropped_per_s: f64,
+}
+
+/// The queue of a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Queue {
+    /// Client identifier.
+    pub client_id: String,
+    /// Queued messages.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How long the oldest has waited.
+    pub oldest_ms: Option<u64>,
+    /// The session has a connection.
+    pub online: bool,
+    /// Name of the connection's node.
+    pub node: Option<String>,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Event {
+    /// When, in Unix milliseconds.
+    pub at_ms: u64,
+    /// Who tells it.
+    #[serde(skip_deserializing)]
+    pub from: String,
+    /// Stable name.
+    pub kind: String,
+    /// In a sentence.
+    pub text: String,
+}
+
+#[derive(Deserialize)]
+struct FigurePage {
+    nodes: Vec<FigureOfNode>,
+}
+
+#[derive(Deserialize)]
+struct FigureOfNode {
+    node: String,
+    #[serde(flatten)]
+    figures: Figures,
+}
+
+#[derive(Deserialize)]
+struct QueuePage {
+    queues: Vec<Queue>,
+}
+
+#[derive(Deserialize)]
+struct EventPage {
+    events: Vec<Event>,
+}
+
+/// Looks, beginning with the node at `admin`.
+///
+/// # Errors
+/// When that node does not tell the state of its cluster.
+pub async fn take(admin: &str) -> Outcome<Frame> {
+    let mut state = status::fetch(admin).await?;
+    let path = format!("/v1/queues?top={TOP_QUEUES_MAX}");
+    let (figures, queues, events) = tokio::join!(
+        offered::<FigurePage>(admin, "/v1/figures"),
+        offered::<QueuePage>(admin, &path),
+        events(admin, state.clone()),
+    );
+    status::ask_the_others(&mut state).await;
+    let mut frame = of_state(&state);
+    match figures {
+        Some(page) => {
+            for line in &mut frame.nodes {
+                let found = page.nodes.iter().find(|figures| figures.node == line.name);
+                line.figures = found.map(|found| found.figures.clone());
+            }
+        }
+        None => frame.missing.push("figures"),
+    }
+    frame.queues = match queues {
+        Some(page) => page.queues,
+        None => {
+            frame.missing.push("queues");
+            queues_of_sessions(admin, &state).await
+        }
+    };
+    match events {
+        Some(events) => frame.events = events,
+        None => frame.missing.push("events"),
+    }
+    Ok(frame)
+}
+
+/// What a node offers; `None` when it does not, or not now.
+async fn offered<T: DeserializeOwned>(admin: &str, path: &str) -> Option<T> {
+    http::ask(Method::Get, admin, path, None).await.ok()
+}
+
+/// The newest events of all nodes that are there; `None` when the asked one does not tell its own.
+async fn events(admin: &str, state: ClusterState) -> Option<Vec<Event>> {
+    let path = "/v1/events?limit=1000";
+    let mut all = told(offered::<EventPage>(admin, path).await?, &state.node_name);
+    let others = state.nodes.iter().filter(|node| node.id != state.node_id && node.state == NodeState::Live);
+    let asked: Vec<_> = others
+        .filter_map(|node| Some((node.name.clone(), node.admin.clone()?)))
+        .map(|(name, admin)| tokio::spawn(async move { Some(told(offered(&admin, path).await?, &name)) }))
+        .collect();
+    for answer in asked {
+        all.extend(answer.await.ok().flatten().unwrap_or_default());
+    }
+    all.sort_by_key(|event| std::cmp::Reverse(event.at_ms));
+    all.truncate(TOP_EVENTS_MAX);
+    Some(all)
+}
+
+fn told(page: EventPage, by: &str) -> Vec<Event> {
+    page.events.into_iter().map(|event| Event { from: by.to_owned(), ..event }).collect()
+}
+
+/// The longest queues among the first sessions, for a node that does not know the longest of all.
+async fn queues_of_sessions(admin: &str, state: &ClusterState) -> Vec<Queue> {
+    let mut queues = Vec::new();
+    let mut after: Option<String> = None;
+    for _ in 0..TOP_SESSION_PAGES_MAX {
+        let path = match &after {
+            None => "/v1/sessions".to_owned(),
+            Some(after) => format!("/v1/sessions?after={}", percent_encoded(after)),
+        };
+        let Some(page) = offered::<SessionPage>(admin, &path).await else { break };
+        let waiting = page.sessions.into_iter().filter(|session| session.queued_messages > 0);
+        queues.extend(waiting.map(|session| Queue {
+            online: session.owner.is_some(),
+            node: session.owner.map(|owner| status::node_name(state, owner)),
+            client_id: session.client_id,
+            messages: session.queued_messages,
+            bytes: session.queued_bytes,
+            oldest_ms: None,
+        }));
+        after = page.next_after;
+        if after.is_none() {
+            break;
+        }
+    }
+    queues.sort_by_key(|queue| std::cmp::Reverse(queue.messages));
+    queues.truncate(TOP_QUEUES_MAX);
+    queues
+}
+
+fn of_state(state: &ClusterState) -> Frame {
+    let leads = |id| state.groups.iter().filter(|group| group.leader == Some(id)).count();
+    let nodes = state.nodes.iter().map(|node| NodeLine {
+        name: node.name.clone(),
+        live: node.state == NodeState::Live,
+        fenced: node.fenced,
+        draining: node.draining,
+        ready: node.ready,
+        leads: leads(node.id),
+        connections: node.connections,
+        figures: None,
+    });
+    let leaderless = state.groups.iter().filter(|group| group.leader.is_none());
+    let others = state.nodes.iter().filter(|node| node.id != state.node_id);
+    let totals = &state.totals;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Frame {
+        at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        cluster: state.cluster_name.clone(),
+        seen_by: state.node_name.clone(),
+        version: state.version.clone(),
+        nodes: nodes.collect(),
+        leaderless: leaderless
+            .map(|group| if group.kind == GroupKind::Control { 0 } else { group.id })
+            .collect(),
+        groups: state.groups.len(),
+        sessions: totals.sessions,
+        connections: totals.connections,
+        queued_messages: totals.queued_messages,
+        queued_bytes: totals.queued_bytes,
+        inflight: totals.inflight,
+        others: others.filter_map(|node| node.admin.clone()).collect(),
+        ..Frame::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read_as_far_as_they_are_shown() {
+        let text = r#"{"at_ms":1,"nodes":[{"node":"n1","age_ms":0,"connections":3,"messages_in_per_s":2.5,
+            "publish_latency_p99_us":900,"added_later":true},{"node":"n2"}],"total":{}}"#;
+        let page: FigurePage = serde_json::from_str(text).unwrap();
+        assert_eq!(page.nodes[0].figures.messages_in_per_s, 2.5);
+        assert_eq!(page.nodes[0].figures.publish_latency_p99_us, Some(900));
+        assert_eq!(page.nodes[1].figures, Figures::default());
+        let text =
+            r#"{"events":[{"seq":1,"at_ms":5,"kind":"lease_lost","node":"n2","text":"gone"}],"next":2}"#;
+        let events = told(serde_json::from_str(text).unwrap(), "n1");
+        assert_eq!((events[0].from.as_str(), events[0].kind.as_str()), ("n1", "lease_lost"));
+        let text = r#"{"queues":[{"client_id":"c","messages":4,"bytes":9,"oldest_ms":null,"online":false}]}"#;
+        assert_eq!(serde_json::from_str::<QueuePage>(text).unwrap().queues[0].messages, 4);
+    }
+}
