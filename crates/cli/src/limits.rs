@@ -107,8 +107,5 @@ pub const TOP_QUEUES_MAX: usize = 50;
 /// Newest events that `quorate top` keeps of all nodes.
 pub const TOP_EVENTS_MAX: usize = 50;
 
-/// Pages of sessions that `quorate top` goes through where a node does not know its longest queues.
-pub const TOP_SESSION_PAGES_MAX: usize = 5;
-
 const _: () = assert!(RECONNECT_PAUSE_MIN.as_millis() < RECONNECT_PAUSE_MAX.as_millis());
 const _: () = assert!(OUTGOING_BYTES_HIGH <= 1024 * 1024, "send times in the payload would be stale");

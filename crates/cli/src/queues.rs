@@ -10,6 +10,7 @@ use crate::http::{Method, ask};
 use crate::operator::{AdminArgs, Query, warn_incomplete};
 use crate::output::{self, Output};
 use crate::table::{Table, bytes, thousands};
+use crate::watch::WatchFlags;
 
 /// Flags of `quorate queues` and `quorate slow-consumers`.
 #[derive(Args, Debug)]
@@ -18,31 +19,39 @@ pub struct TopArgs {
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=100))]
     top: u16,
     #[command(flatten)]
+    watch: WatchFlags,
+    #[command(flatten)]
     admin: AdminArgs,
 }
 
 /// Shows the longest queues.
 pub async fn run(args: TopArgs) -> Outcome {
+    args.watch.show(args.admin.output, async || queues_frame(&args).await).await
+}
+
+async fn queues_frame(args: &TopArgs) -> Outcome<String> {
     let query = Query::new("/v1/queues").with("top", Some(args.top));
     let found: LongestQueues = ask(Method::Get, &args.admin.admin, query.as_str(), None).await?;
     warn_incomplete(&found.incomplete_groups, found.complete);
-    match args.admin.output {
-        Output::Json => output::print_json(&found)?,
-        Output::Text => output::print(&render_queues(&found.queues))?,
-    }
-    Ok(())
+    Ok(match args.admin.output {
+        Output::Json => output::json(&found)?,
+        Output::Text => render_queues(&found.queues),
+    })
 }
 
 /// Shows the slowest consumers.
 pub async fn run_slow(args: TopArgs) -> Outcome {
+    args.watch.show(args.admin.output, async || consumers_frame(&args).await).await
+}
+
+async fn consumers_frame(args: &TopArgs) -> Outcome<String> {
     let query = Query::new("/v1/slow-consumers").with("top", Some(args.top));
     let found: SlowConsumers = ask(Method::Get, &args.admin.admin, query.as_str(), None).await?;
     warn_incomplete(&found.incomplete_groups, found.complete);
-    match args.admin.output {
-        Output::Json => output::print_json(&found)?,
-        Output::Text => output::print(&render_consumers(&found.consumers))?,
-    }
-    Ok(())
+    Ok(match args.admin.output {
+        Output::Json => output::json(&found)?,
+        Output::Text => render_consumers(&found.consumers),
+    })
 }
 
 fn render_queues(queues: &[QueueLength]) -> String {

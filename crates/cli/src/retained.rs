@@ -11,7 +11,8 @@ use crate::http::{Method, ask};
 use crate::limits::ADMIN_PAGE_ROWS;
 use crate::operator::{AdminArgs, LeaveArgs, Query, agree, warn_incomplete};
 use crate::output::{self, Output};
-use crate::table::{Table, thousands};
+use crate::table::{Table, printable, thousands};
+use crate::watch::WatchFlags;
 
 /// Flags of `quorate retained`.
 #[derive(Args, Debug)]
@@ -41,6 +42,8 @@ struct ListArgs {
     /// Most messages to list; 0 for all
     #[arg(long, value_name = "N", default_value_t = 1000)]
     limit: usize,
+    #[command(flatten)]
+    watch: WatchFlags,
     #[command(flatten)]
     admin: AdminArgs,
 }
@@ -75,6 +78,11 @@ fn path(topic: &str) -> Query {
 }
 
 async fn list(args: ListArgs) -> Outcome {
+    args.watch.show(args.admin.output, async || frame(&args).await).await
+}
+
+/// One list, as text or JSON.
+async fn frame(args: &ListArgs) -> Outcome<String> {
     let mut all = RetainedPage { next: args.after.clone(), ..RetainedPage::default() };
     let max = if args.limit == 0 { usize::MAX } else { args.limit };
     loop {
@@ -92,14 +100,13 @@ async fn list(args: ListArgs) -> Outcome {
         }
     }
     warn_incomplete(&all.incomplete_groups, true);
-    match args.admin.output {
-        Output::Json => output::print_json(&all)?,
-        Output::Text => output::print(&render(&all.messages))?,
-    }
     if let (Some(next), Output::Text) = (&all.next, args.admin.output) {
         eprintln!("there may be more: --after {next:?}, or --limit 0 for all");
     }
-    Ok(())
+    Ok(match args.admin.output {
+        Output::Json => output::json(&all)?,
+        Output::Text => render(&all.messages),
+    })
 }
 
 fn render(messages: &[RetainedSummary]) -> String {
@@ -130,13 +137,14 @@ async fn get(args: OneArgs) -> Outcome {
 }
 
 fn render_one(message: &RetainedMessage) -> String {
-    let mut text = format!("topic         {}\nqos           {}\n", message.topic, message.qos);
+    let topic = printable(message.topic.clone());
+    let mut text = format!("topic         {topic}\nqos           {}\n", message.qos);
     text.push_str(&format!("expires in    {}\n", expiry(message.expiry_s)));
     if let Some(content_type) = &message.content_type {
-        text.push_str(&format!("content type  {content_type}\n"));
+        text.push_str(&format!("content type  {}\n", printable(content_type.clone())));
     }
     for (name, value) in &message.user_properties {
-        text.push_str(&format!("property      {name}: {value}\n"));
+        text.push_str(&format!("property      {}\n", printable(format!("{name}: {value}"))));
     }
     let bytes = thousands(message.payload_bytes);
     text.push_str(&format!("payload       {bytes} bytes, in Base64 below\n\n{}\n", message.payload_base64));

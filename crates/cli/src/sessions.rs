@@ -12,6 +12,7 @@ use crate::limits::ADMIN_PAGE_ROWS;
 use crate::operator::{AdminArgs, LeaveArgs, Query, agree, warn_incomplete};
 use crate::output::{self, Output};
 use crate::table::{Table, bytes, thousands};
+use crate::watch::WatchFlags;
 use crate::{explain, http};
 
 /// Flags of `quorate sessions`.
@@ -57,6 +58,8 @@ struct ListArgs {
     #[arg(long, value_name = "N", default_value_t = 1000)]
     limit: usize,
     #[command(flatten)]
+    watch: WatchFlags,
+    #[command(flatten)]
     admin: AdminArgs,
 }
 
@@ -93,6 +96,11 @@ fn path(client_id: &str) -> String {
 }
 
 async fn list(args: ListArgs) -> Outcome {
+    args.watch.show(args.admin.output, async || frame(&args).await).await
+}
+
+/// One list, as text or JSON.
+async fn frame(args: &ListArgs) -> Outcome<String> {
     let mut all = SessionPage { next: args.after.clone(), ..SessionPage::default() };
     let max = if args.limit == 0 { usize::MAX } else { args.limit };
     loop {
@@ -115,14 +123,13 @@ async fn list(args: ListArgs) -> Outcome {
         }
     }
     warn_incomplete(&all.missing_partitions, true);
-    match args.admin.output {
-        Output::Json => output::print_json(&all)?,
-        Output::Text => output::print(&render(&all.sessions))?,
-    }
     if let (Some(next), Output::Text) = (&all.next, args.admin.output) {
         eprintln!("there may be more: --after {next:?}, or --limit 0 for all");
     }
-    Ok(())
+    Ok(match args.admin.output {
+        Output::Json => output::json(&all)?,
+        Output::Text => render(&all.sessions),
+    })
 }
 
 fn render(sessions: &[SessionSummary]) -> String {

@@ -220,8 +220,7 @@ fn lag(state: &ClusterState, group: &GroupStatus) -> String {
     if lags.is_empty() { "0".to_owned() } else { lags.join(" ") }
 }
 
-/// Name of a node by its id.
-pub fn node_name(state: &ClusterState, id: u64) -> String {
+fn node_name(state: &ClusterState, id: u64) -> String {
     let node = state.nodes.iter().find(|node| node.id == id);
     node.map_or_else(|| format!("#{id}"), |node| node.name.clone())
 }

@@ -11,6 +11,7 @@ use crate::limits::ADMIN_PAGE_ROWS;
 use crate::operator::{AdminArgs, Query, warn_incomplete};
 use crate::output::{self, Output};
 use crate::table::Table;
+use crate::watch::WatchFlags;
 
 /// Flags of `quorate subscriptions`.
 #[derive(Args, Debug)]
@@ -43,12 +44,19 @@ struct ListArgs {
     #[arg(long, value_name = "N", default_value_t = 1000)]
     limit: usize,
     #[command(flatten)]
+    watch: WatchFlags,
+    #[command(flatten)]
     admin: AdminArgs,
 }
 
 /// Runs the command.
 pub async fn run(args: SubscriptionsArgs) -> Outcome {
     let Action::List(args) = args.action;
+    args.watch.show(args.admin.output, async || frame(&args).await).await
+}
+
+/// One list, as text or JSON.
+async fn frame(args: &ListArgs) -> Outcome<String> {
     let mut all = SubscriptionPage { next: args.after.clone(), ..SubscriptionPage::default() };
     let max = if args.limit == 0 { usize::MAX } else { args.limit };
     loop {
@@ -68,14 +76,13 @@ pub async fn run(args: SubscriptionsArgs) -> Outcome {
         }
     }
     warn_incomplete(&all.incomplete_groups, true);
-    match args.admin.output {
-        Output::Json => output::print_json(&all)?,
-        Output::Text => output::print(&render(&all.subscriptions))?,
-    }
     if let (Some(next), Output::Text) = (&all.next, args.admin.output) {
         eprintln!("there may be more: --after {next:?}, or --limit 0 for all");
     }
-    Ok(())
+    Ok(match args.admin.output {
+        Output::Json => output::json(&all)?,
+        Output::Text => render(&all.subscriptions),
+    })
 }
 
 fn render(subscriptions: &[Subscription]) -> String {

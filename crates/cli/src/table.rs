@@ -158,8 +158,8 @@ fn cut(text: &str, columns: usize) -> String {
     kept
 }
 
-/// Control characters written out: a client identifier must not steer the terminal of whoever looks at it.
-fn printable(text: String) -> String {
+/// Control characters written out: what a client calls itself must not steer the terminal of whoever looks at it.
+pub fn printable(text: String) -> String {
     if !text.contains(char::is_control) {
         return text;
     }

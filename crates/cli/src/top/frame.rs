@@ -2,17 +2,17 @@
 //!
 //! Owns: asking, and what is left out when a node does not offer something yet. Does not: lay out.
 //! Invariants: a frame says what it lacks; a question that fails costs that part alone, except the state of the cluster.
-//! Limits: TOP_QUEUES_MAX, TOP_EVENTS_MAX, TOP_SESSION_PAGES_MAX.
+//! Limits: TOP_QUEUES_MAX, TOP_EVENTS_MAX.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use quorate_api::{ClusterState, GroupKind, NodeState, SessionPage};
+use quorate_api::{ClusterState, GroupKind, LongestQueues, NodeState, QueueLength};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Outcome;
-use crate::http::{self, Method, percent_encoded};
-use crate::limits::{TOP_EVENTS_MAX, TOP_QUEUES_MAX, TOP_SESSION_PAGES_MAX};
+use crate::http::{self, Method};
+use crate::limits::{TOP_EVENTS_MAX, TOP_QUEUES_MAX};
 use crate::status;
 
 /// One look.
@@ -43,7 +43,7 @@ pub struct Frame {
     /// Messages inflight.
     pub inflight: u64,
     /// Longest queues.
-    pub queues: Vec<Queue>,
+    pub queues: Vec<QueueLength>,
     /// Newest events of all nodes that tell theirs, newest first.
     pub events: Vec<Event>,
     /// What the asked node does not offer: `figures`, `queues`, `events`.
@@ -92,24 +92,6 @@ pub struct Figures {
     pub dropped_per_s: f64,
 }
 
-/// The queue of a session.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Queue {
-    /// Client identifier.
-    pub client_id: String,
-    /// Queued messages.
-    pub messages: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// How long the oldest has waited.
-    pub oldest_ms: Option<u64>,
-    /// The session has a connection.
-    pub online: bool,
-    /// Name of the connection's node.
-    pub node: Option<String>,
-}
-
 /// Something that happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -138,11 +120,6 @@ struct FigureOfNode {
 }
 
 #[derive(Deserialize)]
-struct QueuePage {
-    queues: Vec<Queue>,
-}
-
-#[derive(Deserialize)]
 struct EventPage {
     events: Vec<Event>,
 }
@@ -156,7 +133,7 @@ pub async fn take(admin: &str) -> Outcome<Frame> {
     let path = format!("/v1/queues?top={TOP_QUEUES_MAX}");
     let (figures, queues, events) = tokio::join!(
         offered::<FigurePage>(admin, "/v1/figures"),
-        offered::<QueuePage>(admin, &path),
+        offered::<LongestQueues>(admin, &path),
         events(admin, state.clone()),
     );
     status::ask_the_others(&mut state).await;
@@ -174,7 +151,7 @@ pub async fn take(admin: &str) -> Outcome<Frame> {
         Some(page) => page.queues,
         None => {
             frame.missing.push("queues");
-            queues_of_sessions(admin, &state).await
+            Vec::new()
         }
     };
     match events {
@@ -208,35 +185,6 @@ async fn events(admin: &str, state: ClusterState) -> Option<Vec<Event>> {
 
 fn told(page: EventPage, by: &str) -> Vec<Event> {
     page.events.into_iter().map(|event| Event { from: by.to_owned(), ..event }).collect()
-}
-
-/// The longest queues among the first sessions, for a node that does not know the longest of all.
-async fn queues_of_sessions(admin: &str, state: &ClusterState) -> Vec<Queue> {
-    let mut queues = Vec::new();
-    let mut after: Option<String> = None;
-    for _ in 0..TOP_SESSION_PAGES_MAX {
-        let path = match &after {
-            None => "/v1/sessions".to_owned(),
-            Some(after) => format!("/v1/sessions?after={}", percent_encoded(after)),
-        };
-        let Some(page) = offered::<SessionPage>(admin, &path).await else { break };
-        let waiting = page.sessions.into_iter().filter(|session| session.queued_messages > 0);
-        queues.extend(waiting.map(|session| Queue {
-            online: session.owner.is_some(),
-            node: session.owner.map(|owner| status::node_name(state, owner)),
-            client_id: session.client_id,
-            messages: session.queued_messages,
-            bytes: session.queued_bytes,
-            oldest_ms: None,
-        }));
-        after = page.next_after;
-        if after.is_none() {
-            break;
-        }
-    }
-    queues.sort_by_key(|queue| std::cmp::Reverse(queue.messages));
-    queues.truncate(TOP_QUEUES_MAX);
-    queues
 }
 
 fn of_state(state: &ClusterState) -> Frame {
@@ -292,6 +240,6 @@ mod tests {
         let events = told(serde_json::from_str(text).unwrap(), "n1");
         assert_eq!((events[0].from.as_str(), events[0].kind.as_str()), ("n1", "lease_lost"));
         let text = r#"{"queues":[{"client_id":"c","messages":4,"bytes":9,"oldest_ms":null,"online":false}]}"#;
-        assert_eq!(serde_json::from_str::<QueuePage>(text).unwrap().queues[0].messages, 4);
+        assert_eq!(serde_json::from_str::<LongestQueues>(text).unwrap().queues[0].messages, 4);
     }
 }

@@ -5,7 +5,9 @@
 
 use std::cmp::Reverse;
 
-use super::frame::{Event, Frame, NodeLine, Queue};
+use quorate_api::QueueLength;
+
+use super::frame::{Event, Frame, NodeLine};
 use crate::table::{Table, bytes, thousands};
 use crate::terminal::{Size, Tone};
 
@@ -143,7 +145,7 @@ fn state(node: &NodeLine) -> (String, Tone) {
 }
 
 fn queues(frame: &Frame, order: Order, rows: usize) -> Table {
-    let mut sorted: Vec<&Queue> = frame.queues.iter().collect();
+    let mut sorted: Vec<&QueueLength> = frame.queues.iter().collect();
     match order {
         Order::Messages => sorted.sort_by_key(|queue| Reverse(queue.messages)),
         Order::Bytes => sorted.sort_by_key(|queue| Reverse(queue.bytes)),
@@ -225,12 +227,12 @@ mod tests {
             connections: Some(1_000_000),
             ..NodeLine::default()
         };
-        let queue = |at: usize| Queue {
+        let queue = |at: usize| QueueLength {
             client_id: format!("client-{at}-{}\x1b[2J", "x".repeat(200)),
             messages: 10_000_000 + at as u64,
             bytes: 1 << (40 - at % 40),
             oldest_ms: Some(at as u64 * 1000),
-            ..Queue::default()
+            ..QueueLength::default()
         };
         let event = |at: usize| Event {
             at_ms: at as u64,
@@ -294,12 +296,12 @@ mod tests {
 
     #[test]
     fn each_order_puts_another_queue_first() {
-        let queue = |name: &str, messages, bytes, oldest| Queue {
+        let queue = |name: &str, messages, bytes, oldest| QueueLength {
             client_id: name.into(),
             messages,
             bytes,
             oldest_ms: Some(oldest),
-            ..Queue::default()
+            ..QueueLength::default()
         };
         let mut frame = example(0, 0, 0);
         frame.queues = vec![queue("many", 9, 1, 1), queue("large", 1, 9, 1), queue("old", 1, 1, 9)];
