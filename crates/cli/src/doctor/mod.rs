@@ -20,6 +20,7 @@ mod resources;
 mod sync_latency;
 #[cfg(test)]
 mod tests;
+mod token_file;
 
 use std::fs::File;
 use std::io;
@@ -31,9 +32,10 @@ use quorate_server::config::Config;
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure, Outcome};
+use crate::http;
 use crate::output::{self, Output};
 use crate::terminal::Tone;
-use cluster::ClusterFacts;
+use cluster::{ClusterFacts, Other};
 use finding::{Finding, Severity};
 use process::Processes;
 
@@ -122,6 +124,9 @@ async fn examine(args: &DoctorArgs, host: &dyn Host) -> Report {
     let processes = Processes::look();
     let running = processes.node_of(&config.node.data_dir);
     let admin = args.admin.clone().unwrap_or_else(|| cluster::url_of(config.admin.bind));
+    let token_file = config.admin.token_file.as_deref().map(token_file::gather);
+    // On the machine of the node its own token is at hand; one that was given goes first.
+    let _has_a_finding = http::use_token_file(config.admin.token_file.clone());
     let mut told = cluster::gather(&admin, &config.node.name).await;
     told.running = running.is_some();
     told.exposed = !config.admin.bind.ip().is_loopback();
@@ -143,6 +148,7 @@ async fn examine(args: &DoctorArgs, host: &dyn Host) -> Report {
     let own_file = config.peer.as_ref().map(|peer| peer.cert_file.display().to_string()).unwrap_or_default();
     findings.extend(peers::check(&peers, &own_file, running.is_some() || told.answers()));
     findings.extend(cluster::check(&told));
+    findings.extend(token_file.iter().flat_map(token_file::check));
     let clocks = told.others.iter().filter_map(|other| other.clock.clone()).collect();
     findings.extend(clock::check(&clock::gather(begun, clocks)));
     let skipped = left_out(&told);
@@ -166,10 +172,14 @@ fn places(config: &Config, told: &ClusterFacts) -> Vec<(String, String)> {
 }
 
 fn left_out(told: &ClusterFacts) -> Vec<String> {
+    let silent = told.others.iter().filter(|other| other.state.is_none());
+    let silent = silent.map(|Other { name, admin, .. }| {
+        format!("clock, version and cluster of {name}: {admin} does not answer from here as that node")
+    });
     let reason = match &told.answer {
         cluster::Answer::Nobody => format!("nobody answers on {}: the node does not run", told.admin),
         cluster::Answer::Token => format!("{} asks for a token: give --token-file", told.admin),
-        cluster::Answer::Strange(_) | cluster::Answer::State(_) => return Vec::new(),
+        cluster::Answer::Strange(_) | cluster::Answer::State(_) => return silent.collect(),
     };
     vec![format!("the running cluster and the clocks of its nodes ({reason})")]
 }

@@ -6,8 +6,9 @@
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 
-use quorate_server::config::Config;
+use quorate_server::config::{Bind, Config};
 
 use super::finding::Finding;
 use super::process::{self, Process, Processes};
@@ -21,6 +22,8 @@ pub struct PortFacts {
     pub node: Option<Process>,
     /// The admin address answers, and as this node.
     pub answers: bool,
+    /// Unix sockets whose directory is not there, with the key that names each.
+    pub homeless: Vec<(String, PathBuf)>,
     /// Ports from which outgoing connections take theirs; first and last.
     pub ephemeral: Option<(u16, u16)>,
 }
@@ -76,8 +79,19 @@ pub fn gather(config: &Config, processes: &Processes, answers: bool) -> PortFact
         ports: ports.map(|(key, address)| Port { key, address, state: state(address) }).collect(),
         node: processes.node_of(&config.node.data_dir),
         answers,
+        homeless: homeless(config),
         ephemeral: ephemeral(),
     }
+}
+
+fn homeless(config: &Config) -> Vec<(String, PathBuf)> {
+    let paths = config.listeners.iter().enumerate().filter_map(|(at, listener)| match &listener.bind {
+        Bind::Path(path) => Some((format!("listener {}", at + 1), path.clone())),
+        Bind::Address(_) => None,
+    });
+    let is_homeless =
+        |path: &Path| path.parent().is_some_and(|dir| !dir.as_os_str().is_empty() && !dir.is_dir());
+    paths.filter(|(_, path)| is_homeless(path)).collect()
 }
 
 fn ephemeral() -> Option<(u16, u16)> {
@@ -88,7 +102,15 @@ fn ephemeral() -> Option<(u16, u16)> {
 
 /// Judges the addresses.
 pub fn check(facts: &PortFacts) -> Vec<Finding> {
-    facts.ports.iter().flat_map(|port| check_port(facts, port)).collect()
+    let homeless = facts.homeless.iter().map(|(key, path)| {
+        Finding::error(
+            "socket_dir_missing",
+            format!("{} ({key})", path.display()),
+            "the directory of this Unix socket does not exist",
+            "make the directory; RuntimeDirectory= in a systemd unit does at each start",
+        )
+    });
+    facts.ports.iter().flat_map(|port| check_port(facts, port)).chain(homeless).collect()
 }
 
 fn check_port(facts: &PortFacts, port: &Port) -> Vec<Finding> {
@@ -169,6 +191,7 @@ mod tests {
             node: node.map(process),
             answers,
             ephemeral: Some((32_768, 60_999)),
+            ..PortFacts::default()
         };
         let codes: Vec<&str> = check(&facts).iter().map(|finding| finding.code).collect();
         assert_eq!(codes, code.into_iter().collect::<Vec<_>>(), "{state:?} {node:?} {answers}");
@@ -198,5 +221,14 @@ mod tests {
         let facts =
             PortFacts { ports: vec![port], ephemeral: Some((32_768, 60_999)), ..PortFacts::default() };
         assert_eq!(check(&facts)[0].code, "port_ephemeral");
+    }
+
+    #[test]
+    fn unix_socket_needs_a_directory() {
+        let text = "[[listener]]\nkind = \"tcp\"\nbind = \"unix:/no/such/directory/socket\"\n";
+        let config = quorate_server::config::parse(Path::new("q.toml"), text).unwrap();
+        let facts = PortFacts { homeless: homeless(&config), ..PortFacts::default() };
+        assert_eq!(check(&facts)[0].code, "socket_dir_missing");
+        assert!(homeless(&Config::default()).is_empty());
     }
 }

@@ -5,6 +5,8 @@
 //! which returns) and panic (by a hook, since a release build aborts without unwinding).
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
@@ -17,6 +19,8 @@ const GIVE_BACK: &str = "\x1b[0m\x1b[?25h\x1b[?1049l";
 /// The terminal is ours until this is dropped.
 pub struct Screen {
     before: Termios,
+    /// A panic has given it back, so that its message is seen: not again when the stack unwinds.
+    given_back: Arc<AtomicBool>,
 }
 
 impl Screen {
@@ -30,13 +34,16 @@ impl Screen {
             return Ok(None);
         }
         let before = tcgetattr(&stdin)?;
-        let in_panic = before.clone();
+        let (in_panic, given_back) = (before.clone(), Arc::new(AtomicBool::new(false)));
+        let in_hook = given_back.clone();
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            give_back(&in_panic);
+            if !in_hook.swap(true, Ordering::SeqCst) {
+                give_back(&in_panic);
+            }
             hook(panic);
         }));
-        let screen = Screen { before };
+        let screen = Screen { before, given_back };
         let mut keys = screen.before.clone();
         // Ctrl-C comes as a key and Ctrl-Z as nothing: neither can leave the screen half taken.
         keys.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG);
@@ -49,7 +56,9 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        give_back(&self.before);
+        if !self.given_back.swap(true, Ordering::SeqCst) {
+            give_back(&self.before);
+        }
     }
 }
 
