@@ -111,6 +111,7 @@ fn render(state: &ClusterState) -> String {
     )
 }
 
+/// What matters most comes first: on a narrow terminal the last columns are left out.
 fn nodes(state: &ClusterState) -> String {
     let mut table = Table::new(&[
         "NODE",
@@ -118,11 +119,11 @@ fn nodes(state: &ClusterState) -> String {
         "STATE",
         "READY",
         ">LEADS",
-        ">CONNECTIONS",
-        ">INCARNATION",
-        ">LEASE MS",
+        ">CONNS",
         "MQTT",
         "PEER",
+        ">LEASE MS",
+        ">INCARNATION",
     ]);
     for node in &state.nodes {
         let leads = state.groups.iter().filter(|group| group.leader == Some(node.id)).count();
@@ -134,12 +135,17 @@ fn nodes(state: &ClusterState) -> String {
             node.ready.map_or_else(unknown, |ready| if ready { "yes".into() } else { "no".into() }),
             leads.to_string(),
             node.connections.map_or_else(unknown, thousands),
-            node.incarnation.to_string(),
-            node.lease_ms.map_or_else(unknown, thousands),
             node.mqtt.clone().unwrap_or_else(unknown),
             node.peer.clone().unwrap_or_else(unknown),
+            node.lease_ms.map_or_else(unknown, thousands),
+            node.incarnation.to_string(),
         ]);
-        table.tint(2, if node.state == NodeState::Live && !node.fenced { Tone::Good } else { Tone::Bad });
+        let tone = match (node.state, node.fenced, node.draining) {
+            (NodeState::Down, _, _) | (NodeState::Live, true, _) => Tone::Bad,
+            (NodeState::Live, false, true) => Tone::Odd,
+            (NodeState::Live, false, false) => Tone::Good,
+        };
+        table.tint(2, tone);
         if node.ready == Some(false) {
             table.tint(3, Tone::Bad);
         }
@@ -148,10 +154,11 @@ fn nodes(state: &ClusterState) -> String {
 }
 
 fn node_state(node: &NodeStatus) -> &'static str {
-    match (node.state, node.fenced) {
-        (NodeState::Live, false) => "live",
-        (NodeState::Live, true) => "live, fenced",
-        (NodeState::Down, _) => "down",
+    match (node.state, node.fenced, node.draining) {
+        (NodeState::Live, true, _) => "live, fenced",
+        (NodeState::Live, false, true) => "live, draining",
+        (NodeState::Live, false, false) => "live",
+        (NodeState::Down, _, _) => "down",
     }
 }
 
@@ -160,15 +167,15 @@ fn groups(state: &ClusterState) -> String {
         "GROUP",
         "LEADER",
         ">TERM",
-        ">COMMITTED",
-        ">APPLIED",
         "LAG",
         ">SESSIONS",
-        ">SUBSCRIPTIONS",
+        ">SUBS",
         ">RETAINED",
         ">QUEUED",
         ">BYTES",
         ">INFLIGHT",
+        ">COMMITTED",
+        ">APPLIED",
     ]);
     for group in &state.groups {
         table.row(vec![
@@ -178,8 +185,6 @@ fn groups(state: &ClusterState) -> String {
             },
             group.leader.map_or_else(|| "none".to_owned(), |leader| node_name(state, leader)),
             group.term.to_string(),
-            thousands(group.committed),
-            thousands(group.applied),
             lag(state, group),
             thousands(group.sessions),
             thousands(group.subscriptions),
@@ -187,6 +192,8 @@ fn groups(state: &ClusterState) -> String {
             thousands(group.queued_messages),
             bytes(group.queued_bytes),
             thousands(group.inflight),
+            thousands(group.committed),
+            thousands(group.applied),
         ]);
         if group.leader.is_none() {
             table.tint(1, Tone::Bad);

@@ -6,8 +6,8 @@
 
 use crate::terminal::{self, Tone};
 
-/// Words are not cut below this many characters: a column that would have to be is left out.
-const WORD_COLUMNS_MIN: usize = 12;
+/// Words are not cut below this many characters, so that an address stays whole: columns are left out instead.
+const WORD_COLUMNS_MIN: usize = 21;
 
 /// Spaces between columns.
 const GAP: usize = 2;
@@ -100,26 +100,35 @@ impl Table {
         text
     }
 
-    /// Makes the columns narrow enough, or fewer.
+    /// Makes the columns narrow enough; when that does not do, fewer.
     fn fit(&self, widths: &mut Vec<usize>, max: usize) {
-        loop {
-            let total = widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
-            if total <= max {
+        while widths.len() > 1 {
+            let mut narrow = widths.clone();
+            if self.narrow(&mut narrow, max) {
+                *widths = narrow;
                 return;
             }
+            widths.pop();
+        }
+        if let Some(only) = widths.first_mut() {
+            *only = (*only).min(max);
+        }
+    }
+
+    /// Takes from the widest words until all fit. False: they do not.
+    fn narrow(&self, widths: &mut [usize], max: usize) -> bool {
+        while widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1) > max {
             let narrowest = |column: &Column| WORD_COLUMNS_MIN.max(column.heading.chars().count());
             let words = widths
                 .iter_mut()
                 .zip(&self.columns)
                 .filter(|(width, column)| column.side == Side::Left && **width > narrowest(column));
-            if let Some((widest, _)) = words.max_by_key(|(width, _)| **width) {
-                *widest -= 1;
-            } else if widths.len() > 1 {
-                widths.pop();
-            } else {
-                return;
+            match words.max_by_key(|(width, _)| **width) {
+                Some((widest, _)) => *widest -= 1,
+                None => return false,
             }
         }
+        true
     }
 
     fn line<'a>(
@@ -218,12 +227,16 @@ mod tests {
         table.row(vec![]);
         let lines = |columns| plain(&table, Some(columns)).lines().map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(lines(80)[1], "a-client-with-a-long-name       1  n1    127.0.0.1:1883");
-        assert_eq!(lines(40)[1], "a-client-wi…       1  n1    127.0.0.1:1…");
-        assert_eq!(lines(40)[0], "CLIENT        QUEUED  NODE  ADDRESS");
-        let narrow =
-            ["CLIENT        QUEUED  NODE", "a-client-wi…       1  n1", "", "(1 column does not fit)"];
-        assert_eq!(lines(39), narrow);
-        assert_eq!(lines(5)[0].trim_end(), "CLIENT");
+        assert_eq!(lines(51)[1], "a-client-with-a-long…       1  n1    127.0.0.1:1883");
+        assert_eq!(lines(51)[0], "CLIENT                 QUEUED  NODE  ADDRESS");
+        let narrow = [
+            "CLIENT                     QUEUED  NODE",
+            "a-client-with-a-long-name       1  n1",
+            "",
+            "(1 column does not fit)",
+        ];
+        assert_eq!(lines(50), narrow);
+        assert_eq!(lines(5), ["CLIE…", "a-cl…", "", "(3 columns do not fit)"]);
     }
 
     #[test]

@@ -64,8 +64,15 @@ pub fn redraw(text: &str, size: Option<Size>) -> String {
     let lines = text.lines().count();
     let shown = if lines > rows { rows - 1 } else { lines };
     let mut drawn = "\x1b[H".to_owned();
+    let columns = size.map_or(usize::MAX, |size| size.columns);
     for line in text.lines().take(shown) {
-        drawn.push_str(line);
+        // Tables, which may have colours, fit already. A line that wraps would push the first ones off the screen.
+        let end = line
+            .char_indices()
+            .nth(columns)
+            .filter(|_| !line.contains('\x1b'))
+            .map_or(line.len(), |(at, _)| at);
+        drawn.push_str(line.get(..end).unwrap_or(line));
         drawn.push_str("\x1b[K\n");
     }
     if lines > shown {
@@ -93,6 +100,7 @@ mod tests {
         assert_eq!(redraw("a\nb\n", None), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
         let size = Some(Size { columns: 80, rows: 4 });
         assert_eq!(redraw("a\nb\nc\n", size), "\x1b[Ha\x1b[K\nb\x1b[K\nc\x1b[K\n\x1b[J");
+        assert_eq!(redraw("0123456789ä\n", Some(Size { columns: 3, rows: 9 })), "\x1b[H012\x1b[K\n\x1b[J");
         assert_eq!(redraw("a\nb\nc\nd\n", size), "\x1b[Ha\x1b[K\nb\x1b[K\n(2 more lines)\x1b[K\n\x1b[J");
     }
 }
