@@ -34,10 +34,10 @@ mod status;
 mod subscribe;
 mod subscriptions;
 mod table;
-mod trace;
-mod utc;
 mod terminal;
 mod top;
+mod trace;
+mod utc;
 mod verify;
 mod watch;
 
@@ -79,10 +79,9 @@ enum Command {
     Sub(subscribe::SubscribeArgs),
     /// Show nodes, groups, leaders, lag, sessions and backlog
     Status(status::StatusArgs),
-    /// Say why things are as they are: a session, a node, a group
     /// Show the cluster live: nodes, rates, longest queues, events
     Top(top::TopArgs),
-    /// Say what is known of a session, and why its client gets nothing
+    /// Say why things are as they are: a session, a node, a group
     Explain(explain::ExplainArgs),
     /// Show packets of a client or of a topic filter as they go through a node
     Trace(trace::TraceArgs),

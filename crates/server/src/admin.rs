@@ -79,8 +79,6 @@ pub struct AdminState {
     pub log: Arc<LogLevel>,
     /// Reads the configuration again.
     pub reloader: Arc<Reloader>,
-    /// Where clients can connect.
-    pub client_addresses: Arc<[quorate_api::listeners::ListenerAddress]>,
 }
 
 /// The worker did not answer.

@@ -637,7 +637,6 @@ impl Parts<'_> {
                 disk: folder.disk.clone(),
                 data_dir: self.config.node.data_dir.clone(),
             },
-            client_addresses: addresses.clients.iter().map(admin::listeners::translate).collect(),
         };
         let admin = self.runtime.spawn(admin::serve(admin, admin::router(state, self.guard)));
         let sys = self.runtime.spawn(crate::sys::run(edge.clone(), self.config.sys.interval));

@@ -19,16 +19,4 @@ pub async fn listeners(State(admin): State<AdminState>) -> Json<ListenerList> {
         address: listener.address.to_string(),
     });
     Json(ListenerList { node: admin.node_name.to_string(), listeners: listeners.collect() })
-    Json(ListenerList { node: admin.node_name.to_string(), listeners: admin.client_addresses.to_vec() })
-}
-
-/// A bound socket as the API names it.
-pub fn translate((kind, bind): &(ListenerKind, Bind)) -> ListenerAddress {
-    let kind = match kind {
-        ListenerKind::Tcp => "tcp",
-        ListenerKind::Tls => "tls",
-        ListenerKind::WebSocket => "websocket",
-        ListenerKind::WebSocketTls => "websocket-tls",
-    };
-    ListenerAddress { kind: kind.to_owned(), address: bind.to_string() }
 }
