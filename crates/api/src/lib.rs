@@ -17,6 +17,7 @@ pub mod operate;
 pub mod queue;
 pub mod readiness;
 pub mod retained;
+pub mod route;
 pub mod session;
 pub mod shares;
 pub mod subscription;
@@ -34,6 +35,7 @@ pub use operate::{LogLevel, LogLevelChange, Reload};
 pub use queue::{LongestQueues, QueueLength, SlowConsumer, SlowConsumers};
 pub use readiness::{Clause, Readiness};
 pub use retained::{RetainedDeleted, RetainedMessage, RetainedPage, RetainedSummary};
+pub use route::RouteExplanation;
 pub use session::{
     DroppedCount, Finding, InflightState, Kicked, OldestMessage, Purged, QueueState, SessionExplanation,
     SessionNode, SessionOwner, SessionPage, SessionState, SessionSummary, SubscriptionState,

@@ -5,6 +5,7 @@
 //! Limits: EXPLAIN_HOPS_MAX requests.
 
 mod diagnosis;
+mod message;
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
@@ -31,6 +32,8 @@ enum Subject {
     Node(diagnosis::NodeArgs),
     /// A group: why a node leads it or does not, and who lags
     Group(diagnosis::GroupArgs),
+    /// A message: who would receive it, and why a client would not
+    Message(message::MessageArgs),
 }
 
 #[derive(Args, Debug)]
@@ -51,6 +54,7 @@ pub async fn run(args: ExplainArgs) -> Outcome {
         Subject::Session(args) => show(&args.admin, &args.client_id, args.output).await,
         Subject::Node(args) => diagnosis::node(args).await,
         Subject::Group(args) => diagnosis::group(args).await,
+        Subject::Message(args) => message::run(args).await,
     }
 }
 

@@ -20,6 +20,7 @@ pub mod metrics_text;
 pub mod operate;
 pub mod queues;
 pub mod retained;
+pub mod route;
 pub mod session_findings;
 pub mod sessions;
 pub mod shares;
@@ -135,6 +136,7 @@ impl AdminState {
         operate::reload,
         trace::trace,
         figures::figures,
+        route::route,
         openapi
     ),
     components(schemas(
@@ -200,6 +202,7 @@ pub fn router(state: AdminState, guard: Arc<Guard>) -> Router {
         .route("/v1/log-level", get(operate::log_level).put(operate::set_log_level))
         .route("/v1/reload", post(operate::reload))
         .route("/v1/trace", post(trace::trace))
+        .route("/v1/route", get(route::route))
         .route("/v1/figures", get(figures::figures))
         .route("/v1/openapi.json", get(openapi))
         .fallback(no_such_path)

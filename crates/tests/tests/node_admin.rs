@@ -115,6 +115,35 @@ fn log_level_changes_for_a_time_and_events_tell_of_it() {
     assert_eq!(second, first + 1);
 }
 
+#[test]
+fn message_is_explained_by_those_who_would_get_it() {
+    let mut serve = Serve::new("message").unwrap();
+    serve.start(&listener(&serve, "")).unwrap();
+    let explained = |topic: &str| {
+        let admin = serve.admin();
+        let command =
+            format!("explain message --topic {topic} --client c --admin http://{admin} --output json");
+        let output = serve.run(&command).unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let codes = |list: &Value| -> Vec<String> {
+            let list = list.as_array().unwrap();
+            list.iter().map(|finding| finding["code"].as_str().unwrap().to_owned()).collect()
+        };
+        (codes(&answer["findings"]), codes(&answer["client"]))
+    };
+    assert_eq!(explained("t/a"), (vec!["no_receivers".to_owned()], vec!["no_session".to_owned()]));
+    let client = Client::connect("c", serve.port, false);
+    client.subscribe("t/#").unwrap();
+    let (route, of_client) = explained("t/a");
+    assert!(route.contains(&"stored".to_owned()), "{route:?}");
+    assert_eq!(of_client, ["subscription_matches", "queue_empty"]);
+    let (route, of_client) = explained("T/a");
+    assert_eq!((&route[0][..], &of_client[0][..]), ("no_receivers", "no_subscription_matches"));
+    assert_eq!(explained("$SYS/x").0, ["read_only_topic"]);
+    check(&ask(&serve, "GET /v1/route?topic=a%2F%23", &[], ""), 400, "topic_invalid");
+}
+
 /// Whether a client that connects now gets its CONNACK.
 fn is_let_in(port: u16) -> bool {
     use std::io::Read;

@@ -97,7 +97,8 @@ fn render_node(why: &Why) -> String {
     format!("node {}: {ready}\n\n{}", why.node, findings(&why.findings))
 }
 
-fn findings(findings: &[Diagnosis]) -> String {
+/// One line for each finding, and its hint below.
+pub fn findings(findings: &[Diagnosis]) -> String {
     let lines = findings
         .iter()
         .map(|finding| format!("{}: {}\n  hint: {}\n", finding.code, finding.message, finding.hint));
