@@ -46,6 +46,21 @@ fn pages_of_strangers_read_and_change_nothing() {
     check(&ask(&serve, change, &[JSON], "{"), 400, "body_invalid");
     check(&ask(&serve, change, &[JSON], "{}"), 422, "body_invalid");
     check(&ask(&serve, "GET /v1/events?limit=x", &[], ""), 400, "query_invalid");
+    check(&ask(&serve, "GET /readyz/%ff", &[], ""), 400, "path_invalid");
+
+    // All that is described is there.
+    let described = ask(&serve, "GET /v1/openapi.json", &[], "").json().unwrap();
+    let paths = described["paths"].as_object().unwrap();
+    assert!(paths.len() >= 17, "{paths:?}");
+    for (path, methods) in paths {
+        let path = path.split('/').map(|part| if part.starts_with('{') { "1" } else { part });
+        let path = path.collect::<Vec<_>>().join("/");
+        for method in methods.as_object().unwrap().keys().filter(|method| *method != "delete") {
+            let answer = ask(&serve, &format!("{} {path}", method.to_uppercase()), &[JSON], "");
+            let missing = ["path_not_found", "method_not_allowed"].contains(&&answer.code()[..]);
+            assert!(!missing, "{method} {path}: {answer:?}");
+        }
+    }
 }
 
 #[test]
@@ -113,6 +128,22 @@ fn log_level_changes_for_a_time_and_events_tell_of_it() {
     let [first, second] =
         [&page["events"][1]["seq"], &after["events"][0]["seq"]].map(|seq| seq.as_u64().unwrap());
     assert_eq!(second, first + 1);
+}
+
+#[test]
+fn trace_ends_when_its_reader_goes_and_few_run_at_once() {
+    let mut serve = Serve::new("readers").unwrap();
+    serve.start(&listener(&serve, "")).unwrap();
+    let begin =
+        || open(&serve.admin(), "POST /v1/trace", &[JSON], r##"{"filter":"#","seconds":600}"##).unwrap();
+    let mut readers: Vec<_> = (0..4).map(|_| begin()).collect();
+    assert!(readers.iter().all(|(status, ..)| *status == 200));
+    assert_eq!(begin().0, 429);
+    readers.clear();
+    // Nothing is published: the node notices that the readers are gone without having something for them.
+    wait_for("places for other traces", || (begin().0 == 200).then_some(())).unwrap();
+    serve.signal("TERM").unwrap();
+    assert_eq!(serve.wait().unwrap().code(), Some(0));
 }
 
 #[test]

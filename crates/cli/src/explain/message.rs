@@ -10,9 +10,9 @@ use quorate_codec::{Text, TopicFilter, TopicName};
 use serde::Serialize;
 
 use super::diagnosis::findings;
-use crate::operator::AdminArgs;
 use crate::exit::{Failure, Outcome};
 use crate::http::{self, Method};
+use crate::operator::AdminArgs;
 use crate::output::{self, Output};
 
 /// Flags of `quorate explain message`.

@@ -6,7 +6,7 @@
 //! would break a quorum is refused. Limits: `TRANSFER_TIMEOUT`, `GRACE_MAX`.
 //! See: docs/operations/drain.md, docs/operations/rolling-restart.md.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Json;
 use quorate_api::ErrorBody;
 use quorate_api::duty::{
@@ -20,7 +20,7 @@ use quorate_state::control::NodeStatus as Membership;
 use tokio::time::Instant;
 
 use super::AdminState;
-use super::error::{ApiError, ApiJson};
+use super::error::{ApiError, ApiJson, ApiPath};
 use crate::limits::{GRACE_MAX, TRANSFER_LOOK_EVERY, TRANSFER_TIMEOUT};
 use crate::operations::OperationError;
 use crate::question::Question;
@@ -33,7 +33,7 @@ use crate::question::Question;
 ))]
 pub async fn drain_state(
     State(admin): State<AdminState>,
-    Path(name): Path<String>,
+    ApiPath(name): ApiPath<String>,
 ) -> Result<Json<DrainState>, ApiError> {
     let status = admin.status().await?;
     let (_, duty) = known(&status, &name)?;
@@ -50,7 +50,7 @@ pub async fn drain_state(
 ))]
 pub async fn drain(
     State(admin): State<AdminState>,
-    Path(name): Path<String>,
+    ApiPath(name): ApiPath<String>,
     ApiJson(request): ApiJson<DrainRequest>,
 ) -> Result<Json<DrainAnswer>, ApiError> {
     let grace_max = u32::try_from(GRACE_MAX.as_secs()).unwrap_or(u32::MAX);
@@ -87,7 +87,7 @@ pub async fn drain(
 ))]
 pub async fn undrain(
     State(admin): State<AdminState>,
-    Path(name): Path<String>,
+    ApiPath(name): ApiPath<String>,
 ) -> Result<Json<DrainState>, ApiError> {
     let status = admin.status().await?;
     let (record, duty) = known(&status, &name)?;
@@ -106,7 +106,7 @@ pub async fn undrain(
 ))]
 pub async fn transfer(
     State(admin): State<AdminState>,
-    Path(name): Path<String>,
+    ApiPath(name): ApiPath<String>,
     ApiJson(request): ApiJson<TransferRequest>,
 ) -> Result<Json<TransferAnswer>, ApiError> {
     let status = admin.status().await?;
@@ -151,7 +151,7 @@ pub async fn transfer(
 ))]
 pub async fn lead_again(
     State(admin): State<AdminState>,
-    Path(name): Path<String>,
+    ApiPath(name): ApiPath<String>,
 ) -> Result<Json<DrainState>, ApiError> {
     let status = admin.status().await?;
     let (_, duty) = known(&status, &name)?;
@@ -159,7 +159,7 @@ pub async fn lead_again(
         let message = format!("node {name} is taken out of service, and so leads nothing");
         return Err(ApiError::conflict("draining", message, "put it back: DELETE /v1/nodes/{name}/drain"));
     }
-    undrain(State(admin), Path(name)).await
+    undrain(State(admin), ApiPath(name)).await
 }
 
 /// The level in use, and what the nodes speak.

@@ -1,11 +1,11 @@
 //! How a request fails: one type for all routes, and extractors that fail with it.
 //!
-//! Owns: [`ApiError`], [`ApiQuery`], [`ApiJson`]. Does not: know why; each route names its codes.
+//! Owns: [`ApiError`], [`ApiPath`], [`ApiQuery`], [`ApiJson`]. Does not: know why; each route names its codes.
 //! Invariants: every answer with a status of 400 or above that a route gives has an [`ErrorBody`].
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
@@ -80,6 +80,17 @@ impl From<NoAnswer> for ApiError {
     }
 }
 
+impl From<PathRejection> for ApiError {
+    fn from(rejection: PathRejection) -> ApiError {
+        ApiError::new(
+            rejection.status(),
+            "path_invalid",
+            rejection.body_text(),
+            "write each segment of the path as UTF-8, percent-encoded",
+        )
+    }
+}
+
 impl From<QueryRejection> for ApiError {
     fn from(rejection: QueryRejection) -> ApiError {
         ApiError::new(
@@ -99,6 +110,18 @@ impl From<JsonRejection> for ApiError {
             rejection.body_text(),
             "GET /v1/openapi.json describes the body of each request; one without a wish is {}",
         )
+    }
+}
+
+/// Parameters in the path; fails with an [`ApiError`].
+pub struct ApiPath<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for ApiPath<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(value) = Path::from_request_parts(parts, state).await?;
+        Ok(ApiPath(value))
     }
 }
 

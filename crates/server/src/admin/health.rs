@@ -6,13 +6,13 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use quorate_api::{Clause, ErrorBody, Readiness};
 
 use super::AdminState;
-use super::error::ApiError;
+use super::error::{ApiError, ApiPath};
 use crate::edge::Edge;
 use crate::question::Question;
 
@@ -56,7 +56,7 @@ pub async fn readyz(State(state): State<AdminState>) -> Response {
 ))]
 pub async fn readyz_listener(
     State(state): State<AdminState>,
-    Path(name): Path<String>,
+    ApiPath(name): ApiPath<String>,
 ) -> Result<Response, ApiError> {
     let Some(listener) = state.listeners.iter().find(|listener| listener.name == name) else {
         let known: Vec<&str> = state.listeners.iter().map(|listener| listener.name.as_str()).collect();

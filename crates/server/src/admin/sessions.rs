@@ -7,7 +7,7 @@
 
 use std::fmt::Write;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use quorate_api::{
@@ -21,7 +21,7 @@ use quorate_state::command::SessionExpiry;
 use quorate_state::{GroupId, InflightDetail, NO_SESSION, NodeId, Overflow, SessionDetail, Timestamp};
 use serde::Deserialize;
 
-use super::error::{ApiError, ApiJson, ApiQuery};
+use super::error::{ApiError, ApiJson, ApiPath, ApiQuery};
 use super::gather::{Gathered, Places, ask_group, gather, holder, merge};
 use super::session_findings::findings;
 use super::{AdminState, NoAnswer};
@@ -120,7 +120,7 @@ fn unknown_node(name: &str) -> ApiError {
 ))]
 pub async fn explain(
     State(admin): State<AdminState>,
-    Path(client_id): Path<String>,
+    ApiPath(client_id): ApiPath<String>,
 ) -> Result<Response, ApiError> {
     let (view, status, explanation) = explain_here(&admin.edge, client_id.clone()).await?;
     if let Some(explanation) = explanation {
@@ -158,7 +158,7 @@ pub async fn explain_here(
 ))]
 pub async fn kick(
     State(admin): State<AdminState>,
-    Path(client_id): Path<String>,
+    ApiPath(client_id): ApiPath<String>,
     ApiJson(KickRequest { reason: KickReason::Administrative }): ApiJson<KickRequest>,
 ) -> Result<Json<Kicked>, ApiError> {
     let Some(SessionHolder { owner }) = holder(&admin, &client_id).await? else {
@@ -226,7 +226,7 @@ fn no_session(client_id: &str) -> ApiError {
 ))]
 pub async fn purge(
     State(admin): State<AdminState>,
-    Path(client_id): Path<String>,
+    ApiPath(client_id): ApiPath<String>,
 ) -> Result<Json<Purged>, ApiError> {
     let parsed = Text::parse(&client_id).map_err(|_| {
         let message = format!("{client_id:?} is no client identifier");

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Json;
 use quorate_api::{Clause, Diagnosis, ErrorBody, GroupExplanation, GroupKind, GroupReplica, GroupState, Why};
 use quorate_node::node::{GroupStatus, NodeStatus};
@@ -12,7 +12,7 @@ use quorate_state::{CONTROL, GroupId, NodeId};
 
 use super::AdminState;
 use super::diagnosis::{self, Situation, name_of, silent_peers};
-use super::error::ApiError;
+use super::error::{ApiError, ApiPath};
 use super::health;
 use crate::question::{Question, look};
 
@@ -34,7 +34,7 @@ pub async fn why(State(admin): State<AdminState>) -> Json<Why> {
 ))]
 pub async fn group(
     State(admin): State<AdminState>,
-    Path(id): Path<String>,
+    ApiPath(id): ApiPath<String>,
 ) -> Result<Json<GroupExplanation>, ApiError> {
     let hint = "GET /v1/cluster/state lists the groups; control is 0";
     let unknown = || ApiError::not_found("group_not_found", format!("there is no group {id:?}"), hint);
