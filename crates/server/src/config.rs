@@ -11,6 +11,7 @@ mod admin;
 mod listener;
 pub mod network;
 mod reader;
+mod telemetry;
 pub mod units;
 
 use std::fmt;
@@ -27,6 +28,8 @@ pub use listener::{
     TlsSettings, TlsVersion,
 };
 use reader::{Reader, Section};
+use telemetry::read_telemetry;
+pub use telemetry::{Endpoint, TelemetrySettings};
 
 /// The whole configuration of a node.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +52,8 @@ pub struct Config {
     pub sys: SysSettings,
     /// `[log]`.
     pub log: LogSettings,
+    /// `[telemetry]`.
+    pub telemetry: TelemetrySettings,
 }
 
 /// Who the node is and where its data lives.
@@ -228,6 +233,7 @@ impl Default for Config {
             storage: StorageSettings::default(),
             sys: SysSettings { interval: Duration::from_secs(10) },
             log: LogSettings { format: LogFormat::Text, level: "info".to_owned() },
+            telemetry: TelemetrySettings { otlp_endpoint: None, sample_ratio: 0.0 },
         }
     }
 }
@@ -319,7 +325,9 @@ fn read_root(reader: &mut Reader<'_>, root: &mut Section<'_, '_>, base: &Path) -
     let sys = read_sys(reader, section, defaults.sys);
     let section = root.section(reader, "log");
     let log = read_log(reader, section, defaults.log);
-    let config = Config { node, listeners, admin, peer, cluster, limits, storage, sys, log };
+    let section = root.section(reader, "telemetry");
+    let telemetry = read_telemetry(reader, section);
+    let config = Config { node, listeners, admin, peer, cluster, limits, storage, sys, log, telemetry };
     check_relations(reader, &config, &cluster_place, &peer_place);
     config
 }

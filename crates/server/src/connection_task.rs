@@ -31,6 +31,7 @@ use crate::net::gate::{Pass, Place};
 use crate::net::transport::{Progress, Transport};
 use crate::publish_times::PublishTimes;
 use crate::traces::Watched;
+use crate::telemetry::connection_trace::ConnectionTrace;
 
 /// A timer that is never due by itself.
 const FAR: Duration = Duration::from_secs(24 * 3600);
@@ -61,6 +62,8 @@ pub async fn serve(
 ) {
     let (owner, mailbox) = edge.open();
     let client = Client::new(owner, config, arrival.accepted_at).acting_for(arrival.principal());
+    let accepted_at = arrival.accepted_at;
+    let client = Client::new(owner, config, accepted_at);
     edge.metrics.connections_accepted.add(1);
     figures.connections.up();
     let mut task = ConnectionTask {
@@ -78,8 +81,13 @@ pub async fn serve(
         accepted: false,
         publishes: PublishTimes::default(),
         watched: Watched::default(),
+        trace: edge.telemetry.as_ref().map(|to| ConnectionTrace::new(to.clone(), owner, accepted_at)),
+        read_at: accepted_at,
     };
     let ended = task.run().await;
+    if let Some(trace) = task.trace.take() {
+        trace.finish(edge.clock.now());
+    }
     edge.mailboxes.close(owner.conn);
     figures.connections.down();
     let stopping = edge.departure.borrow().is_stop();
@@ -123,6 +131,10 @@ struct ConnectionTask {
     publishes: PublishTimes,
     /// Who watches this connection.
     watched: Watched,
+    /// Spans, when something is traced at all.
+    trace: Option<Box<ConnectionTrace>>,
+    /// When bytes were last taken in, for the spans.
+    read_at: Duration,
 }
 
 impl ConnectionTask {
@@ -137,6 +149,9 @@ impl ConnectionTask {
             self.handle_input();
             self.carry_out().await;
             self.write_what_fits().await?;
+            if let Some(trace) = &mut self.trace {
+                trace.written(self.edge.clock.now());
+            }
             if self.client.is_closed() {
                 return self.finish().await;
             }
@@ -212,8 +227,12 @@ impl ConnectionTask {
         if !events.is_empty() {
             let (client, out, metrics) = (&mut self.client, &mut self.out, &self.edge.metrics);
             let (accepted, publishes) = (&mut self.accepted, &mut self.publishes);
+            let trace = &mut self.trace;
             self.edge.with_context(|context, now| {
                 for event in events {
+                    if let Some(trace) = trace {
+                        trace.event(&event, now);
+                    }
                     match &event {
                         ClientEvent::Deliver(_) => metrics.deliveries_session.add(1),
                         ClientEvent::Retained { .. } => metrics.deliveries_retained.add(1),
@@ -247,11 +266,14 @@ impl ConnectionTask {
             return;
         }
         let (client, out, waiting) = (&mut self.client, &mut self.out, &mut self.waiting);
-        let mailbox = &self.mailbox;
+        let (mailbox, trace) = (&self.mailbox, &mut self.trace);
         self.edge.with_context(|context, now| {
             let before = waiting.len();
             while takes_direct(client) {
                 let Some(delivery) = waiting.pop_front() else { break };
+                if let Some(trace) = trace {
+                    trace.direct(&delivery.message.message, delivery.qos, now);
+                }
                 client.handle_direct(delivery, context, out, now);
             }
             if waiting.len() < before {
@@ -269,7 +291,11 @@ impl ConnectionTask {
             return;
         }
         let (client, out, input) = (&mut self.client, &mut self.out, &mut self.input);
-        self.edge.with_context(|context, now| client.handle_bytes(input, context, out, now));
+        let read_at = &mut self.read_at;
+        self.edge.with_context(|context, now| {
+            *read_at = now;
+            client.handle_bytes(input, context, out, now);
+        });
     }
 
     fn progressed(&mut self, progress: io::Result<Progress>) {
@@ -326,6 +352,8 @@ impl ConnectionTask {
         }
         if self.watched.is_watched() {
             self.watched.hand_over(self.client.take_observed());
+        if let Some(trace) = &mut self.trace {
+            trace.leaving(&self.out, self.read_at, self.edge.clock.now());
         }
         self.edge.carry_out(conn, &mut self.out).await;
     }

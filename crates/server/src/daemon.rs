@@ -25,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle as Task;
+use tokio::time::timeout;
 
 use crate::admin::guard::{Guard, Rules};
 use crate::admin::token::TokenError;
@@ -46,6 +47,7 @@ use crate::limits::{
     CLIENT_CLOSE_TIMEOUT, DEPARTURE_LOOK_EVERY, HANDSHAKES_MAX, KEEPER_JOBS_MAX, LOG_BATCHES_MAX,
     STOP_TIMEOUT,
 };
+use crate::limits::{EXPORT_STOP_TIMEOUT, HANDSHAKES_MAX, KEEPER_JOBS_MAX, LOG_BATCHES_MAX, STOP_TIMEOUT};
 use crate::log_source::StoredLog;
 use crate::log_writer::{LogJob, LogWriter};
 use crate::logging::LogLevel;
@@ -61,6 +63,8 @@ use crate::peers::PeerReceiver;
 use crate::question::Question;
 use crate::reload::{LiveSettings, Outcome, Reloader};
 use crate::snapshots::{SnapshotReceiver, SnapshotSender, Staged, send_places};
+use crate::telemetry::Telemetry;
+use crate::telemetry::exporter::Exporter;
 
 /// Pause before joining is tried again.
 const JOIN_PAUSE: Duration = Duration::from_millis(500);
@@ -160,6 +164,8 @@ pub struct Daemon {
     inquiries: Task<()>,
     lookout: Task<()>,
     reloader: Arc<Reloader>,
+    /// Sends spans, until it is told that no more come.
+    exporter: Option<(watch::Sender<bool>, Task<()>)>,
     worker: JoinHandle<()>,
     log: (SyncSender<LogJob>, JoinHandle<()>),
     keeper: (SyncSender<KeeperJob>, JoinHandle<()>),
@@ -305,7 +311,7 @@ impl Daemon {
         self.runtime.block_on(async {
             for listener in self.listeners {
                 let abort = listener.abort_handle();
-                if tokio::time::timeout(STOP_TIMEOUT / 2, listener).await.is_err() {
+                if timeout(STOP_TIMEOUT / 2, listener).await.is_err() {
                     tracing::warn!("some client connections did not end in time");
                     abort.abort();
                 }
@@ -324,6 +330,13 @@ impl Daemon {
         self.admin.abort();
         self.sys.abort();
         self.inquiries.abort();
+        if let Some((no_more, exporter)) = self.exporter {
+            no_more.send_replace(true);
+            let abort = exporter.abort_handle();
+            if self.runtime.block_on(async { timeout(EXPORT_STOP_TIMEOUT, exporter).await }).is_err() {
+                abort.abort();
+            }
+        }
         if let Some(links) = &self.edge.links {
             self.runtime.block_on(links.stop());
         }
@@ -539,6 +552,7 @@ impl Parts<'_> {
         if let Some(expiry_s) = self.peer_expiry_s {
             metrics.listeners.register(listeners::PEER, None).certificate_expiry_s.set(expiry_s);
         }
+        let (telemetry, spans) = Telemetry::new(&self.config.telemetry, clock, &metrics).unzip();
         let edge = Arc::new(Edge {
             node: self.record.id,
             clock,
@@ -553,6 +567,7 @@ impl Parts<'_> {
             inquiries: Default::default(),
             joins: Joins::default(),
             metrics: metrics.clone(),
+            telemetry,
             worker_beat_ms: AtomicU64::new(0),
             stopping: watch::Sender::new(false),
             departure: watch::Sender::default(),
@@ -642,6 +657,17 @@ impl Parts<'_> {
         let sys = self.runtime.spawn(crate::sys::run(edge.clone(), self.config.sys.interval));
         let inquiries = self.runtime.spawn(crate::inquiry::run(edge.clone()));
         let lookout = self.runtime.spawn(crate::lookout::run(edge.clone(), log));
+        let exporter = self.config.telemetry.otlp_endpoint.clone().zip(spans).map(|(endpoint, spans)| {
+            let resource = vec![
+                ("service.name", "quorate".to_owned()),
+                ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
+                ("service.instance.id", self.config.node.name.clone()),
+                ("quorate.cluster", settings.cluster().to_owned()),
+            ];
+            let exporter = Exporter { spans, endpoint, resource, metrics: edge.metrics.clone() };
+            let (no_more, told) = watch::channel(false);
+            (no_more, self.runtime.spawn(exporter.run(told)))
+        });
         let listeners =
             clients.into_iter().map(|listener| self.runtime.spawn(listener.run(edge.clone()))).collect();
         Ok(Daemon {
@@ -654,6 +680,7 @@ impl Parts<'_> {
             inquiries,
             lookout,
             reloader,
+            exporter,
             worker,
             log: (log_sender, log_thread),
             keeper: (keeper_sender, keeper_thread),

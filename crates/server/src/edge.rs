@@ -35,6 +35,7 @@ use crate::question::Question;
 use crate::reload::LiveSettings;
 use crate::sys::figures::Heard;
 use crate::traces::Traces;
+use crate::telemetry::Telemetry;
 
 /// The lease as the worker last told it.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +74,8 @@ pub struct Edge {
     pub joins: Joins,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What takes spans; none when nothing is traced.
+    pub telemetry: Option<Arc<Telemetry>>,
     /// When the worker last began a turn, in milliseconds of `clock`.
     pub worker_beat_ms: AtomicU64,
     /// Becomes true when listeners are to end.

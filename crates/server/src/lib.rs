@@ -42,6 +42,7 @@ pub mod reload;
 mod serve;
 pub mod snapshots;
 pub mod sys;
+pub mod telemetry;
 #[cfg(test)]
 mod testing;
 pub mod traces;

@@ -263,6 +263,28 @@ pub const LOG_LEVEL_SECONDS_MAX: u64 = 24 * 3600;
 /// Bytes of a filter of the log.
 pub const LOG_FILTER_BYTES_MAX: usize = 1024;
 
+/// Spans that wait to be sent, some hundred bytes each. When full, a span is dropped and counted.
+pub const SPANS_QUEUED_MAX: usize = 8192;
+
+/// Spans in one request to the collector: some hundred KiB.
+pub const SPANS_BATCH_MAX: usize = 512;
+
+/// How long a span waits for others to be sent with it.
+pub const SPANS_BATCH_WAIT: Duration = Duration::from_millis(500);
+
+/// How long the collector may take to take a batch. Then it is dropped and counted, and the next one is tried.
+pub const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a stopping node waits for its last spans to be sent.
+pub const EXPORT_STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Traced publishes, and traced deliveries, of one connection that have not ended. With more, a publish is not traced, and
+/// a delivery ends without its acknowledgement.
+pub const SPANS_OPEN_MAX: usize = 64;
+
+/// Bytes of a payload that tell its trace apart from others. Messages that differ only behind them share a trace.
+pub const TRACED_PAYLOAD_BYTES_MAX: usize = 4096;
+
 /// How long a clean stop may take: clients are told, leadership moves away, the log is synced.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -331,4 +353,5 @@ const _: () = assert!(FRAME_BYTES_MAX <= PEER_INBOX_BYTES_MAX);
 const _: () = assert!(WALK_TIME.as_millis() + AGES_TIME.as_millis() < ADMIN_PEER_TIMEOUT.as_millis());
 const _: () = assert!(ADMIN_PEER_TIMEOUT.as_millis() < ADMIN_ANSWER_TIMEOUT.as_millis());
 const _: () = assert!(PEER_KEEP_ALIVE.as_millis() * 3 < PEER_IDLE_MAX.as_millis());
+const _: () = assert!(SPANS_BATCH_WAIT.as_millis() < EXPORT_STOP_TIMEOUT.as_millis());
 const _: () = assert!(STOP_TRANSFER_TIMEOUT.as_millis() * 2 < STOP_TIMEOUT.as_millis());

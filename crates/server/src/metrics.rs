@@ -186,6 +186,12 @@ pub struct Metrics {
     pub snapshots_sent: Counter,
     /// Snapshots installed.
     pub snapshots_installed: Counter,
+    /// Spans that the collector has taken.
+    pub spans_exported: Counter,
+    /// Spans dropped because the queue was full.
+    pub spans_unqueued: Counter,
+    /// Spans dropped because the collector did not take them.
+    pub spans_not_exported: Counter,
 }
 
 impl Metrics {
@@ -313,6 +319,12 @@ impl Metrics {
         ];
         text.by(&catalog::DELIVERIES, by_path.map(|(path, counter)| (path, counter.value())));
         text.by(&catalog::MESSAGES_DROPPED, self.drops());
+        let by_reason = REASONS.iter().zip(&self.dropped).map(|((_, reason), counter)| (*reason, counter));
+        let here = [("mailbox_full", &self.dropped_mailbox), ("link_full", &self.dropped_link)];
+        let dropped = by_reason.chain(here).map(|(reason, counter)| (reason, counter.value()));
+        text.by(&catalog::MESSAGES_DROPPED, dropped);
+        let spans = [("queue_full", &self.spans_unqueued), ("not_exported", &self.spans_not_exported)];
+        text.by(&catalog::SPANS_DROPPED, spans.map(|(reason, counter)| (reason, counter.value())));
         for (metric, gauge) in [
             (catalog::LOG_SIZE, &self.log_size),
             (catalog::LOG_WAITS_FOR_SPACE, &self.log_waits_for_space),
@@ -344,7 +356,7 @@ impl Metrics {
         text.by(&catalog::CERTIFICATE_RELOADS, reloads.map(|(result, c)| (result, c.value())));
     }
 
-    fn counters(&self) -> [(Metric, &Counter); 26] {
+    fn counters(&self) -> [(Metric, &Counter); 27] {
         [
             (catalog::CONNECTIONS_ACCEPTED, &self.connections_accepted),
             (catalog::CONNECTIONS_CLOSED, &self.connections_closed),
@@ -372,6 +384,7 @@ impl Metrics {
             (catalog::SNAPSHOTS_SENT, &self.snapshots_sent),
             (catalog::SNAPSHOTS_INSTALLED, &self.snapshots_installed),
             (catalog::LEASE_LAPSES, &self.lease_lapses),
+            (catalog::SPANS_EXPORTED, &self.spans_exported),
         ]
     }
 }

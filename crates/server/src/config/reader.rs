@@ -224,6 +224,25 @@ impl<'t, 'i> Section<'t, 'i> {
         u64::try_from(number).ok()
     }
 
+    /// A share, from 0 to 1.
+    pub fn fraction(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<f64> {
+        let value = self.value(key)?;
+        let number: f64 = match value.get_ref() {
+            DeValue::Integer(integer) => integer.as_str().parse().unwrap_or(f64::NAN),
+            DeValue::Float(float) => float.as_str().parse().unwrap_or(f64::NAN),
+            _ => {
+                self.wrong_type(reader, key, value, "a number from 0 to 1");
+                return None;
+            }
+        };
+        if !(0.0..=1.0).contains(&number) {
+            let full = self.full(key);
+            reader.error(&value.span(), format!("`{full}` is outside 0 to 1"), "choose a number from 0 to 1");
+            return None;
+        }
+        Some(number)
+    }
+
     /// Bytes with a unit, within bounds.
     pub fn bytes(&mut self, reader: &mut Reader<'_>, key: &'static str, min: u64, max: u64) -> Option<u64> {
         let value = self.value(key)?;

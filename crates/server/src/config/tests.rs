@@ -150,6 +150,15 @@ fn listeners_have_names_of_their_own() {
     let twice = [listener(1, "name = \"a\"\n"), listener(2, "name = \"a\"\n")];
     check_errors(&twice.concat(), &[(6, 8, "two listeners are named")]);
     check_errors(&listener(1, "name = \"A/b\"\n"), &[(3, 8, "a-z")]);
+fn traces_need_somewhere_to_go() {
+    let text = "[telemetry]\notlp_endpoint = \"http://127.0.0.1:4318\"\nsample_ratio = 0.25\n";
+    let telemetry = parse(Path::new("q.toml"), text).unwrap().telemetry;
+    assert_eq!(telemetry.sample_ratio, 0.25);
+    assert_eq!(telemetry.otlp_endpoint.unwrap().to_string(), "http://127.0.0.1:4318/v1/traces");
+    check_errors("[telemetry]\nsample_ratio = 1\n", &[(2, 16, "say where traces go")]);
+    check_errors("[telemetry]\nsample_ratio = 1.5\n", &[(2, 16, "from 0 to 1")]);
+    check_errors("[telemetry]\nsample_ratio = \"x\"\n", &[(2, 16, "from 0 to 1")]);
+    check_errors("[telemetry]\notlp_endpoint = \"https://a\"\n", &[(2, 17, "only plain HTTP")]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Instant;
 use tokio::runtime::Runtime;
 
 mod listeners;
+mod traces;
 
 use super::*;
 use crate::config::{BootstrapNode, ListenerSettings, PeerSettings};

@@ -212,6 +212,10 @@ catalog! {
     "Process and disk" {
         BUILD_INFO = Gauge "quorate_build_info" ["version"]
             "1; its label says which program runs";
+        SPANS_EXPORTED = Counter "quorate_trace_spans_exported_total" []
+            "spans of traces that the collector has taken";
+        SPANS_DROPPED = Counter "quorate_trace_spans_dropped_total" ["reason"]
+            "spans dropped: `queue_full`, or `not_exported` when the collector did not take them";
         WALL_TIME = Gauge "quorate_wall_time_seconds" []
             "this machine's clock when it was asked, in seconds since 1970";
         DISK_FREE = Gauge "quorate_disk_free_bytes" []
