@@ -86,7 +86,7 @@ pub async fn serve(
     };
     let ended = task.run().await;
     if let Some(trace) = task.trace.take() {
-        trace.finish(edge.clock.now());
+        trace.finish(task.client.close_cause(), edge.clock.now());
     }
     edge.mailboxes.close(owner.conn);
     figures.connections.down();

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio::runtime::Runtime;
 
+mod ends;
 mod listeners;
 mod traces;
 

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_codec::{PacketId, QoS};
+use quorate_codec::{PacketId, QoS, ReasonCode};
+use quorate_node::client::CloseCause;
 use quorate_node::edge::{ClientEvent, ClientOutput, ClientRequest, PublishNumber, PublishOutcome};
 use quorate_node::peer::PeerMessage;
 use quorate_state::hash::stable_hash;
@@ -123,10 +124,7 @@ impl ConnectionTrace {
                 let present = if *session_present.get() { "resumed" } else { "new" };
                 self.connected(("quorate.session", text(present)), None, now);
             }
-            ClientEvent::Refused(reason) => {
-                let code = ("quorate.reason_code", number(reason.value().into()));
-                self.connected(code, Some(reason.name().to_owned()), now);
-            }
+            ClientEvent::Refused(reason) => self.refused(*reason, now),
             ClientEvent::PublishApplied { number, outcome } => self.applied(*number.get(), *outcome, now),
             ClientEvent::Deliver(delivery) => {
                 if let Some(message) = &delivery.message
@@ -167,8 +165,11 @@ impl ConnectionTrace {
     }
 
     /// The connection is over: what has begun ends unfinished.
-    pub fn finish(mut self, now: Duration) {
+    pub fn finish(mut self, cause: Option<CloseCause>, now: Duration) {
         self.written(now);
+        if let Some(CloseCause::Broker(reason) | CloseCause::Violation(reason)) = cause {
+            self.refused(reason, now);
+        }
         let ended_ns = self.telemetry.wall_ns(now);
         let publishes =
             self.publishes.drain(..).flat_map(|publishing| [publishing.commit, publishing.publish]);
@@ -187,6 +188,12 @@ impl ConnectionTrace {
         }
         span.attributes.push(attribute);
         self.telemetry.end(Span { ended_ns: self.telemetry.wall_ns(now), error, ..span });
+    }
+
+    /// The CONNECT, if it still waits, was refused.
+    fn refused(&mut self, reason: ReasonCode, now: Duration) {
+        let code = ("quorate.reason_code", number(reason.value().into()));
+        self.connected(code, Some(reason.name().to_owned()), now);
     }
 
     fn begin_publish(
