@@ -30,8 +30,8 @@ use crate::net::arrival::Origin;
 use crate::net::gate::{Pass, Place};
 use crate::net::transport::{Progress, Transport};
 use crate::publish_times::PublishTimes;
-use crate::traces::Watched;
 use crate::telemetry::connection_trace::ConnectionTrace;
+use crate::traces::Watched;
 
 /// A timer that is never due by itself.
 const FAR: Duration = Duration::from_secs(24 * 3600);
@@ -61,9 +61,8 @@ pub async fn serve(
     figures: Arc<ListenerFigures>,
 ) {
     let (owner, mailbox) = edge.open();
-    let client = Client::new(owner, config, arrival.accepted_at).acting_for(arrival.principal());
     let accepted_at = arrival.accepted_at;
-    let client = Client::new(owner, config, accepted_at);
+    let client = Client::new(owner, config, accepted_at).acting_for(arrival.principal());
     edge.metrics.connections_accepted.add(1);
     figures.connections.up();
     let mut task = ConnectionTask {
@@ -352,6 +351,7 @@ impl ConnectionTask {
         }
         if self.watched.is_watched() {
             self.watched.hand_over(self.client.take_observed());
+        }
         if let Some(trace) = &mut self.trace {
             trace.leaving(&self.out, self.read_at, self.edge.clock.now());
         }

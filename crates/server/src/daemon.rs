@@ -44,10 +44,9 @@ use crate::inbox::Inbox;
 use crate::join::{self, JoinRequest, Joined, Joins};
 use crate::keeper::{Keeper, KeeperJob};
 use crate::limits::{
-    CLIENT_CLOSE_TIMEOUT, DEPARTURE_LOOK_EVERY, HANDSHAKES_MAX, KEEPER_JOBS_MAX, LOG_BATCHES_MAX,
-    STOP_TIMEOUT,
+    CLIENT_CLOSE_TIMEOUT, DEPARTURE_LOOK_EVERY, EXPORT_STOP_TIMEOUT, HANDSHAKES_MAX, KEEPER_JOBS_MAX,
+    LOG_BATCHES_MAX, STOP_TIMEOUT,
 };
-use crate::limits::{EXPORT_STOP_TIMEOUT, HANDSHAKES_MAX, KEEPER_JOBS_MAX, LOG_BATCHES_MAX, STOP_TIMEOUT};
 use crate::log_source::StoredLog;
 use crate::log_writer::{LogJob, LogWriter};
 use crate::logging::LogLevel;

@@ -34,8 +34,8 @@ use crate::peers::PeerReceiver;
 use crate::question::Question;
 use crate::reload::LiveSettings;
 use crate::sys::figures::Heard;
-use crate::traces::Traces;
 use crate::telemetry::Telemetry;
+use crate::traces::Traces;
 
 /// The lease as the worker last told it.
 #[derive(Clone, Copy, Debug)]

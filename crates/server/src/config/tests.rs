@@ -150,6 +150,9 @@ fn listeners_have_names_of_their_own() {
     let twice = [listener(1, "name = \"a\"\n"), listener(2, "name = \"a\"\n")];
     check_errors(&twice.concat(), &[(6, 8, "two listeners are named")]);
     check_errors(&listener(1, "name = \"A/b\"\n"), &[(3, 8, "a-z")]);
+}
+
+#[test]
 fn traces_need_somewhere_to_go() {
     let text = "[telemetry]\notlp_endpoint = \"http://127.0.0.1:4318\"\nsample_ratio = 0.25\n";
     let telemetry = parse(Path::new("q.toml"), text).unwrap().telemetry;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::config::{
     AdminSettings, ClusterSettings, Config, LimitSettings, ListenerLimits, ListenerSettings, LogSettings,
-    NodeSettings, StorageSettings, SysSettings,
+    NodeSettings, StorageSettings, SysSettings, TelemetrySettings,
 };
 
 /// Keys that differ.
@@ -44,7 +44,7 @@ impl Difference {
 
 /// The configuration that may be in force at once: `old`, with what counts live of `new`.
 pub fn merge(old: &Config, new: &Config) -> (Config, Difference) {
-    let Config { node, listeners, admin, peer, cluster, limits, storage, sys, log } = new;
+    let Config { node, listeners, admin, peer, cluster, limits, storage, sys, log, telemetry } = new;
     let mut difference = Difference::default();
     let mut merged = old.clone();
     compare_node(&mut difference, &old.node, node);
@@ -56,6 +56,9 @@ pub fn merge(old: &Config, new: &Config) -> (Config, Difference) {
     compare_storage(&mut difference, &old.storage, storage);
     let SysSettings { interval } = sys;
     difference.note(Kind::Restart, "sys.interval", &old.sys.interval, interval);
+    let TelemetrySettings { otlp_endpoint, sample_ratio } = telemetry;
+    difference.note(Kind::Restart, "telemetry.otlp_endpoint", &old.telemetry.otlp_endpoint, otlp_endpoint);
+    difference.note(Kind::Restart, "telemetry.sample_ratio", &old.telemetry.sample_ratio, sample_ratio);
     let LogSettings { format, level } = log;
     difference.note(Kind::Restart, "log.format", &old.log.format, format);
     difference.note(Kind::Live, "log.level", &old.log.level, level);
