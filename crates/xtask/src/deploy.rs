@@ -4,11 +4,15 @@
 //! Invariants: a check that cannot run here says why in one line, never nothing.
 //! See: docs/operations/deploy.md.
 
+mod kubernetes;
 mod systemd;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -30,6 +34,8 @@ pub struct Bench {
     pub binary: PathBuf,
     /// A folder for files, emptied before.
     pub scratch: PathBuf,
+    /// Files that are made from others are made anew.
+    pub write: bool,
 }
 
 impl Bench {
@@ -48,14 +54,17 @@ impl Bench {
 
 type Check = (&'static str, fn(&Bench) -> Result<Checked>);
 
-const CHECKS: [Check; 4] = [
+const CHECKS: [Check; 7] = [
     ("systemd-verify", systemd::verify),
     ("systemd-security", systemd::security),
     ("systemd-notify", systemd::notify),
     ("systemd-system-calls", systemd::system_calls),
+    ("kubernetes-values", kubernetes::values),
+    ("kubernetes-manifests", kubernetes::manifests),
+    ("kubernetes-founding", kubernetes::founding),
 ];
 
-/// Runs all checks, or those whose names begin with one of `names`.
+/// Runs all checks, or those whose names begin with one of `names`; `--write` among them makes anew what is made.
 pub fn run(root: &Path, names: &[String]) -> Result<()> {
     cargo(root, &["build", "--locked", "--package", "quorate"], &[])?;
     let target = target_folder(root)?;
@@ -63,7 +72,9 @@ pub fn run(root: &Path, names: &[String]) -> Result<()> {
     if scratch.exists() {
         fs::remove_dir_all(&scratch).with_context(|| format!("remove {}", scratch.display()))?;
     }
-    let bench = Bench { root: root.to_owned(), binary: target.join("debug").join("quorate"), scratch };
+    let write = names.iter().any(|name| name == "--write");
+    let names: Vec<&String> = names.iter().filter(|name| *name != "--write").collect();
+    let bench = Bench { root: root.to_owned(), binary: target.join("debug").join("quorate"), scratch, write };
     let chosen =
         |name: &str| names.is_empty() || names.iter().any(|wanted| name.starts_with(wanted.as_str()));
     let (mut passed, mut skipped, mut failed) = (0, Vec::new(), Vec::new());
@@ -127,6 +138,24 @@ pub fn output(command: &mut Command) -> Result<String> {
         bail!("{command:?} ended with {}: {}{said}", ended.status, complaint.trim());
     }
     Ok(said)
+}
+
+/// A plain HTTP GET on loopback: status and body.
+pub fn get(port: u16, path: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("an answer of HTTP")?;
+    let status = head.split(' ').nth(1).context("a status")?.parse()?;
+    Ok((status, body.to_owned()))
+}
+
+/// The only pause of these checks: between two looks at a condition.
+#[expect(clippy::disallowed_methods, reason = "between two looks at a condition with a deadline")]
+pub fn pause() {
+    std::thread::sleep(Duration::from_millis(50));
 }
 
 /// A process that ends with the value.

@@ -39,8 +39,9 @@ Usage: cargo xtask <task>
   conformance [SECTION] [--nodes 1|3] [--write]
                  run the conformance table, or what belongs to a section such as 3.3, on one node and on three;
                  --write renews docs/conformance.md
-  deploy-check [CHECK...]
-                 try out what is in deploy/ with the programs that are installed, all or the checks whose names begin so
+  deploy-check [--write] [CHECK...]
+                 try out what is in deploy/ with the programs that are installed, all or the checks whose names begin so;
+                 --write renews deploy/kubernetes/quorate.yaml
   dashboard [--only WORDS] [--shots DIR] [--base URL] [--mqtt-port N] [--admin-port N]
                  test the dashboard's scripts, then make journeys through it in a browser on a cluster of three nodes
                  (docs/operations/dashboard.md)
