@@ -4,6 +4,7 @@
 //! Invariants: a check that cannot run here says why in one line, never nothing.
 //! See: docs/operations/deploy.md.
 
+mod debian;
 mod kubernetes;
 mod systemd;
 
@@ -54,7 +55,7 @@ impl Bench {
 
 type Check = (&'static str, fn(&Bench) -> Result<Checked>);
 
-const CHECKS: [Check; 7] = [
+const CHECKS: [Check; 9] = [
     ("systemd-verify", systemd::verify),
     ("systemd-security", systemd::security),
     ("systemd-notify", systemd::notify),
@@ -62,6 +63,8 @@ const CHECKS: [Check; 7] = [
     ("kubernetes-values", kubernetes::values),
     ("kubernetes-manifests", kubernetes::manifests),
     ("kubernetes-founding", kubernetes::founding),
+    ("debian-package", debian::package),
+    ("debian-lintian", debian::lintian),
 ];
 
 /// Runs all checks, or those whose names begin with one of `names`; `--write` among them makes anew what is made.

@@ -13,6 +13,7 @@ mod dashboard;
 mod deploy;
 mod fuzz;
 mod interop;
+mod package;
 mod programs;
 mod telemetry;
 mod tidy;
@@ -39,6 +40,7 @@ Usage: cargo xtask <task>
   conformance [SECTION] [--nodes 1|3] [--write]
                  run the conformance table, or what belongs to a section such as 3.3, on one node and on three;
                  --write renews docs/conformance.md
+  package deb    build the package for Debian around a release binary
   deploy-check [--write] [CHECK...]
                  try out what is in deploy/ with the programs that are installed, all or the checks whose names begin so;
                  --write renews deploy/kubernetes/quorate.yaml
@@ -62,7 +64,7 @@ fn run(arguments: &[String]) -> Result<()> {
     let Some((task, rest)) = arguments.split_first() else {
         bail!("no task named\n{USAGE}");
     };
-    let free = ["sim", "fuzz", "interop", "telemetry", "conformance", "deploy-check", "dashboard"];
+    let free = ["sim", "fuzz", "interop", "telemetry", "conformance", "deploy-check", "dashboard", "package"];
     if !free.contains(&task.as_str()) && !rest.is_empty() {
         bail!("{task} takes no arguments\n{USAGE}");
     }
@@ -76,6 +78,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "interop" => interop::run(&root, rest),
         "telemetry" => telemetry::run(&root, rest),
         "conformance" => ci::conformance(&root, rest),
+        "package" => package::run(&root, rest),
         "deploy-check" => deploy::run(&root, rest),
         "dashboard" => dashboard::run(&root, rest),
         "help" | "--help" | "-h" => {
