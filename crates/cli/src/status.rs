@@ -7,8 +7,9 @@
 
 use std::time::Duration;
 
-use clap::Args;
-use quorate_api::{ClusterState, GroupKind, GroupStatus, NodeState, NodeStatus};
+use anyhow::anyhow;
+use clap::{Args, ValueEnum};
+use quorate_api::{ClusterState, GroupKind, GroupStatus, NodeState, NodeStatus, Readiness};
 
 use crate::exit::Outcome;
 use crate::http::{self, Method};
@@ -28,6 +29,18 @@ pub struct StatusArgs {
     output: Output,
     #[command(flatten)]
     watch: WatchFlags,
+    /// Ask the node only this, and say nothing when it is so: exit code 0 when it is, 1 when not, 3 when it does not answer
+    #[arg(long, value_enum, value_name = "WHAT", conflicts_with = "output")]
+    check: Option<Check>,
+}
+
+/// One question to one node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Check {
+    /// It may take clients: /readyz
+    Ready,
+    /// Its process works: /livez
+    Alive,
 }
 
 /// Longest wait for what only another node knows: a dead one must not hold up the table.
@@ -35,8 +48,32 @@ const OTHERS_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Runs the command.
 pub async fn run(args: StatusArgs) -> Outcome {
-    let StatusArgs { admin, output, watch } = args;
+    let StatusArgs { admin, output, watch, check } = args;
+    if let Some(what) = check {
+        return ask(&admin, what).await;
+    }
     watch.show(output, async || frame(&admin, output).await).await
+}
+
+/// For scripts and service managers without a client for HTTP.
+async fn ask(admin: &str, what: Check) -> Outcome {
+    let path = match what {
+        Check::Ready => "/readyz",
+        Check::Alive => "/livez",
+    };
+    let response = http::get(admin, path).await.map_err(http::unreached)?;
+    if response.status == 200 {
+        return Ok(());
+    }
+    let why = match serde_json::from_slice::<Readiness>(&response.body) {
+        Ok(readiness) => readiness
+            .failed()
+            .map(|clause| format!("{}: {}", clause.name, clause.reason))
+            .collect::<Vec<_>>()
+            .join("; "),
+        Err(_) => String::from_utf8_lossy(&response.body).trim().to_owned(),
+    };
+    Err(anyhow!("{admin}{path} answers {}: {why}", response.status).into())
 }
 
 async fn frame(admin: &str, output: Output) -> Outcome<String> {

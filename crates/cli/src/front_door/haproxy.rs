@@ -2,7 +2,7 @@
 //!
 //! Owns: its text, for haproxy 2.4 and later. Does not: run haproxy.
 //! Invariants: a node that is not ready gets no new connection after one check interval: a check comes every quarter of
-//! it, takes at most as long, and two in a row decide.
+//! it, takes at most as long, and two in a row decide. One that only leaves keeps the connections that it has.
 
 use std::fmt::Write;
 
@@ -58,7 +58,10 @@ backend quorate
     # Connections last: the one with the fewest gets the next.
     balance leastconn
     option httpchk
-    http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host localhost hdr Connection close
+    # 404 is a node that is drained or told to stop, sound otherwise: nobody new goes there, and it sends away those that
+    # it has at its own pace. Anything else but 200 is a node that does not serve.
+    http-check disable-on-404
+    http-check send meth GET uri /readyz?leaving=404 ver HTTP/1.1 hdr Host localhost hdr Connection close
     http-check expect status 200
 ",
         connections = door.connections_max,

@@ -317,6 +317,7 @@ mod tests {
         );
         for line in [
             "    balance leastconn",
+            "    http-check disable-on-404",
             "    http-check expect status 200",
             "    timeout check 1000ms",
             "    timeout client 480s",

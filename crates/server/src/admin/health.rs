@@ -6,10 +6,11 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use quorate_api::{Clause, ErrorBody, Readiness};
+use serde::Deserialize;
 
 use super::AdminState;
 use super::error::{ApiError, ApiPath};
@@ -40,11 +41,23 @@ pub async fn livez(State(state): State<AdminState>) -> Response {
 /// Whether this node may take traffic, clause by clause: 200 or 503 with the same body.
 #[utoipa::path(get, path = "/readyz", responses(
     (status = 200, description = "Ready", body = Readiness),
+    (status = 404, description = "Leaving, for whoever asked with leaving=404", body = Readiness),
     (status = 503, description = "Not ready: see the clauses", body = Readiness)
-))]
-pub async fn readyz(State(state): State<AdminState>) -> Response {
-    respond(readiness(&state).await)
+), params(("leaving" = Option<String>, Query, description = "404: answer that, and not 503, when the node is sound and \
+only leaves. A balancer that can tell the two apart sends nobody new and lets the connections be that are there")))]
+pub async fn readyz(State(state): State<AdminState>, Query(asked): Query<Asked>) -> Response {
+    respond(readiness(&state).await, &asked)
 }
+
+/// How a balancer wants to be answered.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Asked {
+    /// `404`: the status for a node that only leaves.
+    leaving: Option<String>,
+}
+
+/// Clauses that fail because the node is told to leave, not because it cannot serve.
+const LEAVING: [&str; 2] = ["draining", "running"];
 
 /// Whether a listener takes connections, and the node traffic: 200 or 503 with the same body.
 #[utoipa::path(get, path = "/readyz/{listener}", params(
@@ -73,7 +86,8 @@ pub async fn readyz_listener(
         Err(reason) => Clause::failed("accepting", reason),
     });
     all.extend(readiness(&state).await.clauses);
-    Ok(respond(Readiness::of(all)))
+    // 404 is a listener that there is not.
+    Ok(respond(Readiness::of(all), &Asked::default()))
 }
 
 /// Whether the node is ready now.
@@ -101,8 +115,13 @@ pub fn judge(edge: &Edge, answered: Option<Vec<quorate_node::node::Clause>>) -> 
     Readiness::of(clauses)
 }
 
-fn respond(readiness: Readiness) -> Response {
-    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+fn respond(readiness: Readiness, asked: &Asked) -> Response {
+    let leaves = readiness.failed().all(|clause| LEAVING.contains(&clause.name.as_str()));
+    let status = match readiness.ready {
+        true => StatusCode::OK,
+        false if leaves && asked.leaving.as_deref() == Some("404") => StatusCode::NOT_FOUND,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
     (status, Json(readiness)).into_response()
 }
 
@@ -120,10 +139,25 @@ mod tests {
             ),
         ] {
             let expected = Readiness::of(clauses);
-            let response = respond(expected.clone());
+            let response = respond(expected.clone(), &Asked::default());
             assert_eq!(response.status(), status);
             let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
             assert_eq!(serde_json::from_slice::<Readiness>(&body).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn node_that_only_leaves_is_told_apart_for_whoever_asks_so() {
+        let leaving = Asked { leaving: Some("404".to_owned()) };
+        let (met, draining) = (Clause::met("lease"), Clause::failed("draining", "drained"));
+        let fenced = Clause::failed("lease", "no quorum");
+        for (clauses, asked, status) in [
+            (vec![met.clone()], &leaving, StatusCode::OK),
+            (vec![met.clone(), draining.clone()], &leaving, StatusCode::NOT_FOUND),
+            (vec![met, draining.clone()], &Asked::default(), StatusCode::SERVICE_UNAVAILABLE),
+            (vec![fenced, draining], &leaving, StatusCode::SERVICE_UNAVAILABLE),
+        ] {
+            assert_eq!(respond(Readiness::of(clauses.clone()), asked).status(), status, "{clauses:?}");
         }
     }
 }

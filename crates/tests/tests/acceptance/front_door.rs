@@ -28,6 +28,8 @@ enum Cause {
     Killed,
     /// SIGSTOP: connections to it are taken by the system and answered by nobody.
     Stopped,
+    /// It leaves: those that are there may stay for the grace.
+    Drained,
     /// It runs and knows no other node: its certificate authority is another one.
     Alone,
 }
@@ -37,6 +39,12 @@ impl Cause {
         match self {
             Cause::Killed => cluster.kill(node).unwrap(),
             Cause::Stopped => cluster.signal(node, "STOP").unwrap(),
+            Cause::Drained => {
+                let node = cluster.node(node);
+                cluster
+                    .run(&format!("cluster drain {} --grace 60s --admin http://{}", node.name, node.admin))
+                    .unwrap();
+            }
             Cause::Alone => {
                 cluster.kill(node).unwrap();
                 cluster.configure(node, |text| text.replace("../tls/ca.pem", "../strange/ca.pem")).unwrap();
@@ -55,6 +63,10 @@ impl Cause {
         match self {
             Cause::Killed => cluster.restart(node).unwrap(),
             Cause::Stopped => cluster.signal(node, "CONT").unwrap(),
+            Cause::Drained => {
+                let node = cluster.node(node);
+                cluster.run(&format!("cluster undrain {} --admin http://{}", node.name, node.admin)).unwrap();
+            }
             Cause::Alone => {
                 cluster.kill(node).unwrap();
                 cluster.configure(node, |text| text.replace("../strange/ca.pem", "../tls/ca.pem")).unwrap();
@@ -222,17 +234,17 @@ impl House {
     }
 
     /// The front door is open: what comes is served by all nodes.
-    fn wait_until_all_serve(&self, round: &str) {
+    fn wait_until_all_serve(&self, round: &str) -> Vec<Running> {
         let mut missing: Vec<String> = self.cluster.nodes.iter().map(|node| node.name.clone()).collect();
         let begun = Instant::now();
         let mut held = Vec::new();
-        for number in 0.. {
-            let name = format!("{round}-{number}");
+        loop {
+            let name = format!("{round}-{}", held.len());
             held.push(self.connect(&name));
             let connected = wait_for(&name, || self.whereabouts(0, &name));
             missing.retain(|node| *node != connected.as_ref().unwrap().0);
             if missing.is_empty() {
-                break;
+                return held;
             }
             assert!(begun.elapsed() < DEADLINE, "{round}: {missing:?} get no connections");
         }
@@ -240,17 +252,35 @@ impl House {
 
     /// Every cause at a node, one after the other.
     fn make_not_ready(&mut self, balancer: &str) {
-        for (victim, cause) in [(0, Cause::Killed), (1, Cause::Stopped), (2, Cause::Alone)] {
-            self.wait_until_all_serve(&format!("{balancer}-before-{victim}"));
+        let causes = [Cause::Killed, Cause::Stopped, Cause::Alone, Cause::Drained];
+        for (round, cause) in causes.into_iter().enumerate() {
+            let victim = round % 3;
+            let held = self.wait_until_all_serve(&format!("{balancer}-before-{round}"));
+            let mut there: Vec<String> =
+                (0..held.len()).map(|number| format!("{balancer}-before-{round}-{number}")).collect();
+            let owner = |name: &String| self.whereabouts((victim + 1) % 3, name).map(|(node, _)| node);
+            there.retain(|name| owner(name).as_ref() == Some(&self.cluster.node(victim).name));
             cause.begin(&mut self.cluster, victim);
             let_pass(CHECK_INTERVAL);
-            let nodes = self.newcomers((victim + 1) % 3, &format!("{balancer}-new-{victim}"));
+            let nodes = self.newcomers((victim + 1) % 3, &format!("{balancer}-new-{round}"));
             let name = &self.cluster.node(victim).name;
             assert!(!nodes.contains(name), "{cause:?}: {name} got one of {nodes:?}");
             assert!(
                 nodes.windows(2).any(|pair| pair[0] != pair[1]),
                 "{cause:?}: one node got all: {nodes:?}"
             );
+            if let Cause::Drained = cause {
+                assert!(!there.is_empty(), "{name} has clients before it is drained");
+                for client in &there {
+                    let found = self.whereabouts(0, client).map(|(node, _)| node);
+                    assert_eq!(
+                        found.as_ref(),
+                        Some(name),
+                        "{client} was cut off from a node that only leaves"
+                    );
+                }
+            }
+            drop(held);
             cause.end(&mut self.cluster, victim);
         }
         self.wait_until_all_serve(&format!("{balancer}-after"));
@@ -291,7 +321,7 @@ fn haproxy_passes_tls_to_nodes_that_are_ready() {
     let _haproxy = Running::balancer(&house, "haproxy", &["-db", "-f", "haproxy.cfg"]);
     house.make_not_ready("passthrough");
     println!(
-        "haproxy_passes_tls_to_nodes_that_are_ready: killed, stopped and lone node out within {CHECK_INTERVAL:?}"
+        "haproxy_passes_tls_to_nodes_that_are_ready: killed, stopped, lone and drained node out within {CHECK_INTERVAL:?}"
     );
 }
 
@@ -350,6 +380,6 @@ fn nginx_passes_tls_to_nodes_that_are_ready() {
     let _watch = Running(house.cluster.spawn_words(&[&watch[..], &flags].concat()).unwrap());
     house.make_not_ready("nginx");
     println!(
-        "nginx_passes_tls_to_nodes_that_are_ready: killed, stopped and lone node out within {CHECK_INTERVAL:?}"
+        "nginx_passes_tls_to_nodes_that_are_ready: killed, stopped, lone and drained node out within {CHECK_INTERVAL:?}"
     );
 }
