@@ -5,6 +5,7 @@
 //! See: docs/operations/deploy.md.
 
 mod debian;
+mod keepalived;
 mod kubernetes;
 mod systemd;
 
@@ -13,7 +14,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -55,7 +56,7 @@ impl Bench {
 
 type Check = (&'static str, fn(&Bench) -> Result<Checked>);
 
-const CHECKS: [Check; 9] = [
+const CHECKS: [Check; 11] = [
     ("systemd-verify", systemd::verify),
     ("systemd-security", systemd::security),
     ("systemd-notify", systemd::notify),
@@ -65,6 +66,8 @@ const CHECKS: [Check; 9] = [
     ("kubernetes-founding", kubernetes::founding),
     ("debian-package", debian::package),
     ("debian-lintian", debian::lintian),
+    ("keepalived-files", keepalived::files),
+    ("keepalived-address", keepalived::address),
 ];
 
 /// Runs all checks, or those whose names begin with one of `names`; `--write` among them makes anew what is made.
@@ -161,6 +164,9 @@ pub fn pause() {
     std::thread::sleep(Duration::from_millis(50));
 }
 
+/// How long a process has to end before it is killed.
+const END_WAIT_MAX: Duration = Duration::from_secs(5);
+
 /// A process that ends with the value.
 pub struct Running(pub Child);
 
@@ -178,7 +184,14 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended already.
+        // Gently first: what it has started ends with it only then. It may have ended already.
+        if let Ok(None) = self.0.try_wait() {
+            let _ = output(Command::new("kill").args(["-TERM", &self.0.id().to_string()]));
+            let begun = Instant::now();
+            while begun.elapsed() < END_WAIT_MAX && matches!(self.0.try_wait(), Ok(None)) {
+                pause();
+            }
+        }
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

@@ -179,7 +179,9 @@ pub fn founding(bench: &Bench) -> Result<Checked> {
     let pods = Pods::prepare(bench, &folder, &names)?;
     let mut nodes: Vec<Running> = (0..3).map(|number| pods.start(number)).collect::<Result<_>>()?;
     (0..3).try_for_each(|number| pods.wait_ready(number))?;
-    drop(nodes.remove(0));
+    let mut killed = nodes.remove(0);
+    killed.0.kill()?;
+    killed.0.wait()?;
     nodes.push(pods.start(0)?);
     pods.wait_ready(0).context("after it was killed")?;
     nodes.push(pods.start(3)?);
