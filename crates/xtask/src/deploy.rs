@@ -4,6 +4,7 @@
 //! Invariants: a check that cannot run here says why in one line, never nothing.
 //! See: docs/operations/deploy.md.
 
+mod container;
 mod debian;
 mod keepalived;
 mod kubernetes;
@@ -56,7 +57,7 @@ impl Bench {
 
 type Check = (&'static str, fn(&Bench) -> Result<Checked>);
 
-const CHECKS: [Check; 11] = [
+const CHECKS: [Check; 12] = [
     ("systemd-verify", systemd::verify),
     ("systemd-security", systemd::security),
     ("systemd-notify", systemd::notify),
@@ -68,6 +69,7 @@ const CHECKS: [Check; 11] = [
     ("debian-lintian", debian::lintian),
     ("keepalived-files", keepalived::files),
     ("keepalived-address", keepalived::address),
+    ("container-image", container::image),
 ];
 
 /// Runs all checks, or those whose names begin with one of `names`; `--write` among them makes anew what is made.
