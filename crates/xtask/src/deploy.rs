@@ -6,6 +6,7 @@
 
 mod container;
 mod debian;
+mod front_door;
 mod keepalived;
 mod kubernetes;
 mod systemd;
@@ -57,7 +58,7 @@ impl Bench {
 
 type Check = (&'static str, fn(&Bench) -> Result<Checked>);
 
-const CHECKS: [Check; 12] = [
+const CHECKS: [Check; 15] = [
     ("systemd-verify", systemd::verify),
     ("systemd-security", systemd::security),
     ("systemd-notify", systemd::notify),
@@ -70,6 +71,9 @@ const CHECKS: [Check; 12] = [
     ("keepalived-files", keepalived::files),
     ("keepalived-address", keepalived::address),
     ("container-image", container::image),
+    ("front-door-haproxy", front_door::haproxy),
+    ("front-door-nginx", front_door::nginx),
+    ("front-door-cluster", front_door::cluster),
 ];
 
 /// Runs all checks, or those whose names begin with one of `names`; `--write` among them makes anew what is made.

@@ -81,6 +81,7 @@ backend quorate
     for node in &door.backends {
         let addr = match node.admin.host == node.mqtt.host {
             true => String::new(),
+            false if node.admin.host.contains(':') => format!(" addr [{}]", node.admin.host),
             false => format!(" addr {}", node.admin.host),
         };
         writeln!(text, "    server {} {}{addr} port {}", node.name, node.mqtt, node.admin.port)?;

@@ -207,6 +207,7 @@ impl<'a> Pods<'a> {
                 Command::new(&bench.binary).arg("cert").args(arguments).arg("--dir").arg(folder.join("tls")),
             )
         };
+        write(&folder.join("token"), "a-secret-of-this-check\n")?;
         cert(&["ca"])?;
         for name in names {
             cert(&["node", name])?;
@@ -221,6 +222,7 @@ impl<'a> Pods<'a> {
                 let address = format!("{other}.quorate-peers.quorate.svc:11883");
                 text = text.replace(&address, &format!("127.0.0.1:{peer}"));
             }
+            text = text.replace("/etc/quorate/admin-token", &folder.display().to_string());
             text = text.replace("/etc/quorate/peer-tls", &folder.join("tls").display().to_string());
             text = text.replace("/var/lib/quorate", &folder.join(name).display().to_string());
             ensure!(!text.contains("/etc/") && !text.contains(".svc"), "{name} has other places: {text}");

@@ -62,7 +62,11 @@ principal = "certificate"
 
 [admin]
 bind = "0.0.0.0:{{ $values.admin.port }}"
+{{- if $values.admin.tokenSecretName }}
+token_file = "/etc/quorate/admin-token/token"
+{{- else }}
 insecure = true
+{{- end }}
 
 [peer]
 bind = "0.0.0.0:{{ $values.peer.port }}"
