@@ -230,7 +230,7 @@ pub struct SessionSummary {
     /// Node of its connection; absent when it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<u64>,
-    /// It outlives its connection.
+    /// It outlives its connection. What a transient session has is on its connection's node, and counts 0 below.
     pub durable: bool,
     /// Subscriptions.
     pub subscriptions: u64,

@@ -137,14 +137,16 @@ fn render(sessions: &[SessionSummary]) -> String {
         ["CLIENT", "NODE", "KIND", ">SUBSCRIPTIONS", ">QUEUED", ">BYTES", ">INFLIGHT", ">PARTITION"];
     let mut table = Table::new(&headings);
     for session in sessions {
+        // Those of a transient session are on its node, and not counted here.
+        let counted = |count: String| if session.durable { count } else { "-".to_owned() };
         table.row(vec![
             session.client_id.clone(),
             session.node.clone().unwrap_or_else(|| "-".to_owned()),
             if session.durable { "durable" } else { "transient" }.to_owned(),
-            thousands(session.subscriptions),
-            thousands(session.queued_messages),
-            bytes(session.queued_bytes),
-            thousands(session.inflight),
+            counted(thousands(session.subscriptions)),
+            counted(thousands(session.queued_messages)),
+            counted(bytes(session.queued_bytes)),
+            counted(thousands(session.inflight)),
             session.partition.to_string(),
         ]);
     }
@@ -191,6 +193,10 @@ fn loss(known: &SessionExplanation) -> String {
     let Some(session) = &known.session else {
         return format!("purge the session of {client_id:?}, which has none");
     };
+    if !session.durable {
+        let node = session.owner.as_ref().map_or("its node", |owner| owner.node.name.as_str());
+        return format!("purge the transient session of {client_id:?}, with its connection on {node}");
+    }
     let waiting = session.queue.messages + session.inflight.sent + session.inflight.held;
     let connection = match &session.owner {
         Some(owner) => format!("its connection on {}", owner.node.name),
@@ -212,7 +218,7 @@ mod tests {
     fn purge_says_what_is_lost() {
         let mut known = SessionExplanation { client_id: "c".to_owned(), ..SessionExplanation::default() };
         assert_eq!(loss(&known), "purge the session of \"c\", which has none");
-        let mut session = SessionState { subscription_count: 2, ..SessionState::default() };
+        let mut session = SessionState { durable: true, subscription_count: 2, ..SessionState::default() };
         (session.queue.messages, session.inflight.held) = (1500, 3);
         known.session = Some(session.clone());
         let text =
@@ -222,6 +228,8 @@ mod tests {
         session.owner = Some(SessionOwner { node, ..SessionOwner::default() });
         known.session = Some(session);
         assert!(loss(&known).ends_with("and its connection on n2"));
+        known.session.as_mut().unwrap().durable = false;
+        assert_eq!(loss(&known), "purge the transient session of \"c\", with its connection on n2");
     }
 
     #[test]
@@ -243,6 +251,6 @@ mod tests {
         let text = render(&sessions);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[1], ["plant-1", "n2", "durable", "3", "1,200", "4.0", "KiB", "10", "7"]);
-        assert_eq!(lines[2][..4], ["x", "-", "transient", "0"]);
+        assert_eq!(lines[2], ["x", "-", "transient", "-", "-", "-", "-", "0"]);
     }
 }

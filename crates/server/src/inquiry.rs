@@ -57,9 +57,11 @@ pub enum Inquiry {
     },
     /// Subscriptions of these connections of the node asked, as [`Answer::OfConnections`].
     OfConnections {
-        /// Incarnation and connection.
-        connections: Vec<(u64, u64)>,
-        /// At most so many subscriptions in all.
+        /// Connections.
+        connections: Vec<ConnectionWanted>,
+        /// Which of their subscriptions.
+        wanted: SubscriptionsWanted,
+        /// At most so many in all.
         max: usize,
     },
     /// Retained messages of these groups.
@@ -150,6 +152,26 @@ pub struct SubscriptionsWanted {
     pub matches: Option<String>,
 }
 
+/// A connection whose subscriptions are wanted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConnectionWanted {
+    /// Incarnation of its node.
+    pub incarnation: u64,
+    /// Its number.
+    pub conn: u64,
+    /// Those after this filter.
+    pub after: Option<String>,
+}
+
+/// What was found of a connection.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConnectionFound {
+    /// Subscriptions in byte order of the filters.
+    pub terms: Vec<SubscriptionTerms>,
+    /// There are more: the limits were reached. It is the last one in the answer then.
+    pub more: bool,
+}
+
 /// A place in a list of subscriptions: a client, and the last filter of it unless the client is done with.
 pub type SubscriptionPlace = (String, Option<String>);
 
@@ -161,8 +183,8 @@ pub enum Answer {
     Sessions(Rows<SessionSummary, String>),
     /// To [`Inquiry::Subscriptions`].
     Subscriptions(Rows<SubscriptionFound, SubscriptionPlace>),
-    /// To [`Inquiry::OfConnections`]: of the first ones, in the order in which they were given, as far as the limit allows.
-    OfConnections(Vec<Vec<SubscriptionTerms>>),
+    /// To [`Inquiry::OfConnections`]: of the first ones, in the order in which they were given, as far as the limits allow.
+    OfConnections(Vec<ConnectionFound>),
     /// To [`Inquiry::Retained`].
     Retained(Rows<RetainedSummary, String>),
     /// To [`Inquiry::RetainedMessage`].
@@ -310,15 +332,26 @@ async fn ask_peer(edge: &Edge, node: NodeId, inquiry: Inquiry) -> Option<Answer>
     let number = edge.inquiries.next.fetch_add(1, Ordering::Relaxed);
     let (sender, receiver) = oneshot::channel();
     edge.inquiries.asked.lock().insert(number, (node, sender));
+    let _forgotten_at_last = Asked { inquiries: &edge.inquiries, number };
     let message = PeerMessage::Inquiry { number, body };
-    let answer = if links.forward(node, |out| message.encode(out)) {
-        timeout(ADMIN_PEER_TIMEOUT, receiver).await.ok().and_then(Result::ok)
-    } else {
-        None
-    };
-    edge.inquiries.asked.lock().remove(&number);
+    if !links.forward(node, |out| message.encode(out)) {
+        return None;
+    }
+    let answer = timeout(ADMIN_PEER_TIMEOUT, receiver).await.ok()?.ok()?;
     // What a newer version says and this one does not understand is no answer.
-    Some(serde_json::from_slice(&answer?).unwrap_or(Answer::Unknown))
+    Some(serde_json::from_slice(&answer).unwrap_or(Answer::Unknown))
+}
+
+/// An inquiry that is out: forgotten when it is answered, and when whoever asked gives up.
+struct Asked<'a> {
+    inquiries: &'a Inquiries,
+    number: u64,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.inquiries.asked.lock().remove(&self.number);
+    }
 }
 
 /// Answers other nodes until the node stops.

@@ -181,6 +181,10 @@ pub const ADMIN_PAGE_ROWS: usize = 100;
 /// Most rows per page of a list. With client identifiers and filters of usual length an answer has some 100 KiB.
 pub const ADMIN_PAGE_ROWS_MAX: usize = 1000;
 
+/// Bytes of client identifiers, topics and filters from which on a node ends its part of a page, whatever its number of rows.
+/// With one look more, and every byte escaped in JSON, the answer to another node still fits into a frame.
+pub const ADMIN_NAMES_BYTES_MAX: usize = 1024 * 1024;
+
 /// Most entries of a list of the longest or slowest. The age of each is read from the log.
 pub const ADMIN_TOP_MAX: usize = 100;
 
@@ -352,6 +356,9 @@ const _: () = assert!(FRAME_BYTES_MAX * 2 <= PEER_OUTGOING_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= PEER_INBOX_BYTES_MAX);
 const _: () = assert!(WALK_TIME.as_millis() + AGES_TIME.as_millis() < ADMIN_PEER_TIMEOUT.as_millis());
 const _: () = assert!(ADMIN_PEER_TIMEOUT.as_millis() < ADMIN_ANSWER_TIMEOUT.as_millis());
+const _: () = assert!(
+    (ADMIN_NAMES_BYTES_MAX + quorate_node::limits::LISTING_BYTES_MAX + 128 * 1024) * 6 < FRAME_BYTES_MAX
+);
 const _: () = assert!(PEER_KEEP_ALIVE.as_millis() * 3 < PEER_IDLE_MAX.as_millis());
 const _: () = assert!(SPANS_BATCH_WAIT.as_millis() < EXPORT_STOP_TIMEOUT.as_millis());
 const _: () = assert!(STOP_TRANSFER_TIMEOUT.as_millis() * 2 < STOP_TIMEOUT.as_millis());

@@ -7,12 +7,10 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 use axum::Json;
 use axum::extract::State;
 use quorate_api::{ErrorBody, Subscription, SubscriptionPage};
-use quorate_codec::{Text, TopicFilter, TopicName};
 use quorate_node::routing::home_partition;
 use quorate_state::NodeId;
 use serde::Deserialize;
@@ -23,7 +21,8 @@ use super::gather::{Gathered, Places, ask_all, gather, merge};
 use super::retained::{parse_filter, parse_topic};
 use super::sessions::page_rows;
 use crate::inquiry::{
-    Answer, Inquiry, Rows, SubscriptionFound, SubscriptionPlace, SubscriptionTerms, SubscriptionsWanted,
+    Answer, ConnectionFound, ConnectionWanted, Inquiry, Rows, SubscriptionFound, SubscriptionPlace,
+    SubscriptionTerms, SubscriptionsWanted,
 };
 
 /// Which page, and which subscriptions.
@@ -52,8 +51,8 @@ pub async fn list(
     ApiQuery(query): ApiQuery<PageQuery>,
 ) -> Result<Json<SubscriptionPage>, ApiError> {
     let after = query.after.as_deref().map(parse_cursor).transpose()?;
-    let filter = query.filter.as_deref().map(|text| parse_filter("filter", text)).transpose()?;
-    let topic = query.matches.as_deref().map(|text| parse_topic("matches", text)).transpose()?;
+    query.filter.as_deref().map(|text| parse_filter("filter", text)).transpose()?;
+    query.matches.as_deref().map(|text| parse_topic("matches", text)).transpose()?;
     let max = page_rows(query.limit);
     let places = Places::of(&admin).await?;
     let groups = match &query.client_id {
@@ -74,8 +73,8 @@ pub async fn list(
         _ => None,
     });
     let found = merge(rows.collect(), max, place_of, compare);
-    let transient = ask_connections(&admin, &found.rows, max).await;
-    let page = Page { places: &places, filter, topic, after, max, rows: Vec::new(), unknown: false };
+    let transient = ask_connections(&admin, &found.rows, &wanted, after.as_ref(), max).await;
+    let page = Page { places: &places, after, max, rows: Vec::new(), unknown: false };
     let (rows, next, unknown) = page.fill(found, transient);
     if unknown {
         // Connections belong to no group: 0 stands for them.
@@ -88,9 +87,8 @@ pub async fn list(
     }))
 }
 
-/// Subscriptions of connections, by node, incarnation and number. One that could not be asked about has none here, nor one
-/// whose node stopped before it.
-type Transient = BTreeMap<(u64, u64, u64), Result<Vec<SubscriptionTerms>, Unasked>>;
+/// Subscriptions of connections, by node, incarnation and number.
+type Transient = BTreeMap<(u64, u64, u64), Result<ConnectionFound, Unasked>>;
 
 /// Why the subscriptions of a connection are not known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,28 +99,33 @@ enum Unasked {
     Later,
 }
 
-async fn ask_connections(admin: &AdminState, rows: &[SubscriptionFound], max: usize) -> Transient {
-    let mut nodes: BTreeMap<NodeId, Vec<(u64, u64)>> = BTreeMap::new();
-    for (node, incarnation, conn) in rows.iter().filter(|row| row.terms.is_none()).filter_map(|row| row.owner)
-    {
-        nodes.entry(NodeId(node)).or_default().push((incarnation, conn));
+async fn ask_connections(
+    admin: &AdminState,
+    rows: &[SubscriptionFound],
+    wanted: &SubscriptionsWanted,
+    after: Option<&SubscriptionPlace>,
+    max: usize,
+) -> Transient {
+    let mut nodes: BTreeMap<NodeId, Vec<ConnectionWanted>> = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.terms.is_none()) {
+        let Some((node, incarnation, conn)) = row.owner else { continue };
+        let after = after.filter(|(client_id, _)| *client_id == row.client_id);
+        let after = after.and_then(|(_, filter)| filter.clone());
+        nodes.entry(NodeId(node)).or_default().push(ConnectionWanted { incarnation, conn, after });
     }
     let questions = nodes.into_iter().map(|(node, connections)| {
-        let inquiry = Inquiry::OfConnections { connections: connections.clone(), max };
-        (node, (node, connections), inquiry)
+        let asked: Vec<_> = connections.iter().map(|wanted| (wanted.incarnation, wanted.conn)).collect();
+        (node, (node, asked), Inquiry::OfConnections { connections, wanted: wanted.clone(), max })
     });
     let mut known = Transient::new();
-    for ((node, connections), answer) in ask_all(&admin.edge, questions).await {
+    for ((node, asked), answer) in ask_all(&admin.edge, questions).await {
         let (answers, missing) = match answer {
             Some(Answer::OfConnections(answers)) => (answers, Unasked::Later),
             _ => (Vec::new(), Unasked::Silent),
         };
         let mut answers = answers.into_iter();
-        for (incarnation, conn) in connections {
-            match known.entry((node.0, incarnation, conn)) {
-                Entry::Vacant(place) => drop(place.insert(answers.next().ok_or(missing))),
-                Entry::Occupied(_) => {}
-            }
+        for (incarnation, conn) in asked {
+            known.insert((node.0, incarnation, conn), answers.next().ok_or(missing));
         }
     }
     known
@@ -131,8 +134,6 @@ async fn ask_connections(admin: &AdminState, rows: &[SubscriptionFound], max: us
 /// A page in the making.
 struct Page<'a> {
     places: &'a Places,
-    filter: Option<TopicFilter>,
-    topic: Option<TopicName>,
     after: Option<SubscriptionPlace>,
     max: usize,
     rows: Vec<Subscription>,
@@ -151,8 +152,8 @@ impl Page<'_> {
             let place = place_of(&row);
             let Some(terms) = row.terms else {
                 match row.owner.and_then(|owner| transient.remove(&owner)) {
-                    Some(Ok(all)) => {
-                        if let Some(next) = self.add_transient(&row.client_id, row.owner, all) {
+                    Some(Ok(found)) => {
+                        if let Some(next) = self.add_transient(&row.client_id, row.owner, found) {
                             return (self.rows, Some(next), self.unknown);
                         }
                     }
@@ -172,35 +173,26 @@ impl Page<'_> {
         (self.rows, found.resume, self.unknown)
     }
 
-    /// The subscriptions of a transient session; where to go on when there is no room for all.
+    /// The subscriptions of a transient session; where to go on when there are more than there is room for.
     fn add_transient(
         &mut self,
         client_id: &str,
         owner: Option<(u64, u64, u64)>,
-        all: Vec<SubscriptionTerms>,
+        found: ConnectionFound,
     ) -> Option<SubscriptionPlace> {
         let node = owner.map(|owner| self.places.name(NodeId(owner.0)));
+        // An empty text comes before all filters.
         let seen =
             self.after.as_ref().filter(|(seen, _)| seen == client_id).and_then(|(_, filter)| filter.clone());
-        let mut last = seen.clone();
-        for terms in all {
-            if seen.as_ref().is_some_and(|seen| terms.filter <= *seen) || !self.fits(&terms) {
-                continue;
-            }
+        let mut last = seen.unwrap_or_default();
+        for terms in found.terms {
             if self.rows.len() >= self.max {
-                // An empty text comes before all filters.
-                return Some((client_id.to_owned(), Some(last.unwrap_or_default())));
+                return Some((client_id.to_owned(), Some(last)));
             }
-            last = Some(terms.filter.clone());
+            last.clone_from(&terms.filter);
             self.rows.push(subscription(client_id.to_owned(), node.clone(), false, terms));
         }
-        None
-    }
-
-    fn fits(&self, terms: &SubscriptionTerms) -> bool {
-        let parsed = || Text::parse(&terms.filter).ok().and_then(|text| TopicFilter::new(text).ok());
-        self.filter.as_ref().is_none_or(|wanted| wanted.as_str() == terms.filter)
-            && self.topic.as_ref().is_none_or(|topic| parsed().is_some_and(|filter| filter.matches(topic)))
+        found.more.then(|| (client_id.to_owned(), Some(last)))
     }
 }
 
@@ -315,21 +307,24 @@ mod tests {
                 .cloned()
                 .collect();
             let found = merge(vec![Rows { rows: left, resume: None }], max, place_of, compare);
-            let transient = Transient::from([
-                ((1, 1, 2), Ok(["1", "2", "3"].map(terms).to_vec())),
-                ((1, 1, 3), Ok(vec![terms("4")])),
-            ]);
-            let page = Page {
-                places: &places,
-                filter: None,
-                topic: None,
-                after: after.clone(),
-                max,
-                rows: Vec::new(),
-                unknown: false,
-            };
+            // As a node answers: of the connections in the page, after the place given, at most so many in all.
+            let (mut transient, mut left, mut cut) = (Transient::new(), max, false);
+            for row in found.rows.iter().filter(|row| row.terms.is_none()) {
+                let filters: &[&str] = if row.client_id == "b" { &["1", "2", "3"] } else { &["4"] };
+                let seen = after.as_ref().filter(|after| after.0 == row.client_id);
+                let seen = seen.and_then(|after| after.1.clone());
+                let mut all: Vec<_> = filters.iter().copied().map(terms).collect();
+                all.retain(|terms| seen.as_ref().is_none_or(|seen| terms.filter > *seen));
+                let more = all.len() > left;
+                all.truncate(left);
+                left -= all.len();
+                let known = if cut { Err(Unasked::Later) } else { Ok(ConnectionFound { terms: all, more }) };
+                cut |= more;
+                transient.insert(row.owner.unwrap(), known);
+            }
+            let page = Page { places: &places, after: after.clone(), max, rows: Vec::new(), unknown: false };
             let (rows, next, unknown) = page.fill(found, transient);
-            assert!(!unknown && rows.len() <= max);
+            assert!(!unknown && rows.len() <= max && pages.len() < 50);
             pages.push(rows.iter().map(|row| format!("{} {}", row.client_id, row.filter)).collect());
             match next {
                 Some(next) => after = Some(next),

@@ -12,18 +12,19 @@ use quorate_node::limits::LISTING_BODIES_MAX;
 use quorate_node::node::{
     BacklogRow, Node, RetainedRow, SessionFilter, Slice, SubscriptionFilter, SubscriptionKey, SubscriptionRow,
 };
+use quorate_node::routing::OwnSubscription;
 use quorate_state::command::SubscribeFilter;
 use quorate_state::{ConnId, GroupId, Incarnation, LogIndex, NodeId, Owner, SessionId, SessionInfo};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Answer, Inquiry, Rows, SessionHolder, SessionsWanted, SubscriptionFound, SubscriptionPlace,
-    SubscriptionTerms, SubscriptionsWanted, ask_peer, order_of, walk,
+    Answer, ConnectionFound, ConnectionWanted, Inquiry, Rows, SessionHolder, SessionsWanted,
+    SubscriptionFound, SubscriptionPlace, SubscriptionTerms, SubscriptionsWanted, ask_peer, order_of, walk,
 };
 use crate::admin::{NoAnswer, sessions};
 use crate::base64;
 use crate::edge::Edge;
-use crate::limits::{ADMIN_TOP_MAX, AGES_TIME};
+use crate::limits::{ADMIN_NAMES_BYTES_MAX, ADMIN_TOP_MAX, AGES_TIME};
 use crate::question::{Question, ask_edge, look};
 
 /// Group and log index.
@@ -49,9 +50,10 @@ async fn try_answer(edge: &Edge, inquiry: Inquiry) -> Result<Answer, NoAnswer> {
                 None => Answer::Unknown,
             }
         }
-        Inquiry::OfConnections { connections, max } => {
-            Answer::OfConnections(of_connections(edge, &connections, max))
-        }
+        Inquiry::OfConnections { connections, wanted, max } => match subscription_filter(wanted) {
+            Some(filter) => Answer::OfConnections(of_connections(edge, connections, &filter, max)),
+            None => Answer::Unknown,
+        },
         Inquiry::Retained { groups, filter, after, max } => {
             match list_retained(edge, ids(groups), filter, after, max).await? {
                 Some(rows) => Answer::Retained(rows),
@@ -129,7 +131,8 @@ async fn list_sessions(
 ) -> Result<Rows<SessionSummary, String>, NoAnswer> {
     let SessionsWanted { prefix, online, min_queued, node } = wanted;
     let filter = SessionFilter { prefix, online, min_queued, node: node.map(NodeId) };
-    let found = walk::rows(edge, after, max, move |node, _, after: Option<&String>, max| {
+    let bytes = |(_, info): &(GroupId, SessionInfo)| info.client_id.as_str().len();
+    let found = walk::rows(edge, after, max, bytes, move |node, _, after: Option<&String>, max| {
         node.list_sessions(&groups, &filter, after.map(String::as_str), max)
     });
     let Slice { rows, resume } = found.await?;
@@ -162,6 +165,16 @@ fn topic_of(text: &str) -> Option<TopicName> {
 }
 
 /// `None` when what is wanted is no filter or topic: it was looked at before, so the other node has other rules.
+fn subscription_filter(wanted: SubscriptionsWanted) -> Option<SubscriptionFilter> {
+    let (asked, topic) = (wanted.filter.is_some(), wanted.matches.is_some());
+    let filter = SubscriptionFilter {
+        client_id: wanted.client_id,
+        filter: wanted.filter.and_then(filter_of),
+        matches: wanted.matches.as_deref().and_then(topic_of),
+    };
+    (asked == filter.filter.is_some() && topic == filter.matches.is_some()).then_some(filter)
+}
+
 async fn list_subscriptions(
     edge: &Edge,
     groups: Vec<GroupId>,
@@ -169,17 +182,12 @@ async fn list_subscriptions(
     after: Option<SubscriptionPlace>,
     max: usize,
 ) -> Result<Option<Rows<SubscriptionFound, SubscriptionPlace>>, NoAnswer> {
-    let (asked, topic) = (wanted.filter.is_some(), wanted.matches.is_some());
-    let filter = SubscriptionFilter {
-        client_id: wanted.client_id,
-        filter: wanted.filter.and_then(filter_of),
-        matches: wanted.matches.as_deref().and_then(topic_of),
-    };
-    if asked != filter.filter.is_some() || topic != filter.matches.is_some() {
-        return Ok(None);
-    }
+    let Some(filter) = subscription_filter(wanted) else { return Ok(None) };
     let after = after.map(|(client_id, filter)| (client_id, filter.and_then(filter_of)));
-    let found = walk::rows(edge, after, max, move |node, _, after: Option<&SubscriptionKey>, max| {
+    let bytes = |row: &SubscriptionRow| {
+        row.client_id.len() + row.subscription.as_ref().map_or(0, |found| found.filter.as_str().len())
+    };
+    let found = walk::rows(edge, after, max, bytes, move |node, _, after: Option<&SubscriptionKey>, max| {
         node.list_subscriptions(&groups, &filter, after, max)
     });
     let Slice { rows, resume } = found.await?;
@@ -209,32 +217,51 @@ fn terms(subscription: &SubscribeFilter) -> SubscriptionTerms {
     }
 }
 
-fn of_connections(edge: &Edge, connections: &[(u64, u64)], max: usize) -> Vec<Vec<SubscriptionTerms>> {
+/// As far as the limits allow, at least one subscription.
+fn of_connections(
+    edge: &Edge,
+    connections: Vec<ConnectionWanted>,
+    filter: &SubscriptionFilter,
+    max: usize,
+) -> Vec<ConnectionFound> {
     let incarnation = edge.lease.read().incarnation.0;
     let routing = edge.routing.read();
-    let mut answers: Vec<Vec<SubscriptionTerms>> = Vec::new();
-    let mut total = 0;
-    for (of, conn) in connections {
-        if total >= max {
+    let mut answers: Vec<ConnectionFound> = Vec::new();
+    let (mut total, mut bytes) = (0, 0);
+    for ConnectionWanted { incarnation: of, conn, after } in connections {
+        // Identifiers of connections begin again with a process, never within one.
+        let own = if of == incarnation { routing.subscriptions_of(ConnId(conn)) } else { Vec::new() };
+        let mut found = ConnectionFound { terms: Vec::new(), more: false };
+        for subscription in own {
+            let text = subscription.filter.as_str();
+            if after.as_deref().is_some_and(|after| text <= after) || !filter.fits(&subscription.filter) {
+                continue;
+            }
+            if total >= max || bytes >= ADMIN_NAMES_BYTES_MAX {
+                found.more = true;
+                break;
+            }
+            (total, bytes) = (total + 1, bytes + text.len());
+            found.terms.push(own_terms(&subscription));
+        }
+        let cut = found.more;
+        answers.push(found);
+        if cut {
             break;
         }
-        // Identifiers of connections begin again with a process, never within one.
-        let own = if *of == incarnation { routing.subscriptions_of(ConnId(*conn)) } else { Vec::new() };
-        let own: Vec<SubscriptionTerms> = own
-            .into_iter()
-            .map(|subscription| SubscriptionTerms {
-                filter: subscription.filter.as_str().to_owned(),
-                qos: subscription.qos as u8,
-                no_local: subscription.no_local,
-                retain_as_published: subscription.retain_as_published,
-                retain_handling: None,
-                identifier: subscription.identifier,
-            })
-            .collect();
-        total += own.len();
-        answers.push(own);
     }
     answers
+}
+
+fn own_terms(subscription: &OwnSubscription) -> SubscriptionTerms {
+    SubscriptionTerms {
+        filter: subscription.filter.as_str().to_owned(),
+        qos: subscription.qos as u8,
+        no_local: subscription.no_local,
+        retain_as_published: subscription.retain_as_published,
+        retain_handling: None,
+        identifier: subscription.identifier,
+    }
 }
 
 async fn list_retained(
@@ -246,7 +273,8 @@ async fn list_retained(
 ) -> Result<Option<Rows<RetainedSummary, String>>, NoAnswer> {
     let Some(filter) = filter_of(filter) else { return Ok(None) };
     let after = after.as_deref().and_then(topic_of);
-    let found = walk::rows(edge, after, max, move |node, now, after: Option<&TopicName>, max| {
+    let bytes = |row: &RetainedRow| row.topic.as_str().len();
+    let found = walk::rows(edge, after, max, bytes, move |node, now, after: Option<&TopicName>, max| {
         node.list_retained(&groups, &filter, after, max, now)
     });
     let Slice { rows, resume } = found.await?;
