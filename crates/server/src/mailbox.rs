@@ -279,4 +279,18 @@ mod tests {
         assert!(mailboxes.of(a).is_none());
         assert_eq!(mailboxes.count(), 1);
     }
+
+    #[test]
+    fn connections_with_what_waits_or_was_dropped_are_found() {
+        let mailboxes = Mailboxes::default();
+        let (idle, (waits, mailbox), (lost, full)) = (mailboxes.open(), mailboxes.open(), mailboxes.open());
+        let now = Duration::from_secs(1);
+        mailbox.push_direct(std::iter::repeat_with(direct).take(3), now);
+        full.push_direct(std::iter::repeat_with(direct).take(MAILBOX_DIRECT_MESSAGES_MAX + 5), now);
+        full.take_direct();
+        let mut found: Vec<_> = mailboxes.shards().flat_map(|shard| mailboxes.slow(shard)).collect();
+        found.sort();
+        assert_eq!(found, [(waits, 3, 0), (lost, 0, 5)]);
+        drop(idle);
+    }
 }

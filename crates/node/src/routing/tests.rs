@@ -372,3 +372,23 @@ fn routing_of_random_changes_agrees_with_plain_matching() {
         assert_eq!(routing.transient_subscriptions(), transient);
     }
 }
+
+#[test]
+fn subscriptions_of_a_connection_are_listed_as_they_stand() {
+    let mut routing = Routing::new(NodeId(1), 4);
+    let conn = ConnId(7);
+    for (text, qos) in [("b", ZERO), ("a/#", ONE), ("$share/g/a", ONE), ("b", ONE)] {
+        routing.apply_local(conn, add(text, qos, "", 1));
+    }
+    routing.apply_local(ConnId(8), add("b", ZERO, "", 2));
+    let of = |routing: &Routing, conn| {
+        let all = routing.subscriptions_of(conn).into_iter();
+        all.map(|found| (found.filter.as_str().to_owned(), found.qos)).collect::<Vec<_>>()
+    };
+    let expected = [("$share/g/a", ONE), ("a/#", ONE), ("b", ONE)].map(|(text, qos)| (text.to_owned(), qos));
+    assert_eq!(of(&routing, conn), expected);
+    routing.apply_local(conn, LocalChange::Remove(filter("a/#")));
+    assert_eq!(of(&routing, conn).len(), 2);
+    routing.apply_local(conn, LocalChange::RemoveAll);
+    assert_eq!(of(&routing, conn), []);
+}
