@@ -21,11 +21,13 @@ export async function every(pauseMs, signal, ask) {
   while (!signal.aborted) {
     await ask();
     await new Promise((resolve) => {
-      const timer = setTimeout(resolve, pauseMs);
-      signal.addEventListener('abort', () => {
+      const done = () => {
         clearTimeout(timer);
+        signal.removeEventListener('abort', done);
         resolve(undefined);
-      }, { once: true });
+      };
+      const timer = setTimeout(done, pauseMs);
+      signal.addEventListener('abort', done);
     });
   }
 }
