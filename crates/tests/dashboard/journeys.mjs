@@ -578,6 +578,47 @@ const REAL = {
     await reads(page.locator('#notices'), 'n3 may lead again');
   },
 
+  async 'traffic is plotted, and a transfer of leadership is an event'({ open, base, shoot }) {
+    await offers(base, '/v1/figures');
+    await offers(base, '/v1/events');
+    const page = await open();
+    await go(page, '#/client');
+    await connect(page, { clientId: 'journey-traffic' });
+    await publish(page, 'journey/traffic', 'counted', 1);
+    await reads(page.locator('.log'), 'PUBACK');
+    await go(page, '#/traffic');
+    await page.waitForFunction(() => [...document.querySelectorAll('.plot .line-0')].some((line) => (line.getAttribute('d') ?? '').split('L').length > 2));
+    const told = await page.getByRole('img', { name: /^Connections/ }).getAttribute('aria-label');
+    assert.match(told, /connections: now [1-9]/);
+    await shoot(page, 'real-traffic-used');
+    await go(page, '#/cluster');
+    await reads(page.locator('.events li'), /lead/);
+    await button(page, '1, details of the group').click();
+    await reads(page.getByRole('dialog', { name: 'Group 1' }), /Voters.*n1.*n2.*n3/);
+    await shoot(page, 'real-group');
+    await accessible(page, 'group dialog, real node');
+  },
+
+  async 'a node says why it is well, and its log level is changed'({ open, base }) {
+    await offers(base, '/v1/log-level');
+    const page = await open();
+    await go(page, '#/nodes/n1');
+    await reads(page.getByRole('region', { name: 'Readiness' }), 'nothing_wrong');
+    const form = page.getByRole('region', { name: 'Log level' });
+    const before = await form.getByLabel('Filter').inputValue();
+    await form.getByLabel('Filter').fill('warn');
+    await form.getByLabel('For seconds').fill('5');
+    await form.getByRole('button', { name: 'Set' }).click();
+    await reads(form, 'logs at warn for 5 s, then as before');
+    await form.getByLabel('Filter').fill('no=such=level');
+    await form.getByRole('button', { name: 'Set' }).click();
+    await seen(form.getByRole('alert'));
+    await form.getByLabel('Filter').fill(before);
+    await form.getByLabel('For seconds').fill('');
+    await form.getByRole('button', { name: 'Set' }).click();
+    await reads(form, 'until it is told otherwise');
+  },
+
   async 'every view opens on a real node, and axe finds nothing serious'({ open, shoot }) {
     const page = await open();
     for (const [name, hash] of Object.entries(VIEWS)) {
