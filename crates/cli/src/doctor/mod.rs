@@ -24,8 +24,9 @@ mod token_file;
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use quorate_server::config::Config;
@@ -62,8 +63,8 @@ pub struct DoctorArgs {
 
 /// What the doctor asks the operating system, so that a test can answer in its place.
 pub trait Host: Send + Sync {
-    /// Makes what was written to a file durable.
-    fn sync_data(&self, file: &File) -> io::Result<()>;
+    /// Writes into a file, makes it durable, and says how long that took.
+    fn write_durably(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<Duration>;
 
     /// Files that a process may have open.
     fn files_max(&self, pid: u32) -> Option<u64>;
@@ -72,8 +73,11 @@ pub trait Host: Send + Sync {
 struct ThisHost;
 
 impl Host for ThisHost {
-    fn sync_data(&self, file: &File) -> io::Result<()> {
-        file.sync_data()
+    fn write_durably(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<Duration> {
+        let begun = Instant::now();
+        file.write_all_at(bytes, offset)?;
+        file.sync_data()?;
+        Ok(begun.elapsed())
     }
 
     fn files_max(&self, pid: u32) -> Option<u64> {

@@ -19,7 +19,7 @@ use super::finding::{Finding, Severity};
 use crate::limits::{DOCTOR_PEER_WAIT_MAX, DOCTOR_PEERS_MAX};
 
 /// In TLS 1.3 the handshake ends before the other side has looked at our certificate. It says at once if it refuses it.
-const REFUSAL_WAIT: Duration = Duration::from_millis(700);
+const REFUSAL_WAIT: Duration = Duration::from_secs(1);
 
 /// Another node.
 #[derive(Clone, Debug)]

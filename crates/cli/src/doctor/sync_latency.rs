@@ -52,10 +52,7 @@ fn measure(dir: &Path, host: &dyn Host) -> io::Result<Vec<Duration>> {
     let begun = Instant::now();
     let mut taken = Vec::new();
     for at in 0..DOCTOR_SYNCS {
-        let before = Instant::now();
-        file.write_all_at(&block, offset(at))?;
-        host.sync_data(&file)?;
-        taken.push(before.elapsed());
+        taken.push(host.write_durably(&file, &block, offset(at))?);
         if begun.elapsed() > DOCTOR_SYNC_TIME_MAX {
             break;
         }

@@ -80,10 +80,8 @@ struct TestHost {
 }
 
 impl Host for TestHost {
-    #[expect(clippy::disallowed_methods, reason = "a slow disk is what the test plays")]
-    fn sync_data(&self, _file: &File) -> io::Result<()> {
-        std::thread::sleep(self.sync);
-        Ok(())
+    fn write_durably(&self, _file: &File, _bytes: &[u8], _offset: u64) -> io::Result<Duration> {
+        Ok(self.sync)
     }
 
     fn files_max(&self, _pid: u32) -> Option<u64> {
