@@ -6,9 +6,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use quorate_api::{ClusterState, GroupKind, LongestQueues, NodeState, QueueLength};
+use quorate_api::{
+    ClusterState, Event, EventPage, FigurePage, Figures, LongestQueues, NodeState, QueueLength,
+};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use crate::exit::Outcome;
 use crate::http::{self, Method};
@@ -45,7 +47,7 @@ pub struct Frame {
     /// Longest queues.
     pub queues: Vec<QueueLength>,
     /// Newest events of all nodes that tell theirs, newest first.
-    pub events: Vec<Event>,
+    pub events: Vec<Told>,
     /// What the asked node does not offer: `figures`, `queues`, `events`.
     pub missing: Vec<&'static str>,
     /// Admin addresses of the other nodes, for when the first does not answer any more.
@@ -74,54 +76,14 @@ pub struct NodeLine {
     pub figures: Option<Figures>,
 }
 
-/// What `/v1/figures` says of a node, as far as it is shown.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Figures {
-    /// PUBLISH packets from clients.
-    pub messages_in_per_s: f64,
-    /// PUBLISH packets to clients.
-    pub messages_out_per_s: f64,
-    /// Bytes from clients.
-    pub bytes_in_per_s: f64,
-    /// Bytes to clients.
-    pub bytes_out_per_s: f64,
-    /// 99 of 100 publishes were committed within this time.
-    pub publish_latency_p99_us: Option<u64>,
-    /// Messages dropped.
-    pub dropped_per_s: f64,
-}
-
-/// Something that happened.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Event {
-    /// When, in Unix milliseconds.
-    pub at_ms: u64,
-    /// Who tells it.
-    #[serde(skip_deserializing)]
-    pub from: String,
-    /// Stable name.
-    pub kind: String,
-    /// In a sentence.
-    pub text: String,
-}
-
-#[derive(Deserialize)]
-struct FigurePage {
-    nodes: Vec<FigureOfNode>,
-}
-
-#[derive(Deserialize)]
-struct FigureOfNode {
-    node: String,
+/// Something that happened, and who tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Told {
+    /// Name of the node.
+    pub by: String,
+    /// What it tells.
     #[serde(flatten)]
-    figures: Figures,
-}
-
-#[derive(Deserialize)]
-struct EventPage {
-    events: Vec<Event>,
+    pub event: Event,
 }
 
 /// Looks, beginning with the node at `admin`.
@@ -142,7 +104,7 @@ pub async fn take(admin: &str) -> Outcome<Frame> {
         Some(page) => {
             for line in &mut frame.nodes {
                 let found = page.nodes.iter().find(|figures| figures.node == line.name);
-                line.figures = found.map(|found| found.figures.clone());
+                line.figures = found.map(|found| found.figures);
             }
         }
         None => frame.missing.push("figures"),
@@ -167,7 +129,7 @@ async fn offered<T: DeserializeOwned>(admin: &str, path: &str) -> Option<T> {
 }
 
 /// The newest events of all nodes that are there; `None` when the asked one does not tell its own.
-async fn events(admin: &str, state: ClusterState) -> Option<Vec<Event>> {
+async fn events(admin: &str, state: ClusterState) -> Option<Vec<Told>> {
     let path = "/v1/events?limit=1000";
     let mut all = told(offered::<EventPage>(admin, path).await?, &state.node_name);
     let others = state.nodes.iter().filter(|node| node.id != state.node_id && node.state == NodeState::Live);
@@ -178,13 +140,13 @@ async fn events(admin: &str, state: ClusterState) -> Option<Vec<Event>> {
     for answer in asked {
         all.extend(answer.await.ok().flatten().unwrap_or_default());
     }
-    all.sort_by_key(|event| std::cmp::Reverse(event.at_ms));
+    all.sort_by_key(|told| std::cmp::Reverse(told.event.at_ms));
     all.truncate(TOP_EVENTS_MAX);
     Some(all)
 }
 
-fn told(page: EventPage, by: &str) -> Vec<Event> {
-    page.events.into_iter().map(|event| Event { from: by.to_owned(), ..event }).collect()
+fn told(page: EventPage, by: &str) -> Vec<Told> {
+    page.events.into_iter().map(|event| Told { by: by.to_owned(), event }).collect()
 }
 
 fn of_state(state: &ClusterState) -> Frame {
@@ -209,9 +171,7 @@ fn of_state(state: &ClusterState) -> Frame {
         seen_by: state.node_name.clone(),
         version: state.version.clone(),
         nodes: nodes.collect(),
-        leaderless: leaderless
-            .map(|group| if group.kind == GroupKind::Control { 0 } else { group.id })
-            .collect(),
+        leaderless: leaderless.map(|group| group.id).collect(),
         groups: state.groups.len(),
         sessions: totals.sessions,
         connections: totals.connections,
@@ -226,20 +186,27 @@ fn of_state(state: &ClusterState) -> Frame {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quorate_api::{GroupStatus, NodeStatus};
 
     #[test]
-    fn answers_are_read_as_far_as_they_are_shown() {
-        let text = r#"{"at_ms":1,"nodes":[{"node":"n1","age_ms":0,"connections":3,"messages_in_per_s":2.5,
-            "publish_latency_p99_us":900,"added_later":true},{"node":"n2"}],"total":{}}"#;
-        let page: FigurePage = serde_json::from_str(text).unwrap();
-        assert_eq!(page.nodes[0].figures.messages_in_per_s, 2.5);
-        assert_eq!(page.nodes[0].figures.publish_latency_p99_us, Some(900));
-        assert_eq!(page.nodes[1].figures, Figures::default());
-        let text =
-            r#"{"events":[{"seq":1,"at_ms":5,"kind":"lease_lost","node":"n2","text":"gone"}],"next":2}"#;
-        let events = told(serde_json::from_str(text).unwrap(), "n1");
-        assert_eq!((events[0].from.as_str(), events[0].kind.as_str()), ("n1", "lease_lost"));
-        let text = r#"{"queues":[{"client_id":"c","messages":4,"bytes":9,"oldest_ms":null,"online":false}]}"#;
-        assert_eq!(serde_json::from_str::<LongestQueues>(text).unwrap().queues[0].messages, 4);
+    fn frame_as_json_names_who_tells_an_event() {
+        let event =
+            Event { seq: 1, at_ms: 5, kind: "lease_lost".into(), text: "gone".into(), ..Event::default() };
+        let events = told(EventPage { events: vec![event], ..EventPage::default() }, "n1");
+        let text = serde_json::to_string(&events).unwrap();
+        assert!(text.starts_with(r#"[{"by":"n1","seq":1,"at_ms":5,"kind":"lease_lost""#), "{text}");
+    }
+
+    #[test]
+    fn groups_without_a_leader_are_listed() {
+        let group = |id, leader| GroupStatus { id, leader, ..GroupStatus::default() };
+        let node = NodeStatus { id: 1, name: "n1".into(), state: NodeState::Live, ..NodeStatus::default() };
+        let state = ClusterState {
+            nodes: vec![node],
+            groups: vec![group(0, None), group(1, Some(1))],
+            ..ClusterState::default()
+        };
+        let frame = of_state(&state);
+        assert_eq!((frame.leaderless, frame.groups, frame.nodes[0].leads), (vec![0], 2, 1));
     }
 }

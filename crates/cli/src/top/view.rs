@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 
 use quorate_api::QueueLength;
 
-use super::frame::{Event, Frame, NodeLine};
+use super::frame::{Frame, NodeLine, Told};
 use crate::table::{Table, bytes, thousands};
 use crate::terminal::{Size, Tone};
 
@@ -167,8 +167,8 @@ fn queues(frame: &Frame, order: Order, rows: usize) -> Table {
 
 fn events(frame: &Frame, rows: usize) -> Table {
     let mut table = Table::new(&[">AGO", "NODE", "EVENT"]);
-    for Event { at_ms, from, text, .. } in frame.events.iter().take(rows) {
-        table.row(vec![age(frame.at_ms.saturating_sub(*at_ms)), from.clone(), text.clone()]);
+    for Told { by, event } in frame.events.iter().take(rows) {
+        table.row(vec![age(frame.at_ms.saturating_sub(event.at_ms)), by.clone(), event.text.clone()]);
     }
     table
 }
@@ -213,7 +213,7 @@ fn age(milliseconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::top::frame::Figures;
+    use quorate_api::{Event, Figures};
 
     fn example(nodes: usize, queues: usize, events: usize) -> Frame {
         let node = |at: usize| NodeLine {
@@ -234,11 +234,9 @@ mod tests {
             oldest_ms: Some(at as u64 * 1000),
             ..QueueLength::default()
         };
-        let event = |at: usize| Event {
-            at_ms: at as u64,
-            from: "n1".into(),
-            text: "lost ".repeat(50),
-            ..Event::default()
+        let event = |at: usize| Told {
+            by: "n1".into(),
+            event: Event { at_ms: at as u64, text: "lost ".repeat(50), ..Event::default() },
         };
         Frame {
             at_ms: 100_000,
