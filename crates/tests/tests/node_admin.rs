@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 use std::io::{BufRead, Write};
+use std::time::Instant;
 
 use quorate_tests::client::Client;
 use quorate_tests::http::{Answer, JSON, open, request};
-use quorate_tests::{Cluster, Serve, wait_for};
+use quorate_tests::{Cluster, DEADLINE, Serve, wait_for};
 use serde_json::Value;
 
 /// Beginning of the sections of a node with a listener of its own.
@@ -315,10 +316,12 @@ fn trace_shows_what_a_client_does_and_never_slows_it() {
         client.publish("other", &payload, false).unwrap();
     }
     client.wait_acked(PUBLISHES + 1).unwrap();
-    let (mut written, mut dropped) = (0, 0);
+    let (mut written, mut dropped, begun) = (0, 0, Instant::now());
     while written + dropped < 2 * PUBLISHES as u64 {
         let mut line = String::new();
         assert!(reader.read_line(&mut line).unwrap() > 0, "{written} written, {dropped} left out");
+        // The client's PINGREQs keep lines coming.
+        assert!(begun.elapsed() < DEADLINE, "{written} written, {dropped} left out");
         let line: Value = serde_json::from_str(&line).unwrap();
         written += u64::from(line["packet"] == "PUBLISH" || line["packet"] == "PUBACK");
         dropped += line["dropped_before"].as_u64().unwrap_or(0);
