@@ -4,9 +4,11 @@
 //! Owns: the faults. Does not: know the expressions. Invariants: an alert of the rules that neither part covers is an
 //! error; nothing fires on a healthy cluster.
 
+use std::io::Write;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use quorate_tests::{Cluster, raw, wait_for};
 
 use crate::monitoring::{Monitoring, Target, alerts_of};
@@ -25,16 +27,18 @@ const BAD_CLIENTS: [&str; 2] = ["QuorateConnectionsRefused", "QuorateMessagesDro
 /// Alerts of the fourth: a node is killed and started, three times.
 const RESTARTS: [&str; 1] = ["QuorateRestarting"];
 
+/// Alerts of the fifth: a node stands still for longer than its lease, again and again.
+const STANDS_STILL: [&str; 1] = ["QuorateLeaseFlapping"];
+
 /// The alert of two versions, which takes a node of another one.
 const VERSIONS_MIXED: &str = "QuorateVersionsMixed";
 
 /// Alerts of changed figures.
-const REPLAYED: [&str; 15] = [
+const REPLAYED: [&str; 14] = [
     "QuorateWorkerStuck",
     "QuorateDrainingTooLong",
     VERSIONS_MIXED,
     "QuorateClockOff",
-    "QuorateLeaseFlapping",
     "QuoratePeerLinkDown",
     "QuorateReplicaLagging",
     "QuorateLogWaitsForSpace",
@@ -54,7 +58,6 @@ const BROKEN: &[Change] = &[
     ("quorate_worker_answers", Become::Value(0.0)),
     ("quorate_draining", Become::Value(1.0)),
     ("quorate_wall_time_seconds", Become::Now(-30.0)),
-    ("quorate_lease_lapses_total", Become::Growing(1.0)),
     ("quorate_peers_up", Become::Value(0.0)),
     ("quorate_group_replication_lag_entries", Become::Value(50_000.0)),
     ("quorate_log_waits_for_space", Become::Value(1.0)),
@@ -76,6 +79,7 @@ pub fn run(rules: &Path) -> Result<()> {
         .chain(&QUORUM_LOST)
         .chain(&BAD_CLIENTS)
         .chain(&RESTARTS)
+        .chain(&STANDS_STILL)
         .chain(&REPLAYED)
         .copied()
         .collect();
@@ -85,6 +89,7 @@ pub fn run(rules: &Path) -> Result<()> {
     let mut cluster = Cluster::start("telemetry-alerts", 3)?;
     let metrics = (0..3).map(|place| Ok(with_room(&cluster.get(place, "/metrics")?.1)));
     let metrics = metrics.collect::<Result<Vec<String>>>()?;
+    check_format(&metrics[0])?;
     let targets = cluster.nodes.iter().map(|node| Target {
         address: node.admin.clone(),
         path: "/metrics".to_owned(),
@@ -95,6 +100,7 @@ pub fn run(rules: &Path) -> Result<()> {
     bad_clients(&monitoring, &cluster)?;
     lost_nodes(&monitoring, &mut cluster)?;
     restarts(&monitoring, &mut cluster)?;
+    stands_still(&monitoring, &cluster)?;
     ensure!(!monitoring.told().iter().any(|(_, name, _)| name.contains("broken")), "{:?}", monitoring.told());
     drop(monitoring);
     drop(cluster);
@@ -169,6 +175,45 @@ fn restarts(monitoring: &Monitoring, cluster: &mut Cluster) -> Result<()> {
     monitoring.wait_told(&RESTARTS, "firing")?;
     monitoring.wait_told(&RESTARTS, "resolved")?;
     phase("kill -9 and start, three times", &RESTARTS);
+    Ok(())
+}
+
+/// SIGSTOP until Prometheus has missed the node for longer than a lease, then SIGCONT, five times.
+fn stands_still(monitoring: &Monitoring, cluster: &Cluster) -> Result<()> {
+    let figure = |name: &str| cluster.metric(2, name).ok()?.into_values().next();
+    let lapses = || figure("quorate_lease_lapses_total");
+    for _ in 0..5 {
+        let before = wait_for("the lapses of the lease", lapses)?;
+        let asked = |query: &str| monitoring.query(query).ok().filter(|samples| !samples.is_empty());
+        wait_for("a scrape", || asked("up{instance=\"n3\"} == 1"))?;
+        cluster.signal(2, "STOP")?;
+        let missed = wait_for("scrapes that fail for longer than a lease", || {
+            asked("max_over_time(up{instance=\"n3\"}[2s]) == 0")
+        });
+        cluster.signal(2, "CONT")?;
+        missed?;
+        wait_for("the lapse to be counted", || lapses().filter(|now| *now > before))?;
+        wait_for("the lease to be back", || figure("quorate_lease_fenced").filter(|fenced| *fenced == 0.0))?;
+    }
+    monitoring.wait_told(&STANDS_STILL, "firing")?;
+    monitoring.wait_told(&STANDS_STILL, "resolved")?;
+    phase("SIGSTOP and SIGCONT, five times", &STANDS_STILL);
+    Ok(())
+}
+
+/// What promtool thinks of names, units and HELP.
+fn check_format(metrics: &str) -> Result<()> {
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    promtool.stdin.take().context("its input")?.write_all(metrics.as_bytes())?;
+    let output = promtool.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "promtool check metrics: {said}");
+    println!("alerts: promtool finds nothing wrong with /metrics");
     Ok(())
 }
 

@@ -41,7 +41,7 @@ pub fn alerts_of(rules: &str) -> Vec<String> {
 
 /// The rules with times that a test can wait for: seconds for minutes and hours, in `for` and in ranges.
 pub fn shortened(rules: &str) -> String {
-    let times = [("[5m]", "[5s]"), ("[10m]", "[8s]"), ("[30m]", "[20s]"), ("[1h]", "[8s]")];
+    let times = [("[5m]", "[5s]"), ("[10m]", "[30s]"), ("[30m]", "[20s]"), ("[1h]", "[8s]")];
     let lines = rules.lines().map(|line| match line.trim_start().starts_with("for: ") {
         true => "        for: 1s".to_owned(),
         false => times.iter().fold(line.to_owned(), |line, (long, short)| line.replace(long, short)),

@@ -4,6 +4,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use quorate_codec::{Packet, PacketId, Publish, PublishProperties, PublishQoS, Text, TopicName};
 
 use super::*;
+use crate::config::Endpoint;
 use crate::telemetry::tests::{Collector, attribute};
 
 fn traced(mut configs: Vec<Config>, collector: &Collector) -> Vec<Config> {
@@ -113,4 +114,28 @@ fn sampled_message_is_followed_from_publisher_to_subscribers_on_other_nodes() {
         assert!(edge.metrics.spans_exported.value() > 0);
         node.stop();
     }
+}
+
+#[test]
+fn collector_that_does_not_answer_holds_up_nobody() {
+    let folder = TestFolder::new();
+    // Connections to it come about, and nobody ever reads from them.
+    let hangs = StdListener::bind(loopback(0)).unwrap();
+    let port = hangs.local_addr().unwrap().port();
+    let mut config = config(&folder, "n1");
+    let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port, path: "/v1/traces".to_owned() };
+    config.telemetry.otlp_endpoint = Some(endpoint);
+    config.telemetry.sample_ratio = 1.0;
+    let node = Running::start(&config);
+    node.wait_until_ready();
+    let mut subscriber = TestClient::connect(node.mqtt(), "sub", Some(3600));
+    subscriber.subscribe("a/#");
+    let mut publisher = TestClient::connect(node.mqtt(), "pub", None);
+    for number in 0..200 {
+        publisher.publish("a/1", &number.to_string(), false);
+        assert_eq!(subscriber.message(), number.to_string());
+    }
+    let metrics = node.daemon.as_ref().unwrap().edge().metrics.clone();
+    node.stop();
+    assert_eq!(metrics.spans_exported.value(), 0);
 }
