@@ -94,29 +94,19 @@ fn fill(root: &Path, binary: &Path, tree: &Path) -> Result<()> {
         day.trim()
     );
     compressed(&changes, &doc.join("changelog"))?;
-    let pages = root.join("docs/man");
-    if pages.is_dir() {
-        for page in fs::read_dir(&pages)? {
-            let page = page?.path();
-            let name = page.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if let Some(section) = name.rsplit('.').next().filter(|section| section.len() == 1) {
-                compressed(&read(&page)?, &tree.join(format!("usr/share/man/man{section}/{name}")))?;
-            }
-        }
+    let pages = tree.join("usr/share/man/man1");
+    output(Command::new(binary).args(["man", "--dir"]).arg(&pages))?;
+    for page in fs::read_dir(&pages)? {
+        output(Command::new("gzip").arg("-9nf").arg(page?.path()))?;
     }
     for (shell, to) in [
         ("bash", "usr/share/bash-completion/completions/quorate"),
         ("zsh", "usr/share/zsh/vendor-completions/_quorate"),
         ("fish", "usr/share/fish/vendor_completions.d/quorate.fish"),
     ] {
-        // A binary without the command says so with its exit code.
-        if let Ok(script) = output(Command::new(binary).args(["completions", shell]))
-            && !script.is_empty()
-        {
-            let file = tree.join(to);
-            fs::create_dir_all(file.parent().unwrap_or(tree))?;
-            write(&file, &script)?;
-        }
+        let file = tree.join(to);
+        fs::create_dir_all(file.parent().context("a folder for the file")?)?;
+        write(&file, &output(Command::new(binary).args(["completions", shell]))?)?;
     }
     Ok(())
 }

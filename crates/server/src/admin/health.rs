@@ -6,14 +6,14 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use quorate_api::{Clause, ErrorBody, Readiness};
 use serde::Deserialize;
 
 use super::AdminState;
-use super::error::{ApiError, ApiPath};
+use super::error::{ApiError, ApiPath, ApiQuery};
 use crate::edge::Edge;
 use crate::question::Question;
 
@@ -45,7 +45,7 @@ pub async fn livez(State(state): State<AdminState>) -> Response {
     (status = 503, description = "Not ready: see the clauses", body = Readiness)
 ), params(("leaving" = Option<String>, Query, description = "404: answer that, and not 503, when the node is sound and \
 only leaves. A balancer that can tell the two apart sends nobody new and lets the connections be that are there")))]
-pub async fn readyz(State(state): State<AdminState>, Query(asked): Query<Asked>) -> Response {
+pub async fn readyz(State(state): State<AdminState>, ApiQuery(asked): ApiQuery<Asked>) -> Response {
     respond(readiness(&state).await, &asked)
 }
 

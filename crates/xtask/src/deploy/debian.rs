@@ -11,13 +11,15 @@ use super::{Bench, Checked, has, missing, output, read};
 use crate::package;
 
 /// Files that must be in the package.
-const FILES: [&str; 6] = [
+const FILES: [&str; 8] = [
     "./usr/bin/quorate",
     "./etc/quorate/quorate.toml",
     "./lib/systemd/system/quorate.service",
     "./usr/lib/sysusers.d/quorate.conf",
     "./usr/share/doc/quorate/copyright",
     "./usr/share/doc/quorate/changelog.gz",
+    "./usr/share/man/man1/quorate.1.gz",
+    "./usr/share/bash-completion/completions/quorate",
 ];
 
 /// Build it, twice; look into it; unpack it into an empty root and run what is there.
