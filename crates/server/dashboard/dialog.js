@@ -6,8 +6,12 @@
 // where it was.
 
 import { badge, button, field, h, problem, update } from './dom.js';
+import { sentence } from './text.js';
 
 /** @typedef {import('./dom.js').Child} Child */
+
+/** Findings that say that all is in order. */
+const CALM = ['nothing_wrong', 'queue_empty', 'leads', 'follows'];
 
 /**
  * Shows a dialog until it is closed. `fill` gets its body and a function that closes it with a result.
@@ -123,8 +127,8 @@ function refusal(error) {
 export function findingList(findings) {
   return h('ul', { class: 'findings' }, findings.map((finding) => {
     const code = finding.code ?? finding.name ?? '';
-    const calm = ['nothing_wrong', 'queue_empty', 'leader', 'in_step'].includes(code);
-    return h('li', { 'data-key': code + (finding.message ?? finding.text) }, badge(calm ? 'ok' : 'warn', ''), h('span', {}, finding.message ?? finding.text ?? code), ' ', code && h('code', {}, code), finding.hint && h('p', {}, finding.hint));
+    const calm = CALM.includes(code);
+    return h('li', { 'data-key': code + (finding.message ?? finding.text) }, badge(calm ? 'ok' : 'warn', ''), h('span', {}, finding.message ?? finding.text ?? code), ' ', code && h('code', {}, code), finding.hint && h('p', {}, sentence(finding.hint)));
   }));
 }
 

@@ -230,7 +230,7 @@ export function oncePerPicture(draw) {
 export function problem(error) {
   const { message = String(error), hint = '', missing = false } = /** @type {any} */ (error) ?? {};
   if (missing) return h('p', { class: 'empty' }, message);
-  return h('div', { class: 'problem', role: 'alert' }, h('strong', {}, message), hint && h('p', {}, hint));
+  return h('div', { class: 'problem', role: 'alert' }, h('strong', {}, message), hint && h('p', {}, hint.charAt(0).toUpperCase() + hint.slice(1)));
 }
 
 /**

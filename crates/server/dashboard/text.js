@@ -6,6 +6,7 @@
 const whole = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
 const short = new Intl.NumberFormat('en', { maximumSignificantDigits: 3 });
 
+const small = new Intl.NumberFormat('en', { maximumSignificantDigits: 2 });
 const compact = new Intl.NumberFormat('en', { notation: 'compact', maximumSignificantDigits: 2 });
 
 export const UNKNOWN = '–';
@@ -26,7 +27,8 @@ export function brief(value) {
 /** @param {number | null | undefined} value */
 export function rate(value) {
   if (value === null || value === undefined) return UNKNOWN;
-  return value >= 100 ? whole.format(value) : short.format(value);
+  if (value >= 100) return whole.format(value);
+  return value < 1 ? small.format(value) : short.format(value);
 }
 
 /**
@@ -84,6 +86,14 @@ export function clock(at) {
  */
 export function plural(number, one, many = `${one}s`) {
   return `${count(number)} ${number === 1 ? one : many}`;
+}
+
+/**
+ * With a large first letter, as a sentence begins.
+ * @param {string} text
+ */
+export function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 /**

@@ -11,7 +11,7 @@ test('figures have units that a person reads', () => {
     [bytes(0), '0 B'], [bytes(1023), '1,023 B'], [bytes(1024), '1 KiB'], [bytes(1_572_864), '1.5 MiB'], [bytes(null), '–'],
     [micros(950), '950 µs'], [micros(7490), '7.49 ms'], [micros(2_500_000), '2.5 s'],
     [seconds(59), '59 s'], [seconds(3599), '59 min'], [seconds(7380), '2 h 3 min'], [seconds(86_400), '24 h'], [seconds(864_000), '10 d'],
-    [rate(0.25), '0.25'], [rate(12_345.6), '12,346'], [rate(undefined), '–'],
+    [rate(0.25), '0.25'], [rate(0.0982), '0.098'], [rate(3.14159), '3.14'], [rate(12_345.6), '12,346'], [rate(undefined), '–'],
     [plural(1, 'group'), '1 group'], [plural(0, 'entry', 'entries'), '0 entries'], [list(['n1', 'n2', 'n3']), 'n1, n2 and n3'],
   ]) assert.equal(shown, wanted);
 });

@@ -76,7 +76,7 @@ export class Mock {
       case 'GET events':
         return [200, { events: this.events.filter((event) => event.seq > Number(query.get('after'))), next: this.events.length }];
       case 'GET groups':
-        return [200, { group: Number(key), kind: 'partition', role: 'follower', leader: this.leaders[Number(key)], term: 9, voters: [1, 2, 3], replicas: [], findings: [{ code: 'follower', message: 'Another node leads this group, and that is in order.', hint: '' }] }];
+        return [200, { group: Number(key), kind: 'partition', role: 'follower', leader: this.leaders[Number(key)], term: 9, voters: [1, 2, 3], replicas: [], findings: [{ code: 'follows', message: 'Another node leads this group, and that is in order.', hint: '' }] }];
       case 'GET why':
         return [200, { node: 'n1', ready: true, findings: [{ code: 'nothing_wrong', message: 'Nothing is wrong with this node.', hint: '' }] }];
       case 'GET log-level':

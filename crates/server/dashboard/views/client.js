@@ -9,7 +9,7 @@ import { api } from '../api.js';
 import { announce, badge, button, field, h, panel, update } from '../dom.js';
 import { MqttClient } from '../mqtt/client.js';
 import { isFailure } from '../mqtt/reasons.js';
-import { bytes, clock, plural } from '../text.js';
+import { bytes, clock, plural, sentence } from '../text.js';
 import { payloadText } from './retained.js';
 
 const LOG_MAX = 300;
@@ -56,8 +56,8 @@ function onEvent(event) {
       break;
     case 'closed':
       state.filters.clear();
-      log(event.expected ? '○' : '✕', event.expected ? 'note' : 'problem', capital(event.text));
-      announce(capital(event.text));
+      log(event.expected ? '○' : '✕', event.expected ? 'note' : 'problem', sentence(event.text));
+      announce(sentence(event.text));
       break;
     case 'message': {
       state.received += 1;
@@ -68,10 +68,10 @@ function onEvent(event) {
       break;
     }
     case 'note':
-      log('✓', 'note', capital(event.text));
+      log('✓', 'note', sentence(event.text));
       break;
     case 'problem':
-      log('✕', 'problem', capital(event.text));
+      log('✕', 'problem', sentence(event.text));
       break;
     default:
   }
@@ -89,11 +89,6 @@ function log(sign, kind, head, body) {
   state.log.unshift({ key: state.lines, at: Date.now(), sign, kind, head, body });
   state.log.splice(LOG_MAX);
   state.redraw();
-}
-
-/** @param {string} text */
-function capital(text) {
-  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 /**
@@ -216,7 +211,7 @@ function submitted(act) {
     try {
       await act();
     } catch (error) {
-      log('✕', 'problem', capital(/** @type {Error} */ (error).message));
+      log('✕', 'problem', sentence(/** @type {Error} */ (error).message));
     }
   };
 }

@@ -37,7 +37,7 @@ export function open(root, rest, signal) {
         onlyTroubled = only;
         draw();
       }), h('div', { 'data-key': 'map', 'data-kept': 'map' })),
-      eventPanel()));
+      eventPanel(state.node_name)));
     const place = root.querySelector('[data-kept=map]');
     if (place && (drawn.state !== state || drawn.onlyTroubled !== onlyTroubled)) {
       update(place, map(state, onlyTroubled));
@@ -142,10 +142,11 @@ function map(state, onlyTroubled) {
   return partitionMap(groups, state.nodes);
 }
 
-function eventPanel() {
+/** @param {string} node */
+function eventPanel(node) {
   const error = newEvents.error;
   const shown = events.slice(0, EVENTS_SHOWN);
-  return panel('Events', h('span', { class: 'note' }, events.length > EVENTS_SHOWN ? `newest ${EVENTS_SHOWN}` : ''),
+  return panel('Events', h('span', { class: 'note' }, `of ${node}${events.length > EVENTS_SHOWN ? `, newest ${EVENTS_SHOWN}` : ''}`),
     error && problem(error),
     !error && events.length === 0 && h('p', { class: 'empty' }, 'Nothing notable has happened since the node started.'),
     shown.length > 0 && h('div', { class: 'events', role: 'region', 'aria-label': 'Events, newest first', tabindex: '0' }, h('ol', {}, shown.map((event) => h('li', { 'data-key': `event-${event.seq}-${event.at_ms}` },
