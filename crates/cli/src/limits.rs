@@ -104,6 +104,9 @@ pub const WATCH_PAUSE_MAX: Duration = Duration::from_secs(3600);
 /// Longest queues that `quorate top` asks for: more than a screen shows.
 pub const TOP_QUEUES_MAX: usize = 50;
 
+/// Pages of events of one node that `quorate top` reads in one look: more than a node keeps.
+pub const TOP_EVENT_PAGES_MAX: usize = 4;
+
 /// Newest events that `quorate top` keeps of all nodes.
 pub const TOP_EVENTS_MAX: usize = 50;
 

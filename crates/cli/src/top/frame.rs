@@ -2,8 +2,9 @@
 //!
 //! Owns: asking, and what is left out when a node does not offer something yet. Does not: lay out.
 //! Invariants: a frame says what it lacks; a question that fails costs that part alone, except the state of the cluster.
-//! Limits: TOP_QUEUES_MAX, TOP_EVENTS_MAX.
+//! Limits: TOP_QUEUES_MAX, TOP_EVENTS_MAX, TOP_EVENT_PAGES_MAX.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use quorate_api::{
@@ -14,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::exit::Outcome;
 use crate::http::{self, Method};
-use crate::limits::{TOP_EVENTS_MAX, TOP_QUEUES_MAX};
+use crate::limits::{TOP_EVENT_PAGES_MAX, TOP_EVENTS_MAX, TOP_QUEUES_MAX};
 use crate::status;
 
 /// One look.
@@ -53,6 +54,9 @@ pub struct Frame {
     /// Admin addresses of the other nodes, for when the first does not answer any more.
     #[serde(skip)]
     pub others: Vec<String>,
+    /// Up to where the events of each node were read.
+    #[serde(skip)]
+    pub read: BTreeMap<String, u64>,
 }
 
 /// A node.
@@ -86,17 +90,29 @@ pub struct Told {
     pub event: Event,
 }
 
-/// Looks, beginning with the node at `admin`.
+impl Frame {
+    /// Takes new events in: the newest of all first, as many as are kept.
+    fn hear(&mut self, heard: Vec<Heard>) {
+        for Heard { by, events, next } in heard {
+            self.events.extend(events);
+            self.read.insert(by, next);
+        }
+        self.events.sort_by_key(|told| std::cmp::Reverse(told.event.at_ms));
+        self.events.truncate(TOP_EVENTS_MAX);
+    }
+}
+
+/// Looks, beginning with the node at `admin`; events that were in the frame `before` are not read again.
 ///
 /// # Errors
 /// When that node does not tell the state of its cluster.
-pub async fn take(admin: &str) -> Outcome<Frame> {
+pub async fn take(admin: &str, before: &Frame) -> Outcome<Frame> {
     let mut state = status::fetch(admin).await?;
     let path = format!("/v1/queues?top={TOP_QUEUES_MAX}");
     let (figures, queues, events) = tokio::join!(
         offered::<FigurePage>(admin, "/v1/figures"),
         offered::<LongestQueues>(admin, &path),
-        events(admin, state.clone()),
+        events(admin, state.clone(), before.read.clone()),
     );
     status::ask_the_others(&mut state).await;
     let mut frame = of_state(&state);
@@ -116,8 +132,9 @@ pub async fn take(admin: &str) -> Outcome<Frame> {
             Vec::new()
         }
     };
+    (frame.events, frame.read) = (before.events.clone(), before.read.clone());
     match events {
-        Some(events) => frame.events = events,
+        Some(heard) => frame.hear(heard),
         None => frame.missing.push("events"),
     }
     Ok(frame)
@@ -128,21 +145,42 @@ async fn offered<T: DeserializeOwned>(admin: &str, path: &str) -> Option<T> {
     http::ask(Method::Get, admin, path, None).await.ok()
 }
 
-/// The newest events of all nodes that are there; `None` when the asked one does not tell its own.
-async fn events(admin: &str, state: ClusterState) -> Option<Vec<Told>> {
-    let path = "/v1/events?limit=1000";
-    let mut all = told(offered::<EventPage>(admin, path).await?, &state.node_name);
+/// Events of all nodes that are there, and where to read on; `None` when the asked one does not tell its own.
+async fn events(admin: &str, state: ClusterState, read: BTreeMap<String, u64>) -> Option<Vec<Heard>> {
+    let after = |name: &str| read.get(name).copied();
+    let mut heard = vec![hear(admin, &state.node_name, after(&state.node_name)).await?];
     let others = state.nodes.iter().filter(|node| node.id != state.node_id && node.state == NodeState::Live);
     let asked: Vec<_> = others
-        .filter_map(|node| Some((node.name.clone(), node.admin.clone()?)))
-        .map(|(name, admin)| tokio::spawn(async move { Some(told(offered(&admin, path).await?, &name)) }))
+        .filter_map(|node| Some((node.name.clone(), node.admin.clone()?, after(&node.name))))
+        .map(|(name, admin, after)| tokio::spawn(async move { hear(&admin, &name, after).await }))
         .collect();
     for answer in asked {
-        all.extend(answer.await.ok().flatten().unwrap_or_default());
+        heard.extend(answer.await.ok().flatten());
     }
-    all.sort_by_key(|told| std::cmp::Reverse(told.event.at_ms));
-    all.truncate(TOP_EVENTS_MAX);
-    Some(all)
+    Some(heard)
+}
+
+/// What a node told, and where to read on.
+struct Heard {
+    by: String,
+    events: Vec<Told>,
+    next: u64,
+}
+
+/// Reads on to the newest event of a node.
+async fn hear(admin: &str, by: &str, mut after: Option<u64>) -> Option<Heard> {
+    let mut events = Vec::new();
+    for _ in 0..TOP_EVENT_PAGES_MAX {
+        let after_text = after.map_or_else(String::new, |after| format!("&after={after}"));
+        let page: EventPage = offered(admin, &format!("/v1/events?limit=1000{after_text}")).await?;
+        let is_last = page.events.is_empty();
+        after = Some(page.next);
+        events.extend(told(page, by));
+        if is_last {
+            break;
+        }
+    }
+    Some(Heard { by: by.to_owned(), events, next: after? })
 }
 
 fn told(page: EventPage, by: &str) -> Vec<Told> {
@@ -195,6 +233,21 @@ mod tests {
         let events = told(EventPage { events: vec![event], ..EventPage::default() }, "n1");
         let text = serde_json::to_string(&events).unwrap();
         assert!(text.starts_with(r#"[{"by":"n1","seq":1,"at_ms":5,"kind":"lease_lost""#), "{text}");
+    }
+
+    #[test]
+    fn newest_events_are_kept_and_not_read_again() {
+        let told = |at_ms| Told { by: "n1".into(), event: Event { at_ms, ..Event::default() } };
+        let heard = |times: std::ops::Range<u64>, next| {
+            vec![Heard { by: "n1".into(), events: times.map(told).collect(), next }]
+        };
+        let mut frame = Frame::default();
+        frame.hear(heard(0..60, 60));
+        frame.hear(heard(60..61, 61));
+        frame.hear(heard(61..61, 61));
+        let times: Vec<u64> = frame.events.iter().map(|told| told.event.at_ms).collect();
+        assert_eq!((times.len(), times[0], times[49]), (TOP_EVENTS_MAX, 60, 11));
+        assert_eq!(frame.read, BTreeMap::from([("n1".to_owned(), 61)]));
     }
 
     #[test]

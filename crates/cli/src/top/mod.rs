@@ -50,7 +50,7 @@ pub struct TopArgs {
 /// Runs the command until `q`, or prints one frame.
 pub async fn run(args: TopArgs) -> Outcome {
     if args.once {
-        let frame = frame::take(&args.admin).await?;
+        let frame = frame::take(&args.admin, &Frame::default()).await?;
         return Ok(output::print(&match args.output {
             Output::Json => output::json(&frame)?,
             Output::Text => view::render(&frame, Order::default(), terminal::size()),
@@ -61,7 +61,7 @@ pub async fn run(args: TopArgs) -> Outcome {
             .hint("add --once, or use `quorate status --watch --output json`"));
     }
     // Before the terminal is taken: a wrong address is an error like any other.
-    let first = frame::take(&args.admin).await?;
+    let first = frame::take(&args.admin, &Frame::default()).await?;
     let ends = Ends::listen()?;
     let screen = Screen::take().context("take the terminal")?;
     let Some(_screen) = screen else {
@@ -169,10 +169,11 @@ impl Live {
     fn look(&self) -> Look {
         let others = self.frame.others.iter().chain([&self.args.admin]).filter(|admin| **admin != self.asked);
         let admins: Vec<String> = std::iter::once(&self.asked).chain(others).cloned().collect();
+        let before = self.frame.clone();
         Box::pin(async move {
             let mut failed = None;
             for admin in admins {
-                match frame::take(&admin).await {
+                match frame::take(&admin, &before).await {
                     Ok(frame) => return (admin, Ok(frame)),
                     Err(failure) => failed = failed.or(Some((admin, Err(failure)))),
                 }

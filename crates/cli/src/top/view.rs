@@ -89,7 +89,7 @@ fn share(lines: usize, queues: usize, events: usize) -> (usize, usize) {
 
 fn head(frame: &Frame) -> String {
     let groups = match frame.leaderless.as_slice() {
-        [] => format!("{} groups led", frame.groups),
+        [] => format!("{} groups", frame.groups),
         leaderless => format!("{} OF {} GROUPS WITHOUT LEADER", leaderless.len(), frame.groups),
     };
     format!(
