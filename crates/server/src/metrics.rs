@@ -319,10 +319,6 @@ impl Metrics {
         ];
         text.by(&catalog::DELIVERIES, by_path.map(|(path, counter)| (path, counter.value())));
         text.by(&catalog::MESSAGES_DROPPED, self.drops());
-        let by_reason = REASONS.iter().zip(&self.dropped).map(|((_, reason), counter)| (*reason, counter));
-        let here = [("mailbox_full", &self.dropped_mailbox), ("link_full", &self.dropped_link)];
-        let dropped = by_reason.chain(here).map(|(reason, counter)| (reason, counter.value()));
-        text.by(&catalog::MESSAGES_DROPPED, dropped);
         let spans = [("queue_full", &self.spans_unqueued), ("not_exported", &self.spans_not_exported)];
         text.by(&catalog::SPANS_DROPPED, spans.map(|(reason, counter)| (reason, counter.value())));
         for (metric, gauge) in [

@@ -223,8 +223,8 @@ impl Control {
         }
     }
 
-    /// Where the replicas of groups are not as they should be: with fewer voters than the cluster wants, or two in one
-    /// zone. Each with what would mend it.
+    /// Where the replicas of groups are not as they should be: with fewer voters than the cluster wants, with one
+    /// on a node that is down, or two in one zone. Each with what would mend it.
     #[must_use]
     pub fn placement_violations(&self) -> Vec<PlacementViolation> {
         let wanted = usize::try_from(self.config.replication).unwrap_or(usize::MAX);
@@ -243,6 +243,10 @@ impl Control {
             let mut say = |text| violations.push(PlacementViolation { group: *group, text });
             if voters.len() < wanted {
                 say(format!("{} replicas of {wanted}: the cluster has too few nodes", voters.len()));
+            }
+            let down = voters.iter().filter_map(|voter| self.nodes.get(voter));
+            for node in down.filter(|node| node.status == NodeStatus::Down) {
+                say(format!("its replica on {} is down", node.record.name));
             }
             let mut taken = BTreeSet::new();
             let crowded: BTreeSet<&str> =

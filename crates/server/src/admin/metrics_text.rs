@@ -9,7 +9,6 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use quorate_node::node::{GroupStatus, NodeStatus};
-use quorate_state::CONTROL;
 use quorate_state::control::NodeStatus as Membership;
 use quorate_state::partition::Counts;
 
@@ -104,25 +103,10 @@ fn session_figures(text: &mut Text, status: &NodeStatus) {
     text.value(&catalog::INFLIGHT_MESSAGES, sum(|counts| counts.inflight));
 }
 
-/// Voters that a partition is to have; control has its own rule.
-const VOTERS_WANTED: usize = 3;
-
-/// Groups led here whose voters do not stand as they could: too few, on a lost node, or in too few zones.
+/// Groups led here whose replicas are not where they should be: over the nodes of a cluster, each counts once.
 fn violations(status: &NodeStatus) -> usize {
-    let live: Vec<_> = status
-        .nodes
-        .iter()
-        .filter(|(_, membership)| *membership == Membership::Live)
-        .map(|(record, _)| record)
-        .collect();
-    let zones_live: BTreeSet<&str> = live.iter().map(|record| record.zone.as_str()).collect();
-    let violated = led(status).filter(|group| group.group != CONTROL).filter(|group| {
-        let placed: Vec<_> = live.iter().filter(|record| group.voters.contains(&record.id)).collect();
-        let zones: BTreeSet<&str> = placed.iter().map(|record| record.zone.as_str()).collect();
-        let wanted = VOTERS_WANTED.min(live.len());
-        placed.len() < wanted.max(group.voters.len()) || zones.len() < wanted.min(zones_live.len())
-    });
-    violated.count()
+    let violated: BTreeSet<_> = status.violations.iter().map(|violation| violation.group).collect();
+    led(status).filter(|group| violated.contains(&group.group)).count()
 }
 
 fn count(number: usize) -> u64 {

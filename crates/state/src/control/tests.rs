@@ -339,6 +339,11 @@ fn placement_violations_name_the_group_and_what_would_mend_it() {
     assert_eq!(zoned(&["a", "b", "a", "c"], 1), [(1, movable.to_owned())]);
     let few = "2 replicas of 3: the cluster has too few nodes";
     assert_eq!(zoned(&["a", "b"], 1), [(1, few.to_owned())]);
+    let mut group = live(3);
+    assert_eq!(group.machine.placement_violations(), []);
+    group.one(Command::NodeLost { node: NodeId(2), incarnation: Incarnation(1) });
+    let texts: Vec<_> = group.machine.placement_violations().into_iter().map(|one| one.text).collect();
+    assert_eq!(texts, ["its replica on n2 is down"; 4]);
 }
 
 fn listeners(id: u64, addresses: &[&str]) -> Command {
