@@ -53,7 +53,6 @@ use crate::limits::{
 };
 use crate::logging::LogLevel;
 use crate::metrics::process::ProcessFigures;
-use crate::net::listener::ListenerState;
 use crate::question::{Question, ask_edge};
 use crate::reload::Reloader;
 use error::{ApiError, no_such_method, no_such_path};
@@ -74,8 +73,6 @@ pub struct AdminState {
     pub zone: Arc<str>,
     /// Where figures of the process are read.
     pub process: ProcessFigures,
-    /// Listeners for clients.
-    pub listeners: Arc<[Arc<ListenerState>]>,
     /// What is logged.
     pub log: Arc<LogLevel>,
     /// Reads the configuration again.

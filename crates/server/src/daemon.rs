@@ -568,6 +568,7 @@ impl Parts<'_> {
             metrics: metrics.clone(),
             telemetry,
             worker_beat_ms: AtomicU64::new(0),
+            listeners: clients.iter().map(Listener::state).collect(),
             stopping: watch::Sender::new(false),
             departure: watch::Sender::default(),
             elsewhere: RwLock::default(),
@@ -640,7 +641,6 @@ impl Parts<'_> {
         ));
         let state = AdminState {
             edge: edge.clone(),
-            listeners: clients.iter().map(Listener::state).collect(),
             log: log.clone(),
             reloader: reloader.clone(),
             cluster_name: settings.cluster().into(),

@@ -28,6 +28,7 @@ use crate::limits::{PUBLISHER_GIVES_WAY, REFERENCES_MAX};
 use crate::lookout::Lookout;
 use crate::mailbox::{Mailbox, Mailboxes};
 use crate::metrics::Metrics;
+use crate::net::listener::ListenerState;
 use crate::net::peer::Links;
 use crate::operations::Operations;
 use crate::peers::PeerReceiver;
@@ -78,6 +79,8 @@ pub struct Edge {
     pub telemetry: Option<Arc<Telemetry>>,
     /// When the worker last began a turn, in milliseconds of `clock`.
     pub worker_beat_ms: AtomicU64,
+    /// Listeners for clients.
+    pub listeners: Arc<[Arc<ListenerState>]>,
     /// Becomes true when listeners are to end.
     pub stopping: watch::Sender<bool>,
     /// Whether client connections may stay.

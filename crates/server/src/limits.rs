@@ -307,6 +307,10 @@ pub const DEPARTURE_MAX: Duration = Duration::from_secs(30);
 /// How often a stopping node looks whether its clients have gone.
 pub const DEPARTURE_LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// A write to the log that takes this long makes the node not ready: clients are better served elsewhere. Longer than the
+/// worst sync of a healthy disk on a busy machine.
+pub const DISK_STALLED: Duration = Duration::from_secs(2);
+
 /// Longest grace for client connections of a node that is taken out of service or stops.
 pub const GRACE_MAX: Duration = Duration::from_secs(3600);
 

@@ -78,7 +78,14 @@ pub fn of_node(situation: &Situation<'_>) -> Vec<Diagnosis> {
             of_replicas(situation, status, &mut found);
         }
     }
+    let before = found.len();
     of_disk(situation, &mut found);
+    if found.len() > before {
+        explained.insert("disk");
+    }
+    if !situation.closed_listeners.is_empty() {
+        explained.insert("listeners");
+    }
     for clause in
         situation.clauses.iter().filter(|clause| !clause.ok && !explained.contains(clause.name.as_str()))
     {

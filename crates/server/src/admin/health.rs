@@ -15,6 +15,8 @@ use serde::Deserialize;
 use super::AdminState;
 use super::error::{ApiError, ApiPath, ApiQuery};
 use crate::edge::Edge;
+use crate::limits::DISK_STALLED;
+use crate::metrics::Metrics;
 use crate::question::Question;
 
 /// A worker that began no turn for this long is stuck.
@@ -71,8 +73,9 @@ pub async fn readyz_listener(
     State(state): State<AdminState>,
     ApiPath(name): ApiPath<String>,
 ) -> Result<Response, ApiError> {
-    let Some(listener) = state.listeners.iter().find(|listener| listener.name == name) else {
-        let known: Vec<&str> = state.listeners.iter().map(|listener| listener.name.as_str()).collect();
+    let listeners = &state.edge.listeners;
+    let Some(listener) = listeners.iter().find(|listener| listener.name == name) else {
+        let known: Vec<&str> = listeners.iter().map(|listener| listener.name.as_str()).collect();
         let message = format!("this node has no listener {name:?}");
         let hint = format!("its listeners are: {}", known.join(", "));
         return Err(ApiError::not_found("listener_not_found", message, hint));
@@ -108,11 +111,34 @@ pub fn judge(edge: &Edge, answered: Option<Vec<quorate_node::node::Clause>>) -> 
         }
         None => clauses.push(Clause::failed("worker", "the node's worker does not answer in time")),
     }
+    clauses.push(match disk_trouble(&edge.metrics) {
+        None => Clause::met("disk"),
+        Some(reason) => Clause::failed("disk", reason),
+    });
+    let shut: Vec<String> = edge.listeners.iter().filter_map(|listener| listener.trouble()).collect();
+    clauses.push(match shut.is_empty() {
+        true => Clause::met("listeners"),
+        false => Clause::failed("listeners", shut.join("; ")),
+    });
     clauses.push(match edge.departure.borrow().is_stop() {
         false => Clause::met("running"),
         true => Clause::failed("running", "the node is stopping"),
     });
     Readiness::of(clauses)
+}
+
+/// Why nothing can be made durable here now; `None` when the log was written and synced, and does not wait.
+fn disk_trouble(metrics: &Metrics) -> Option<String> {
+    let underway = metrics.sync_underway().filter(|taken| *taken >= DISK_STALLED);
+    if metrics.log_waits_for_space.value() > 0 {
+        Some("the disk is full: nothing is acknowledged until there is room".to_owned())
+    } else if let Some(taken) = underway {
+        Some(format!("a write to the log has been underway for {:.1} s", taken.as_secs_f64()))
+    } else if metrics.log_fsync_time.counts().is_empty() {
+        Some("nothing has been written and synced since the start".to_owned())
+    } else {
+        None
+    }
 }
 
 fn respond(readiness: Readiness, asked: &Asked) -> Response {
@@ -128,6 +154,27 @@ fn respond(readiness: Readiness, asked: &Asked) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn disk_is_ready_once_something_was_synced_and_while_nothing_waits() {
+        let metrics = Metrics::default();
+        let trouble = |metrics: &Metrics| disk_trouble(metrics).unwrap_or_default();
+        assert!(trouble(&metrics).contains("since the start"));
+        metrics.log_fsync_time.observe(Duration::from_millis(1));
+        assert_eq!(disk_trouble(&metrics), None);
+        let now = std::time::Instant::now();
+        metrics.note_sync(Some(now));
+        assert_eq!(disk_trouble(&metrics), None, "it has just begun");
+        if let Some(long_ago) = now.checked_sub(DISK_STALLED) {
+            metrics.note_sync(Some(long_ago));
+            assert!(trouble(&metrics).contains("underway"));
+        }
+        metrics.log_waits_for_space.set(1);
+        assert!(trouble(&metrics).contains("full"));
+        metrics.log_waits_for_space.set(0);
+        metrics.note_sync(None);
+        assert_eq!(disk_trouble(&metrics), None);
+    }
 
     #[tokio::test]
     async fn readiness_body_names_every_clause_and_the_status_follows() {

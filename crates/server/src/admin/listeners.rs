@@ -13,7 +13,7 @@ use super::AdminState;
     (status = 200, description = "The listeners of this node", body = ListenerList)
 ))]
 pub async fn listeners(State(admin): State<AdminState>) -> Json<ListenerList> {
-    let listeners = admin.listeners.iter().map(|listener| ListenerAddress {
+    let listeners = admin.edge.listeners.iter().map(|listener| ListenerAddress {
         name: listener.name.clone(),
         kind: listener.kind.name().to_owned(),
         address: listener.address.to_string(),

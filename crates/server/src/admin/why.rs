@@ -59,7 +59,7 @@ fn situation<'a>(admin: &AdminState, status: Option<&'a NodeStatus>, clauses: &'
         let [.., after] = last.traffic;
         (after.saturating_sub(before), last.at.saturating_sub(first.at))
     });
-    let closed = admin.listeners.iter().filter_map(|listener| {
+    let closed = admin.edge.listeners.iter().filter_map(|listener| {
         let reason = match listener.is_listening() {
             true => listener.accepts().err()?,
             false => "it does not listen".to_owned(),

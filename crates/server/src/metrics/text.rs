@@ -103,6 +103,11 @@ pub struct HistogramCounts {
 }
 
 impl HistogramCounts {
+    /// Nothing was noted.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// A quantile of what was noted since `before`, in microseconds: linear within its bucket, and the highest bound for
     /// what is above it. `None` when nothing was.
     pub fn quantile_us(&self, before: &HistogramCounts, per_mille: u64) -> Option<u64> {

@@ -66,6 +66,15 @@ impl ListenerState {
         self.listening.load(Ordering::Relaxed)
     }
 
+    /// Why nobody can connect here at all; `None` when somebody can, as far as the listener has room.
+    pub fn trouble(&self) -> Option<String> {
+        if !self.is_listening() {
+            return Some(format!("the listener {} is not open", self.name));
+        }
+        let failed = self.failed.lock();
+        failed.as_ref().map(|error| format!("the listener {} cannot accept: {error}", self.name))
+    }
+
     /// Whether a new connection would be let in, or why not.
     ///
     /// # Errors
