@@ -176,8 +176,12 @@ impl Cluster {
         (0..self.nodes.len()).try_for_each(|place| self.wait_ended(place))
     }
 
-    /// Until it has been waited for, a killed process may still have files open, even as a zombie.
-    fn wait_ended(&mut self, place: usize) -> Result<()> {
+    /// Waits until a process that was told to end has ended. Until it has been waited for, it may still have files open, even
+    /// as a zombie.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn wait_ended(&mut self, place: usize) -> Result<()> {
         let pid = self.node(place).pid;
         for child in self.restarted.iter_mut().filter(|child| child.id() == pid) {
             child.wait()?;

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use quorate_tests::client::Client;
 use quorate_tests::http::{Answer, JSON, open, request};
+use quorate_tests::raw::{Connect, Raw};
 use quorate_tests::{Cluster, DEADLINE, Serve, wait_for};
 use serde_json::Value;
 
@@ -270,6 +271,15 @@ fn drained_node_says_so_with_the_way_back_and_its_events_tell_when() {
         .unwrap();
     }
     assert!(get("/metrics").body.contains("quorate_ready_clause{clause=\"draining\"} 0\n"));
+    // A client of MQTT 5 is told where to go: 0x9C, and the listeners of the same name on the others.
+    let others = [0, 2].map(|place| format!("127.0.0.1:{}", cluster.node(place).mqtt_port));
+    wait_for("a refusal that names the other nodes", || {
+        let said = Raw::refusal(cluster.node(1).mqtt_port, &Connect::transient("sent-away")).unwrap();
+        let text = String::from_utf8_lossy(&said);
+        let named = others.iter().all(|other| text.contains(other));
+        (said.first() == Some(&0x20) && said.get(3) == Some(&0x9c) && named).then_some(())
+    })
+    .unwrap();
     wait_for("events of the drain", || (told("drain_begun") && told("not_ready")).then_some(())).unwrap();
     let back = request(&admin, "DELETE /v1/nodes/n2/drain", &[JSON], "").unwrap();
     assert_eq!(back.status, 200, "{back:?}");

@@ -171,8 +171,7 @@ impl Listener {
 
     /// Accepts until the node stops, then waits for its connections to end.
     pub async fn run(mut self, edge: Arc<Edge>) {
-        let name = self.state.address.to_string();
-        let figures = edge.metrics.listeners.register(&name, Some(self.state.kind.name()));
+        let figures = edge.metrics.listeners.register(&self.state.name, Some(self.state.kind.name()));
         let mut live = edge.live.subscribe();
         let client_config = live.borrow_and_update().client_config.clone();
         let mut service = Arc::new(self.service(&edge, &client_config, figures));

@@ -9,6 +9,7 @@ mod front_door;
 mod identifiers;
 mod kills;
 mod minority;
+mod readiness;
 mod retained;
 mod rolling;
 mod shares;
