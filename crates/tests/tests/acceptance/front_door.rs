@@ -265,10 +265,7 @@ impl House {
             let nodes = self.newcomers((victim + 1) % 3, &format!("{balancer}-new-{round}"));
             let name = &self.cluster.node(victim).name;
             assert!(!nodes.contains(name), "{cause:?}: {name} got one of {nodes:?}");
-            assert!(
-                nodes.windows(2).any(|pair| pair[0] != pair[1]),
-                "{cause:?}: one node got all: {nodes:?}"
-            );
+            // How the others share them is the balancer's choice: one of them may have had fewer connections before.
             if let Cause::Drained = cause {
                 assert!(!there.is_empty(), "{name} has clients before it is drained");
                 for client in &there {
