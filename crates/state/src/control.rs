@@ -5,7 +5,7 @@
 //! Invariants: a node identity is given once; an incarnation that was declared dead stays dead; a node that is not
 //! live has no routes; every placement names known nodes that were not removed; no program takes part that does not
 //! speak the level in use; draining a node leaves every group a majority of nodes in service.
-//! Limits: none of its own; about 100 bytes per route. See: docs/formats/entry.md.
+//! Limits: none of its own; about 100 bytes per route. See: docs/formats/entry.md, docs/decisions/0031-duties-and-levels.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 
