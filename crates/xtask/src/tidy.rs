@@ -75,6 +75,7 @@ pub fn check(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(documents::check(&markdown, &sources, &|path| root.join(path).exists()));
     findings.extend(documents::check_code_map(&markdown, &crate_folders(root)?));
     findings.extend(check_lints(root)?);
+    findings.extend(check_fuzz_lock(root)?);
     findings.extend(telemetry::check(&telemetry_files(root, markdown)?));
     findings.sort_by(|a, b| (&a.path, a.line, a.rule).cmp(&(&b.path, b.line, b.rule)));
     Ok(findings)
@@ -105,6 +106,37 @@ fn missing_lints(path: &str, manifest: &str) -> Option<Finding> {
     let found = lines.windows(2).any(|pair| matches!(pair, ["[lints]", "workspace = true"]));
     let message = "add [lints] workspace = true: it forbids unsafe code and unwrap".to_string();
     (!found).then(|| Finding { path: path.to_string(), line: 0, rule: "lints", message })
+}
+
+/// The fuzz targets are a workspace of their own: a new version of ours must be in their lock file too, or they do not
+/// build with `--locked`.
+fn check_fuzz_lock(root: &Path) -> Result<Vec<Finding>> {
+    let read = |path: &str| fs::read_to_string(root.join(path)).with_context(|| format!("read {path}"));
+    Ok(stale_lock(&read("Cargo.lock")?, &read("fuzz/Cargo.lock")?))
+}
+
+fn stale_lock(workspace: &str, fuzz: &str) -> Vec<Finding> {
+    let message = "run `cargo update --workspace` in fuzz/: this crate has another version now".to_owned();
+    let finding = |line| Finding {
+        path: "fuzz/Cargo.lock".to_owned(),
+        line,
+        rule: "fuzz-lock",
+        message: message.clone(),
+    };
+    let known = own_versions(workspace);
+    let stale = |name: &str, version: &str| known.iter().any(|(_, own, now)| *own == name && *now != version);
+    own_versions(fuzz)
+        .into_iter()
+        .filter(|(_, name, version)| stale(name, version))
+        .map(|(line, ..)| finding(line))
+        .collect()
+}
+
+/// The crates of this project in a lock file: line, name, version.
+fn own_versions(lock: &str) -> Vec<(usize, &str, &str)> {
+    let pairs = (1..).zip(lock.lines().zip(lock.lines().skip(1)));
+    let own = pairs.filter(|(_, (name, _))| name.starts_with("name = \"quorate-"));
+    own.map(|(line, (name, version))| (line, name, version)).collect()
 }
 
 /// Names of the folders below `crates/` that hold a crate, sorted.

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::source::Source;
-use super::{TextFile, dependencies, documents, missing_lints, source, source_rules, telemetry};
+use super::{TextFile, dependencies, documents, missing_lints, source, source_rules, stale_lock, telemetry};
 
 /// Rules that flag `text` as the content of `path`, in order of the findings.
 fn flagged(path: &str, text: &str) -> Vec<&'static str> {
@@ -276,4 +276,12 @@ fn alerts_are_described_tested_and_read_metrics_that_exist() {
     assert_eq!(check(rules, page, "", ""), ["A has no test in deploy/prometheus/quorate.rules.test.yml"]);
     assert_eq!(check(rules, "## A\n## B\n", tests, ""), ["no alert is called B"]);
     assert_eq!(check(rules, page, tests, "quorate_y > 1"), ["quorate_y is no metric of docs/metrics.md"]);
+}
+
+#[test]
+fn fuzz_lock_of_another_version_is_flagged() {
+    let workspace = "[[package]]\nname = \"quorate-node\"\nversion = \"0.2.0\"\n";
+    let fuzz = workspace.replace("0.2.0", "0.1.0");
+    assert_eq!(stale_lock(workspace, workspace), []);
+    assert_eq!(stale_lock(workspace, &fuzz).iter().map(|finding| finding.line).collect::<Vec<_>>(), [2]);
 }
