@@ -8,11 +8,11 @@ use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use quorate_codec::{PacketId, QoS, RetainHandling, SubscriptionOptions, Text, TopicFilter, TopicName};
 use quorate_fuzz::Bytes;
-use quorate_state::command::{PublishTarget, SessionExpiry, ShareMember, SubscribeFilter, Will};
+use quorate_state::command::{BackupStep, PublishTarget, SessionExpiry, ShareMember, SubscribeFilter, Will};
 use quorate_state::{
-    BatchBuilder, Command, ConnId, Epoch, GroupId, Incarnation, LeaderCommand, LogIndex, Message, NodeId,
-    Overflow, Owner, Partition, PartitionConfig, SessionId, ShareId, ShareVersion, StreamId, StreamSeq,
-    Timestamp, WillId,
+    BackupId, BatchBuilder, Command, ConnId, Epoch, GroupId, Incarnation, LeaderCommand, LogIndex, Message,
+    NodeId, Overflow, Owner, Partition, PartitionConfig, SessionId, ShareId, ShareVersion, StreamId,
+    StreamSeq, Timestamp, WillId,
 };
 
 const CLIENTS: [&str; 4] = ["a", "b", "c", "d"];
@@ -146,6 +146,14 @@ impl World {
             },
             13 => Command::ShareSettled { share: ShareId(bytes.below(4) as u64), dispatches: numbers(bytes) },
             14 => Command::ShareReturn { share: ShareId(bytes.below(4) as u64), dispatches: numbers(bytes) },
+            15 => {
+                let step = match bytes.below(4) {
+                    0 => BackupStep::Hold { ms: u32::from(bytes.byte()) * 8 },
+                    1 => BackupStep::Cut { node: NodeId(1) },
+                    _ => BackupStep::Release,
+                };
+                Command::Backup { backup: BackupId(1 + bytes.below(2) as u64), step }
+            }
             9 => match bytes.below(4) {
                 0 => {
                     Command::NodeDown { node: NodeId(1 + bytes.below(2) as u64), incarnation: Incarnation(1) }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quorate_codec::TopicFilter;
 use quorate_state::command::{AdvertisedListener, Duty, RouteTarget};
 use quorate_state::effect::DropReason;
-use quorate_state::{ConnId, GroupId, Incarnation, LogIndex, NodeId, WillId};
+use quorate_state::{BackupId, ConnId, GroupId, Incarnation, LogIndex, NodeId, WillId};
 
 use crate::edge::{ClientEvent, DirectMessage};
 use crate::peer::PeerMessage;
@@ -66,6 +66,9 @@ pub enum Action {
         conf_state: Vec<u8>,
         /// Changed records; `None` deletes.
         changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+        /// It is a group's part of this backup: keep a view of exactly this checkpoint, and what it refers to, until the
+        /// backup has been read or given up.
+        keep_for: Option<BackupId>,
     },
     /// Stream the group's last checkpoint with all bodies it refers to, then the message; report `SnapshotSent`.
     SendSnapshot {

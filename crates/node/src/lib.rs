@@ -17,7 +17,7 @@ pub mod durable;
 pub mod edge;
 pub mod event;
 pub mod limits;
-mod machine;
+pub mod machine;
 pub mod node;
 pub mod peer;
 pub mod routing;

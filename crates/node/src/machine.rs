@@ -121,6 +121,11 @@ impl Machine {
         })
     }
 
+    /// What another group is known to have applied, and the last command for it, also while a backup holds the outboxes.
+    pub fn outbox_span(&self, to: GroupId) -> (StreamSeq, StreamSeq) {
+        both!(self, machine => machine.outbox_span(to))
+    }
+
     /// Records changed since the last call.
     pub fn changes(&mut self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
         both!(self, machine => machine.changes())

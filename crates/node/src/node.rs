@@ -606,6 +606,13 @@ impl Node {
             Effect::Outbox { to } if leading => {
                 self.outboxes.entry((group, to)).or_default();
             }
+            Effect::HoldEnded if leading => {
+                // What was confirmed meanwhile was not forgotten.
+                self.outboxes
+                    .iter_mut()
+                    .filter(|((from, _), _)| *from == group)
+                    .for_each(|(_, outbox)| outbox.keep_news());
+            }
             Effect::Dropped { reason, count } if leading => {
                 self.actions.push_back(Action::Dropped(reason, count));
             }
@@ -613,7 +620,10 @@ impl Node {
             | Effect::Close { .. }
             | Effect::WillsDue
             | Effect::Outbox { .. }
+            | Effect::HoldEnded
             | Effect::Dropped { .. } => {}
+            // Carried out when it was applied.
+            Effect::Cut { .. } => {}
             Effect::RouteChanged { filter, target, added } => {
                 self.actions.push_back(Action::Route { filter, target, added });
             }
@@ -710,6 +720,7 @@ impl Node {
         if !turn.records.is_empty() || turn.sync {
             self.actions.push_back(Action::Persist { ticket, records: turn.records, sync: turn.sync });
         }
+        self.actions.extend(turn.checkpoints);
         for (group, position) in turn.installs {
             let index = LogIndex(position.index);
             self.actions.push_back(Action::InstallSnapshot { group, index, term: position.term });

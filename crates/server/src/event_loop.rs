@@ -100,6 +100,9 @@ impl Worker {
         for event in batch.reports.drain(..) {
             if let Event::Incarnation(_) = event {
                 tracing::info!("a new incarnation is durable");
+                if let Some(links) = &self.edge.links {
+                    links.begin_anew();
+                }
             }
             self.node.step(event, now);
         }
@@ -189,8 +192,9 @@ impl Worker {
                 *lease = LeaseState { until, incarnation: self.node.incarnation() };
             }
             Action::Peers(peers) => self.set_peers(peers),
-            Action::Checkpoint { group, index, term, conf_state, changes } => {
-                send(&self.keeper, KeeperJob::Checkpoint { group, index, term, conf_state, changes });
+            Action::Checkpoint { group, index, term, conf_state, changes, keep_for } => {
+                let checkpoint = KeeperJob::Checkpoint { group, index, term, conf_state, changes, keep_for };
+                send(&self.keeper, checkpoint);
             }
             Action::SendSnapshot { to, group, message } => {
                 send(&self.keeper, KeeperJob::SendSnapshot { to, group, message });
@@ -212,6 +216,9 @@ impl Worker {
             Action::Stop(reason) => crate::exit::stop_now(crate::exit::ExitCode::Unavailable, &reason),
             Action::Note(note) => {
                 log_note(&note);
+                if let (Note::NodeDown(node, incarnation), Some(links)) = (&note, &self.edge.links) {
+                    links.declare_dead(*node, *incarnation);
+                }
                 if let Some(event) = event_of(note) {
                     self.edge.events.note(&event);
                 }

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use bytes::Bytes;
 use quorate_node::Event;
-use quorate_state::{GroupId, Incarnation, LogIndex, NodeId};
+use quorate_state::{BackupId, GroupId, Incarnation, LogIndex, NodeId};
 use quorate_storage::{AppliedMark, Bodies, CheckpointError, CheckpointStore, Disk, Identity};
 
 use crate::exit::{ExitCode, chain, stop_now};
@@ -37,6 +37,8 @@ pub enum KeeperJob {
         conf_state: Vec<u8>,
         /// Changed records.
         changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+        /// Keep a view of it for this backup.
+        keep_for: Option<BackupId>,
     },
     /// Send the group's checkpoint to a peer.
     SendSnapshot {
@@ -93,7 +95,7 @@ impl Keeper {
     pub fn run(mut self, jobs: &Receiver<KeeperJob>) {
         while let Ok(job) = jobs.recv() {
             match job {
-                KeeperJob::Checkpoint { group, index, term, conf_state, changes } => {
+                KeeperJob::Checkpoint { group, index, term, conf_state, changes, keep_for } => {
                     let mark = AppliedMark { index: index.0, term, conf_state };
                     let result = self.checkpoints.write(group.0, &mark, changes);
                     result.unwrap_or_else(|error| fail(&error));

@@ -87,6 +87,8 @@ pub struct Features {
     pub retained: bool,
     /// Share groups with members and publishers.
     pub shares: bool,
+    /// Backups are taken, one after another.
+    pub backups: bool,
     /// Pause between a publisher's messages.
     pub publish_every: Duration,
     /// How long faults happen.
@@ -124,10 +126,12 @@ impl Features {
             dying: random.below(3),
             retained: random.permille(600),
             shares: false,
+            backups: false,
             publish_every: random.millis(8, 60),
             fault_time: random.millis(6000, 14_000),
         };
         features.shares = random.permille(400);
+        features.backups = random.permille(300);
         features
     }
 

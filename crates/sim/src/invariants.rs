@@ -5,6 +5,7 @@
 //! See: docs/simulation.md.
 
 mod at_most_once;
+mod backup_cut;
 mod committed_before_leading;
 mod duplicates;
 mod election_safety;
@@ -50,11 +51,12 @@ impl Broken {
 pub type Check = fn(&History) -> Result<(), Broken>;
 
 /// All of them, by the name of the promise.
-pub const ALL: [(&str, Check); 19] = [
+pub const ALL: [(&str, Check); 20] = [
     ("raft-election-safety", election_safety::check),
     ("raft-log-matching", log_matching::check),
     ("raft-leader-completeness", committed_before_leading::check),
     ("raft-state-machine-safety", state_machine_safety::check),
+    ("backup-cut", backup_cut::check),
     ("D1-no-acked-loss", no_acked_loss::check),
     ("D2-no-phantom", no_phantom::check),
     ("D3-D6-exactly-once", exactly_once::check),

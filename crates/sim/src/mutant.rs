@@ -41,10 +41,12 @@ pub enum Mutant {
     ShareReturnDropped,
     /// A share group never hears that its members are done with messages.
     ShareCreditKept,
+    /// A backup marks its cut in a group as soon as that group holds, without waiting for the others.
+    CutBeforeAllHold,
 }
 
 /// All of them, with the name on the command line and what they do.
-pub const ALL: [(Mutant, &str, &str); 17] = [
+pub const ALL: [(Mutant, &str, &str); 18] = [
     (Mutant::AckBeforeFsync, "ack-before-fsync", "the log is reported durable before its sync"),
     (Mutant::VoteNotPersisted, "vote-not-persisted", "votes and terms are not written to the log"),
     (
@@ -89,6 +91,11 @@ pub const ALL: [(Mutant, &str, &str); 17] = [
         Mutant::ShareCreditKept,
         "share-credit-kept",
         "a share group never hears that members are done with messages",
+    ),
+    (
+        Mutant::CutBeforeAllHold,
+        "cut-before-all-hold",
+        "a backup marks its cut in each group without waiting for the others",
     ),
 ];
 

@@ -8,6 +8,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use quorate_state::Incarnation;
 
 use crate::random::Random;
 
@@ -34,6 +35,8 @@ pub struct Frame {
     pub session: u64,
     /// Lane.
     pub lane: Lane,
+    /// Incarnations of sender and receiver when it was sent.
+    pub incarnations: (Incarnation, Incarnation),
     /// Encoded message; `None` tells the receiver that the link is up.
     pub bytes: Option<Bytes>,
 }
@@ -164,7 +167,7 @@ mod tests {
     use super::*;
 
     fn frame(session: u64) -> Frame {
-        Frame { from: 0, to: 1, session, lane: Lane::Raft, bytes: None }
+        Frame { from: 0, to: 1, session, lane: Lane::Raft, incarnations: Default::default(), bytes: None }
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub enum Event {
     DisconnectSent { client: u32, conn: Conn },
     /// A client knows that a connection is over.
     Lost { client: u32, conn: Conn },
+    /// The cluster holds the node of a connection for dead: from now on the session has none, whatever its client knows.
+    Forsaken { conn: Conn },
     /// A client sent PUBLISH; `dup`: the same packet as before, on a session that goes on.
     PublishSent { conn: Conn, id: MessageId, topic: Topic, qos: u8, dup: bool, retain: bool, empty: bool },
     /// A client got PUBACK or PUBREC.
@@ -75,8 +77,25 @@ pub enum Event {
     StateHash { node: u64, group: u32, applied: u64, hash: u64 },
     /// An entry in a replica's log.
     LogEntry { node: u64, group: u32, index: u64, term: u64, hash: u64 },
+    /// A backup was taken.
+    Backup { links: Vec<BackupLink> },
     /// Something that only a reader of the trace wants to know.
     Note(String),
+}
+
+/// How two parts of a backup fit each other: positions of the commands from one group to another.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct BackupLink {
+    /// Sender.
+    pub from: u32,
+    /// Receiver.
+    pub to: u32,
+    /// The sender's part does not have those up to here any more.
+    pub forgotten: u64,
+    /// The receiver's part has those up to here.
+    pub received: u64,
+    /// The sender's last.
+    pub last: u64,
 }
 
 /// A will as its client sent it. The message is numbered by its client, apart from what it publishes.

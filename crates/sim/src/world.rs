@@ -5,6 +5,7 @@
 //! Invariants: everything happens in the order of (time, sequence); everything random comes from the seed.
 //! See: docs/simulation.md.
 
+mod backups;
 mod connections;
 mod faults;
 mod links;
@@ -30,6 +31,7 @@ use crate::network::{Frame, Network};
 use crate::oracle::{Conn, Event, History, trace_line};
 use crate::random::Random;
 use crate::workload;
+use backups::Backup;
 use connections::Pipe;
 use faults::Fault;
 use process::Host;
@@ -89,6 +91,7 @@ enum Occurrence {
     Client(u32, Timer),
     Fault,
     FaultEnds(Fault),
+    Backup,
     Observe,
     Heal,
     Poll,
@@ -135,6 +138,7 @@ pub struct World {
     occurrences: u64,
     stuck: Option<Stuck>,
     founders: Vec<NodeRecord>,
+    backup: Backup,
 }
 
 impl World {
@@ -173,6 +177,7 @@ impl World {
             occurrences: 0,
             stuck: None,
             founders,
+            backup: Backup::default(),
         }
     }
 
@@ -193,6 +198,9 @@ impl World {
         }
         self.schedule(FAULTS_FROM, Occurrence::Fault);
         self.schedule(FAULTS_FROM + self.features.fault_time, Occurrence::Heal);
+        if self.features.backups {
+            self.schedule(FAULTS_FROM, Occurrence::Backup);
+        }
         self.schedule(Duration::from_millis(400), Occurrence::Observe);
         while self.phase != Phase::Done && self.stuck.is_none() {
             let Some(((at, _), occurrence)) = self.queue.pop_first() else { break };
@@ -260,6 +268,7 @@ impl World {
             }
             Occurrence::Fault => self.fault(),
             Occurrence::FaultEnds(fault) => self.fault_ends(fault),
+            Occurrence::Backup => self.begin_backup(),
             Occurrence::Observe => self.observe(),
             Occurrence::Heal => self.heal(),
             Occurrence::Poll => self.poll(),
@@ -293,6 +302,7 @@ impl World {
             | Occurrence::Client(..)
             | Occurrence::Fault
             | Occurrence::FaultEnds(_)
+            | Occurrence::Backup
             | Occurrence::Observe
             | Occurrence::Heal
             | Occurrence::Poll => None,

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use quorate_codec::{PacketId, QoS, SubscriptionOptions, Text, TopicFilter, TopicName};
 
 use crate::ids::{
-    Epoch, GroupId, Incarnation, LogIndex, NodeId, Owner, SessionId, ShareId, ShareVersion, StreamId,
-    StreamSeq, Timestamp, WillId,
+    BackupId, Epoch, GroupId, Incarnation, LogIndex, NodeId, Owner, SessionId, ShareId, ShareVersion,
+    StreamId, StreamSeq, Timestamp, WillId,
 };
 
 /// All that a leader put into one entry: the commands of several streams under one stamp.
@@ -311,6 +311,14 @@ pub enum Command {
         /// The messages' numbers.
         dispatches: Vec<u64>,
     },
+    // ---- every group ----
+    /// A step of a backup. Not before level 2.
+    Backup {
+        /// The backup.
+        backup: BackupId,
+        /// What is to be done for it.
+        step: BackupStep,
+    },
     // ---- control ----
     /// Add a route. A filter's targets are a set: adding one twice needs one removal.
     RouteAdd {
@@ -374,6 +382,25 @@ pub enum Command {
         /// Level.
         level: u32,
     },
+}
+
+/// What a group does for a backup. The steps are given to all groups, each step after all groups have done the one before;
+/// what one of them refuses ends the backup. See docs/decisions/0032-backup-cut.md.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BackupStep {
+    /// Nothing leaves the outboxes and nothing is forgotten from them, for so many milliseconds at most. Refused while
+    /// another backup holds.
+    Hold {
+        /// Capped at `HOLD_MS_MAX`.
+        ms: u32,
+    },
+    /// The state as this entry leaves it is the group's part of the backup. Refused when the hold is over.
+    Cut {
+        /// The replica that keeps it.
+        node: NodeId,
+    },
+    /// The end of the hold. Refused when it was over before: then the cuts may not fit each other.
+    Release,
 }
 
 /// A listener for clients and where they reach it.

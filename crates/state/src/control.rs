@@ -29,11 +29,14 @@ pub const REPLICATION_DEFAULT: u32 = 3;
 /// | level | since | what it brings |
 /// |---|---|---|
 /// | 1 | 0.1.0 | |
-/// | 2 | 0.2.0 | `Command::NodeListeners` and its record |
+/// | 2 | 0.2.0 | `Command::NodeListeners`, `Command::Backup`, and their records |
 pub const LEVEL: u32 = 2;
 
 /// From this level on, control knows where clients reach each node.
 pub const LISTENERS_LEVEL: u32 = 2;
+
+/// From this level on, backups can be taken.
+pub const BACKUP_LEVEL: u32 = 2;
 
 /// What is fixed when a cluster is bootstrapped.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -280,10 +283,10 @@ impl Control {
         self.routes.iter().flat_map(|(filter, targets)| targets.iter().map(move |target| (filter, *target)))
     }
 
-    /// Control has no timers of its own.
+    /// Control has no timers but the end of a backup's hold.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        None
+        self.state.hold.ends()
     }
 
     /// Control refers to no bodies.
@@ -562,6 +565,7 @@ impl Apply for Control {
                 self.node_listeners(place, node, &listeners, effects);
             }
             Command::Finalize { level } => self.finalize(place, level, effects),
+            Command::Backup { backup, step } => self.state.backup(place, backup, step, effects),
             Command::Publish { .. }
             | Command::PublishOnce { .. }
             | Command::Release { .. }

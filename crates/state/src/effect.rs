@@ -7,8 +7,8 @@ use quorate_codec::{PacketId, QoS, ReasonCode, Text};
 
 use crate::command::{SessionExpiry, SubscribeFilter};
 use crate::ids::{
-    DeliverySeq, Epoch, GroupId, Incarnation, MessageRef, NodeId, Owner, SessionId, ShareVersion, StreamId,
-    StreamSeq,
+    BackupId, DeliverySeq, Epoch, GroupId, Incarnation, MessageRef, NodeId, Owner, SessionId, ShareVersion,
+    StreamId, StreamSeq,
 };
 
 /// Something to be done because an entry was applied.
@@ -40,6 +40,15 @@ pub enum Effect {
     Outbox {
         /// Destination.
         to: GroupId,
+    },
+    /// The outboxes move again: what was held back may leave, and what was not forgotten may be.
+    HoldEnded,
+    /// The state as this entry leaves it is the group's part of a backup; to be kept by one node.
+    Cut {
+        /// The backup.
+        backup: BackupId,
+        /// Who keeps it.
+        node: NodeId,
     },
     /// Messages dropped, and why. Counted by the leader.
     Dropped {

@@ -8,10 +8,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use quorate_codec::{PacketId, QoS, Text};
 
 use crate::command::{
-    AdvertisedListener, Command, Duty, LeaderCommand, Message, NodeRecord, PublishTarget, RouteTarget,
-    SessionExpiry, Will,
+    AdvertisedListener, BackupStep, Command, Duty, LeaderCommand, Message, NodeRecord, PublishTarget,
+    RouteTarget, SessionExpiry, Will,
 };
-use crate::ids::{Epoch, GroupId, Incarnation, NodeId, Owner, SessionId, StreamSeq, WillId};
+use crate::ids::{BackupId, Epoch, GroupId, Incarnation, NodeId, Owner, SessionId, StreamSeq, WillId};
 use crate::reply::{expiry, owner, put_expiry, put_owner, put_subscribe_filter, subscribe_filter};
 use crate::wire::{DecodeError, Reader, put_count, put_optional_u32, put_text, qos_bits, qos_of_bits};
 
@@ -41,6 +41,7 @@ pub(crate) mod tag {
     pub(crate) const SHARE_DELIVER: u8 = 20;
     pub(crate) const SHARE_SETTLED: u8 = 21;
     pub(crate) const SHARE_RETURN: u8 = 22;
+    pub(crate) const BACKUP: u8 = 24;
     pub(crate) const ROUTE_ADD: u8 = 32;
     pub(crate) const ROUTE_REMOVE: u8 = 33;
     pub(crate) const NODE_UP: u8 = 34;
@@ -416,6 +417,11 @@ impl Command {
                 out.put_u64_le(node.0);
                 put_listeners(out, listeners);
             }
+            Self::Backup { backup, step } => {
+                out.put_u8(tag::BACKUP);
+                out.put_u64_le(backup.0);
+                put_backup_step(out, *step);
+            }
             Self::Finalize { level } => {
                 out.put_u8(tag::FINALIZE);
                 out.put_u32_le(*level);
@@ -547,6 +553,7 @@ impl Command {
             tag::NODE_LISTENERS => {
                 Self::NodeListeners { node: NodeId(reader.u64()?), listeners: listeners(&mut reader)? }
             }
+            tag::BACKUP => Self::Backup { backup: BackupId(reader.u64()?), step: backup_step(&mut reader)? },
             tag::FINALIZE => Self::Finalize { level: reader.u32()? },
             tag => return Err(DecodeError::Tag { tag, at }),
         };
@@ -587,6 +594,30 @@ fn connect(reader: &mut Reader<'_>) -> Result<(Connect, bool), DecodeError> {
     let principal = reader.text()?;
     let has_will = reader.flag()?;
     Ok((Connect { client_id, owner, clean_start, expiry, receive_max, principal }, has_will))
+}
+
+fn put_backup_step(out: &mut BytesMut, step: BackupStep) {
+    match step {
+        BackupStep::Hold { ms } => {
+            out.put_u8(1);
+            out.put_u32_le(ms);
+        }
+        BackupStep::Cut { node } => {
+            out.put_u8(2);
+            out.put_u64_le(node.0);
+        }
+        BackupStep::Release => out.put_u8(3),
+    }
+}
+
+fn backup_step(reader: &mut Reader<'_>) -> Result<BackupStep, DecodeError> {
+    let at = reader.at();
+    Ok(match reader.u8()? {
+        1 => BackupStep::Hold { ms: reader.u32()? },
+        2 => BackupStep::Cut { node: NodeId(reader.u64()?) },
+        3 => BackupStep::Release,
+        tag => return Err(DecodeError::Tag { tag, at }),
+    })
 }
 
 fn put_session(out: &mut BytesMut, tag: u8, session: SessionId, epoch: Epoch) {

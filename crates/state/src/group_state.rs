@@ -1,4 +1,4 @@
-//! What the state of every group has: position, replicated time, streams, outboxes; and how an entry is gone through.
+//! What the state of every group has: position, replicated time, streams, outboxes, a backup's hold; and how an entry is gone through.
 //!
 //! Owns: the order in which an entry's parts take effect. Does not: know what a command does.
 //! Invariants: an entry is applied once and in order; replicated time never goes back; a command that cannot be read
@@ -8,11 +8,12 @@ use std::collections::BTreeSet;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::command::{Command, LeaderCommand};
+use crate::command::{BackupStep, Command, LeaderCommand};
 use crate::effect::{Effect, Reply};
 use crate::entry::{BatchView, Item, SegmentView};
-use crate::ids::{GroupId, LogIndex, MessageRef, NodeId, StreamId, StreamSeq, Timestamp};
-use crate::outbox::{OutboxChange, Outboxes};
+use crate::hold::Hold;
+use crate::ids::{BackupId, GroupId, LogIndex, MessageRef, NodeId, StreamId, StreamSeq, Timestamp};
+use crate::outbox::{OutboxChange, OutboxItem, Outboxes};
 use crate::record::{Changes, Key, KeyReader, RestoreError, kind};
 use crate::stream::{Streams, Take};
 use crate::wire::Reader;
@@ -24,6 +25,8 @@ pub(crate) struct GroupState {
     pub(crate) now: Timestamp,
     pub(crate) streams: Streams,
     pub(crate) outboxes: Outboxes,
+    /// A backup may hold the outboxes.
+    pub(crate) hold: Hold,
     /// Outboxes that grew by the entry being applied.
     grown: BTreeSet<GroupId>,
     /// An entry was applied since the last checkpoint.
@@ -68,10 +71,15 @@ pub(crate) fn apply_entry(
     // Entries without data are the consensus layer's own.
     let Ok(batch) = BatchView::new(data) else { return };
     state.now = state.now.max(batch.stamp());
+    if state.hold.expire(state.now) {
+        effects.push(Effect::HoldEnded);
+    }
     machine.advance(effects);
     for item in batch.items() {
         match item {
             Ok(Item::Segment(segment)) => apply_segment(machine, index, segment, effects),
+            // A backup needs what is there. The leader says it again when the hold has ended.
+            Ok(Item::Leader(LeaderCommand::OutboxApplied { .. })) if machine.group_state().hold.is_on() => {}
             Ok(Item::Leader(LeaderCommand::OutboxApplied { to, seq })) => {
                 let released = machine.group_state().outboxes.applied(to, seq);
                 machine.released(&released);
@@ -124,6 +132,48 @@ impl GroupState {
         self.outboxes.push_message(to, head, message)
     }
 
+    /// Commands for another group that may leave now, from a position on: none while a backup holds them.
+    pub(crate) fn outbox(
+        &self,
+        to: GroupId,
+        from: StreamSeq,
+    ) -> impl Iterator<Item = (StreamSeq, OutboxItem)> {
+        let held = self.hold.is_on();
+        self.outboxes.from(to, from).take_while(move |_| !held)
+    }
+
+    /// A step of a backup, the same in every group.
+    pub(crate) fn backup(
+        &mut self,
+        place: Place,
+        backup: BackupId,
+        step: BackupStep,
+        effects: &mut Vec<Effect>,
+    ) {
+        const OVER: &str = "the backup does not hold the group any more";
+        let refusal = match step {
+            BackupStep::Hold { ms } => {
+                let begun = self.hold.begin(backup, ms, self.now);
+                (!begun).then_some("another backup is being taken")
+            }
+            BackupStep::Cut { node } if self.hold.is_of(backup) => {
+                effects.push(Effect::Cut { backup, node });
+                None
+            }
+            BackupStep::Cut { .. } => Some(OVER),
+            BackupStep::Release => {
+                let held = self.hold.end(backup);
+                if held {
+                    effects.push(Effect::HoldEnded);
+                }
+                (!held).then_some(OVER)
+            }
+        };
+        if let Some(why) = refusal {
+            self.reply(place, Reply::refused(why), effects);
+        }
+    }
+
     /// All records of streams and outboxes, in key order.
     pub(crate) fn records(&self) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
         let nodes = self.streams.node_records(true);
@@ -135,7 +185,8 @@ impl GroupState {
         let commands = self.outboxes.records().filter(|record| matches!(record, OutboxChange::Command(..)));
         let outboxes = heads.chain(commands).map(outbox_record);
         let outboxes = outboxes.filter_map(|(key, content)| Some((key, content?)));
-        nodes.chain(groups).chain(outboxes)
+        let hold = self.hold.record().map(|content| (hold_key(), content));
+        nodes.chain(groups).chain(outboxes).chain(hold)
     }
 
     /// Records of streams and outboxes that differ from the checkpoint.
@@ -148,8 +199,13 @@ impl GroupState {
         }
         self.streams.stored();
         changes.extend(self.outboxes.changes().into_iter().map(outbox_record));
+        changes.extend(self.hold.change().map(|content| (hold_key(), content)));
         self.moved = false;
     }
+}
+
+fn hold_key() -> Vec<u8> {
+    Key::new(kind::HOLD).finish()
 }
 
 fn outbox_record(change: OutboxChange) -> (Vec<u8>, Option<Vec<u8>>) {
@@ -185,6 +241,7 @@ impl GroupState {
                     return Err(RestoreError::Key { kind: key.kind() });
                 }
             }
+            kind::HOLD => self.hold = Hold::restore(content).map_err(bad)?,
             kind => return Err(RestoreError::Key { kind }),
         }
         key.done()

@@ -76,6 +76,11 @@ id!(
     ShareVersion(u64)
 );
 
+id!(
+    /// One attempt to take a backup, drawn at random.
+    BackupId(u64)
+);
+
 /// The control group.
 pub const CONTROL: GroupId = GroupId(0);
 

@@ -27,6 +27,7 @@ mod drops;
 mod encode;
 mod expiry;
 mod group_state;
+mod hold;
 mod identifiers;
 mod inbound;
 mod inflight;

@@ -56,6 +56,11 @@ pub const TOPIC_LEVELS_INLINE: usize = 32;
 
 const _: () =
     assert!(IDENTIFIER_SETS_MAX < u16::MAX as usize, "sets are numbered by u16, 0 is the empty one");
+
+/// Longest hold of a backup, in milliseconds of replicated time. So long at most what groups have for each other waits when
+/// whoever takes the backup dies with all holds on: QoS 2 publishes of durable sessions, wills, share groups, new filters.
+pub const HOLD_MS_MAX: u32 = 4_000;
+
 /// Listeners that a node tells the cluster of; more are not told. Above what a node has.
 pub const LISTENERS_PER_NODE_MAX: usize = 32;
 

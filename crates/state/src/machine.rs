@@ -77,13 +77,20 @@ macro_rules! machine {
                 self.state.streams.replies(stream, after)
             }
 
-            /// Commands for another group, from a position on.
+            /// Commands for another group that may leave now, from a position on.
             pub fn outbox(
                 &self,
                 to: GroupId,
                 from: StreamSeq,
             ) -> impl Iterator<Item = (StreamSeq, OutboxItem)> {
-                self.state.outboxes.from(to, from)
+                self.state.outbox(to, from)
+            }
+
+            /// What another group is known to have applied, and the last command for it, also while a backup holds the
+            /// outboxes.
+            #[must_use]
+            pub fn outbox_span(&self, to: GroupId) -> (StreamSeq, StreamSeq) {
+                self.state.outboxes.span(to)
             }
 
             /// Groups that have not applied all that is for them.

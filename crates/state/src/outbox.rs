@@ -164,6 +164,11 @@ impl Outboxes {
         released
     }
 
+    /// What a destination is known to have applied, and the last command for it.
+    pub(crate) fn span(&self, to: GroupId) -> (StreamSeq, StreamSeq) {
+        self.0.get(&to).map_or_else(Default::default, |outbox| (outbox.applied, outbox.last()))
+    }
+
     /// Messages that some outbox refers to.
     pub(crate) fn messages(&self) -> impl Iterator<Item = MessageRef> {
         self.0.values().flat_map(|outbox| &outbox.items).filter_map(OutboxItem::message)

@@ -153,10 +153,11 @@ impl Partition {
         &self.config
     }
 
-    /// When a `Tick` is worth proposing: the first session expiry or will. `None` while nothing happens by time.
+    /// When a `Tick` is worth proposing: the first session expiry, will or end of a hold. `None` while nothing happens by time.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        [self.sessions.next_end(), self.sessions.next_will()].into_iter().flatten().min()
+        let timers = [self.sessions.next_end(), self.sessions.next_will(), self.state.hold.ends()];
+        timers.into_iter().flatten().min()
     }
 
     /// All that is inflight on connections of a node's incarnation, by session and then in delivery order.
@@ -443,6 +444,7 @@ impl Partition {
             Command::ShareReturn { share, dispatches } => {
                 self.share_return(place, share, &dispatches, effects);
             }
+            Command::Backup { backup, step } => self.state.backup(place, backup, step, effects),
             Command::Connect { .. }
             | Command::Publish { .. }
             | Command::PublishOnce { .. }

@@ -29,6 +29,8 @@ pub(crate) mod kind {
     pub(crate) const OUTBOX_HEAD: u8 = 3;
     /// Group, sequence.
     pub(crate) const OUTBOX_COMMAND: u8 = 4;
+    /// No key: the backup that holds the outboxes.
+    pub(crate) const HOLD: u8 = 5;
     /// Session: identity, connection, expiry.
     pub(crate) const SESSION: u8 = 16;
     /// Filter: position of its route in the outbox to control.

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use quorate_codec::{PacketId, QoS, RetainHandling, SubscriptionOptions, Text, TopicFilter, TopicName};
 use quorate_state::command::{
-    AdvertisedListener, Duty, NodeRecord, RouteTarget, SessionExpiry, SubscribeFilter,
+    AdvertisedListener, BackupStep, Duty, NodeRecord, RouteTarget, SessionExpiry, SubscribeFilter,
 };
 use quorate_state::effect::SubscribeResult;
 use quorate_state::*;
@@ -183,6 +183,9 @@ fn commands() -> Vec<Command> {
             expiry_s: Some(12),
             message: full_message(),
         },
+        Command::Backup { backup: BackupId(7), step: BackupStep::Hold { ms: 500 } },
+        Command::Backup { backup: BackupId(7), step: BackupStep::Cut { node: NodeId(2) } },
+        Command::Backup { backup: BackupId(7), step: BackupStep::Release },
         Command::ShareSettled { share, dispatches: vec![70, 72] },
         Command::ShareReturn { share, dispatches: vec![71] },
     ]

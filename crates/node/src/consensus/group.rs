@@ -11,11 +11,11 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 use quorate_state::command::LeaderCommand;
-use quorate_state::{BatchBuilder, Effect, GroupId, LogIndex, NodeId, Timestamp};
+use quorate_state::{BackupId, BatchBuilder, Effect, GroupId, LogIndex, NodeId, Timestamp};
 use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, HardState, Message, MessageType};
 use raft::{Config, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 
-use crate::action::LogRecord;
+use crate::action::{Action, LogRecord};
 use crate::consensus::log::{GroupLog, Position};
 use crate::consensus::{membership, wire};
 use crate::limits;
@@ -39,6 +39,8 @@ pub struct Turn {
     pub applied: Vec<GroupId>,
     /// Snapshots to install.
     pub installs: Vec<(GroupId, Position)>,
+    /// Checkpoints to write: parts of a backup.
+    pub checkpoints: Vec<Action>,
     /// Membership changes applied.
     pub memberships: Vec<(GroupId, ConfState)>,
     /// Retained reads and lease rounds that are now linearizable: group and number of the round.
@@ -519,6 +521,14 @@ impl Group {
                 }
             }
             self.applied = Position { index: entry.index, term: entry.term };
+            for effect in &effects {
+                // Now and not after the turn: the entries that follow are not part of it.
+                if let Effect::Cut { backup, node } = effect
+                    && *node == self.me
+                {
+                    turn.checkpoints.push(self.checkpoint_now(Some(*backup)));
+                }
+            }
             turn.effects.extend(effects.drain(..).map(|effect| (self.id, effect)));
         }
         turn.applied.push(self.id);
@@ -582,24 +592,31 @@ impl Group {
     }
 
     /// Takes a checkpoint of what changed since the last one; `None` when one is underway or nothing is new.
-    pub fn take_checkpoint(&mut self) -> Option<crate::action::Action> {
+    pub fn take_checkpoint(&mut self) -> Option<Action> {
         if self.checkpoint_underway.is_some()
             || self.installing
             || self.raw.store().checkpoint().index >= self.applied.index
         {
             return None;
         }
+        Some(self.checkpoint_now(None))
+    }
+
+    /// A checkpoint of what is applied, also while an earlier one is being written: they are written in order, and the
+    /// last one counts.
+    fn checkpoint_now(&mut self, keep_for: Option<BackupId>) -> Action {
         self.log_bytes = 0;
         self.checkpoint_underway = Some((self.applied, self.members.clone()));
         let mut conf_state = BytesMut::new();
         wire::encode_conf_state(&self.members, &mut conf_state);
-        Some(crate::action::Action::Checkpoint {
+        Action::Checkpoint {
             group: self.id,
             index: LogIndex(self.applied.index),
             term: self.applied.term,
             conf_state: conf_state.to_vec(),
             changes: self.machine.changes(),
-        })
+            keep_for,
+        }
     }
 
     /// The checkpoint is durable.

@@ -7,10 +7,12 @@
 
 use bytes::Bytes;
 use quorate_codec::{QoS, ReasonCode, Text, TopicName};
-use quorate_state::command::{AdvertisedListener, Command, Duty};
-use quorate_state::control::{LISTENERS_LEVEL, NodeStatus};
+use quorate_state::command::{AdvertisedListener, BackupStep, Command, Duty};
+use quorate_state::control::{BACKUP_LEVEL, LISTENERS_LEVEL, NodeStatus};
 use quorate_state::hash::{partition_of_client, partition_of_topic};
-use quorate_state::{CONTROL, ConnId, GroupId, Incarnation, LEVEL, Message, NodeId, Reply, SessionId};
+use quorate_state::{
+    BackupId, CONTROL, ConnId, GroupId, Incarnation, LEVEL, Message, NodeId, Reply, SessionId,
+};
 
 use super::Node;
 use super::clients::Op;
@@ -30,6 +32,15 @@ pub enum Operation {
     Finalize {
         /// Level.
         level: u32,
+    },
+    /// A step of a backup in one group.
+    Backup {
+        /// Group.
+        group: GroupId,
+        /// The backup.
+        backup: BackupId,
+        /// Step.
+        step: BackupStep,
     },
     /// The session of a client identifier is to end at once, whatever waits for it.
     Purge(Text),
@@ -57,7 +68,15 @@ impl Node {
     /// Puts an operation to its group. Answered by `Action::Operated`.
     pub(super) fn operate(&mut self, number: OperationNumber, operation: Operation) {
         let partitions = self.config.cluster.partitions;
+        let level = self.control().map_or(0, quorate_state::Control::level);
+        if matches!(operation, Operation::Backup { .. }) && level < BACKUP_LEVEL {
+            let why = format!(
+                "the cluster uses level {level}, and backups need level {BACKUP_LEVEL}: finalize it first"
+            );
+            return self.actions.push_back(Action::Operated { number, outcome: Err(why) });
+        }
         let (group, command) = match operation {
+            Operation::Backup { group, backup, step } => (group, Command::Backup { backup, step }),
             Operation::SetDuty { node, duty } => (CONTROL, Command::NodeDuty { node, duty }),
             Operation::Finalize { level } => (CONTROL, Command::Finalize { level }),
             Operation::Purge(client_id) => {

@@ -204,6 +204,12 @@ impl Lane {
         }
     }
 
+    /// Ends the connection, if there is one, and forgets what waits.
+    fn renew(&self) {
+        self.outgoing.lock().bytes.clear();
+        self.latest.send_modify(|latest| *latest += 1);
+    }
+
     /// Appends a message. False: it was dropped.
     fn push(&self, encode: impl FnOnce(&mut BytesMut)) -> bool {
         let mut outgoing = self.outgoing.lock();
@@ -222,6 +228,8 @@ struct Peer {
     place: RwLock<PeerPlace>,
     id: NodeId,
     incarnation: AtomicU64,
+    /// Last incarnation that was declared dead: it gets no routing link.
+    dead: AtomicU64,
     raft: Lane,
     routing: Lane,
     dial_now: [Notify; 2],
@@ -233,6 +241,15 @@ struct Peer {
 impl Peer {
     fn lane(&self, kind: LinkKind) -> &Lane {
         if kind == LinkKind::Routing { &self.routing } else { &self.raft }
+    }
+
+    /// Whether a Hello may have a link of this kind: what an incarnation that is dead has to hand over is too old. It still
+    /// gets the raft link, or it would never hear that it is dead.
+    fn lives(&self, hello: &Hello, kind: LinkKind) -> Result<(), PeerError> {
+        if kind == LinkKind::Routing && hello.incarnation.0 <= self.dead.load(Ordering::Acquire) {
+            return Err(PeerError::Refused("its incarnation was declared dead"));
+        }
+        Ok(())
     }
 
     fn dial_both(&self) {
@@ -304,6 +321,7 @@ impl<R: LinkReceiver> Links<R> {
             let peer = Arc::new(Peer {
                 id: place.id,
                 incarnation: AtomicU64::new(0),
+                dead: AtomicU64::new(0),
                 raft: Lane::new(LinkKind::Raft),
                 routing: Lane::new(LinkKind::Routing),
                 dial_now: [Notify::new(), Notify::new()],
@@ -314,6 +332,22 @@ impl<R: LinkReceiver> Links<R> {
             });
             peers.insert(peer.id, peer.clone());
             self.spawn_tasks(&peer);
+        }
+    }
+
+    /// A peer's incarnation was declared dead: messages that it sent, and that wait for it, are given up. Its clients may be
+    /// on other nodes by now, and must not get what they have had.
+    pub fn declare_dead(&self, node: NodeId, incarnation: Incarnation) {
+        if let Some(peer) = self.peers.read().get(&node) {
+            peer.dead.fetch_max(incarnation.0, Ordering::AcqRel);
+            peer.routing.renew();
+        }
+    }
+
+    /// This node begins a new incarnation: as for a peer, towards all.
+    pub fn begin_anew(&self) {
+        for peer in self.peers.read().values() {
+            peer.routing.renew();
         }
     }
 
@@ -442,14 +476,14 @@ impl<R: LinkReceiver> Links<R> {
                 if self.check_member(&hello)?.id != peer.id {
                     return Err(PeerError::Refused("it has another identity by now"));
                 }
-                Ok(connection)
+                Ok((connection, hello))
             }
             .await;
             let error = match outcome {
-                Ok(connection) => {
+                Ok((connection, hello)) => {
                     backoff = PEER_BACKOFF_MIN;
                     failures = 0;
-                    self.run_link(peer, kind, connection).await
+                    self.run_link(peer, &hello, kind, connection).await
                 }
                 Err(error) => error,
             };
@@ -546,7 +580,7 @@ impl<R: LinkReceiver> Links<R> {
                 Ok(())
             }
             (LinkKind::Raft | LinkKind::Routing, Some(peer)) => {
-                Err(self.run_link(&peer, hello.link, connection).await)
+                Err(self.run_link(&peer, &hello, hello.link, connection).await)
             }
             (LinkKind::Snapshot, Some(peer)) => {
                 self.receiver.snapshot(peer.id, connection).await;
@@ -574,13 +608,20 @@ impl<R: LinkReceiver> Links<R> {
                 if peer.dialled_by_us && hello.link != LinkKind::Snapshot {
                     return Err(PeerError::Refused("this node dials it"));
                 }
+                peer.lives(hello, hello.link)?;
                 Ok(Some(peer))
             }
         }
     }
 
     /// Runs one connection until it ends; tells why it did.
-    async fn run_link(&self, peer: &Arc<Peer>, kind: LinkKind, connection: PeerConnection) -> PeerError {
+    async fn run_link(
+        &self,
+        peer: &Arc<Peer>,
+        hello: &Hello,
+        kind: LinkKind,
+        connection: PeerConnection,
+    ) -> PeerError {
         let lane = peer.lane(kind);
         let mut generation = 0;
         lane.latest.send_modify(|latest| {
@@ -588,6 +629,9 @@ impl<R: LinkReceiver> Links<R> {
             generation = *latest;
         });
         let mut latest = lane.latest.subscribe();
+        if let Err(error) = peer.lives(hello, kind) {
+            return error;
+        }
         // The connection before this one ends as soon as it sees the newer generation, reports down, and lets go.
         let _session = lane.session.lock().await;
         if *latest.borrow_and_update() != generation {

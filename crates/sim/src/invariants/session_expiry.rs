@@ -21,7 +21,7 @@ const LATE_MAX: Duration = Duration::from_millis(2500);
 #[derive(Default)]
 struct Client {
     conn: Option<Conn>,
-    /// When the last connection that had its CONNACK was over.
+    /// When the last connection that had its CONNACK was over, for its client or for the cluster.
     over: Option<Duration>,
     asked: Duration,
 }
@@ -35,7 +35,13 @@ pub fn check(history: &History) -> Result<(), Broken> {
             Event::Lost { client, conn } => {
                 let known = clients.entry(*client).or_default();
                 if known.conn == Some(*conn) {
-                    known.over = Some(entry.at);
+                    known.over.get_or_insert(entry.at);
+                }
+            }
+            Event::Forsaken { conn } => {
+                let owner = clients.values_mut().find(|known| known.conn == Some(*conn));
+                if let Some(known) = owner {
+                    known.over.get_or_insert(entry.at);
                 }
             }
             Event::Connected { client, conn, present } => {
@@ -78,6 +84,17 @@ mod tests {
         assert_eq!(judged(Duration::from_secs(5), true), Ok(()));
         assert!(judged(Duration::from_secs(5), false).is_err());
         assert_eq!(judged(Duration::from_secs(11), false), Ok(()));
+    }
+
+    #[test]
+    fn time_of_a_session_begins_when_the_cluster_gives_its_node_up() {
+        let mut history = record(vec![connecting(1), connected(1, false)]);
+        history.clients[0].expiry = Some(Duration::from_secs(10));
+        history.push(Duration::from_secs(1), Event::Forsaken { conn: Conn(1) });
+        history.push(Duration::from_secs(9), lost(1));
+        history.push(Duration::from_secs(12), connecting(2));
+        history.push(Duration::from_secs(12), connected(2, false));
+        assert_eq!(check(&history), Ok(()));
     }
 
     #[test]

@@ -337,6 +337,16 @@ impl World {
     }
 
     /// A process is gone with all its connections. `silent`: the clients find out by themselves.
+    /// The cluster has declared a node dead.
+    pub(super) fn connections_forsaken(&mut self, node: NodeId) {
+        let place = self.place_of(node);
+        let here = self.pipes.iter().filter(|(_, pipe)| Some(pipe.place) == place && !pipe.client_gone);
+        let forsaken: Vec<Conn> = here.map(|(conn, _)| *conn).collect();
+        for conn in forsaken {
+            self.history.push(self.now, Event::Forsaken { conn });
+        }
+    }
+
     pub(super) fn connections_of_dead(&mut self, place: usize, process: &Process, silent: bool) {
         for connection in process.connections.values() {
             if !silent {

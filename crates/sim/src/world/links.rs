@@ -29,7 +29,15 @@ impl World {
         if session.is_none() || session != self.network.session(place, there) {
             return;
         }
-        let frame = Frame { from: place, to: there, session: session.unwrap_or(0), lane, bytes: Some(bytes) };
+        let theirs = self.hosts[there].process.as_ref().map(|process| process.node.incarnation());
+        let frame = Frame {
+            from: place,
+            to: there,
+            session: session.unwrap_or(0),
+            lane,
+            incarnations: (process.node.incarnation(), theirs.unwrap_or_default()),
+            bytes: Some(bytes),
+        };
         let lossy = lossy && self.phase == super::Phase::Faults;
         let chance = if lossy { self.features.lossy_permille } else { 0 };
         if self.random.permille(chance) {
@@ -62,6 +70,8 @@ impl World {
             }
             // What comes before the process knows of the link waits for nothing: it is from an earlier process.
             Some(_) if process.links.get(&from) != Some(&frame.session) => {}
+            // The routing link ends with the incarnation of either side.
+            Some(_) if frame.lane == Lane::Routing && process.outlived(from, frame.incarnations) => {}
             Some(bytes) => match PeerMessage::decode(bytes) {
                 Ok(PeerMessage::Forward(message)) => {
                     let mut deliveries = Vec::new();
@@ -102,7 +112,8 @@ impl World {
         }
         let Some(session) = self.network.bring_up(a, b) else { return };
         for (from, to) in [(a, b), (b, a)] {
-            self.post(Frame { from, to, session, lane: Lane::Raft, bytes: None }, false);
+            let incarnations = Default::default();
+            self.post(Frame { from, to, session, lane: Lane::Raft, incarnations, bytes: None }, false);
         }
     }
 

@@ -77,10 +77,19 @@ pub(super) struct Process {
     pub(super) peers: BTreeSet<NodeId>,
     /// Sessions of the links that this process knows to be up.
     pub(super) links: BTreeMap<NodeId, u64>,
+    /// Last dead incarnation of each node, as far as this process knows.
+    pub(super) dead_nodes: BTreeMap<NodeId, Incarnation>,
     pub(super) behind_since: Option<Duration>,
     /// Where the mutant that accepts gaps believes each stream to be.
     pub(super) stream_next: BTreeMap<(GroupId, String), u64>,
     pub(super) dead: bool,
+}
+
+impl Process {
+    /// Whether a frame of the routing link was sent by a node, or to this one, in an incarnation that is over.
+    pub(super) fn outlived(&self, from: NodeId, (theirs, own): (Incarnation, Incarnation)) -> bool {
+        own != self.node.incarnation() || self.dead_nodes.get(&from).is_some_and(|dead| theirs <= *dead)
+    }
 }
 
 /// Reads of the node from its log.
@@ -288,6 +297,7 @@ impl World {
             last_conn: 0,
             peers,
             links: BTreeMap::new(),
+            dead_nodes: BTreeMap::new(),
             behind_since: None,
             stream_next: BTreeMap::new(),
             dead: false,

@@ -15,7 +15,7 @@ use quorate_node::consensus::wire;
 use quorate_node::edge::{ClientEvent, ClientRequest};
 use quorate_node::peer::PeerMessage;
 use quorate_node::{Action, Event as NodeEvent};
-use quorate_state::{Batch, Command, ConnId, GroupId, Incarnation, LogIndex, NodeId, StreamSeq};
+use quorate_state::{BackupId, Batch, Command, ConnId, GroupId, Incarnation, LogIndex, NodeId, StreamSeq};
 use quorate_storage::snapshot::{Chunk, Content};
 use quorate_storage::{AppliedMark, CheckpointStore, DropOutcome, HardState, Record, SlowGroups};
 
@@ -50,6 +50,7 @@ pub(super) enum KeeperJob {
         group: GroupId,
         mark: AppliedMark,
         changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+        keep_for: Option<BackupId>,
     },
     /// The action that asked for it.
     SendSnapshot(Action),
@@ -173,10 +174,10 @@ impl World {
                 process.peers = peers.into_iter().map(|peer| peer.node).collect();
                 self.peers_changed(place, process);
             }
-            Action::Checkpoint { group, index, term, conf_state, changes } => {
+            Action::Checkpoint { group, index, term, conf_state, changes, keep_for } => {
                 let mark = AppliedMark { index: index.0, term, conf_state };
                 let changes = self.mutilate_checkpoint(changes);
-                process.keeper_jobs.push_back(KeeperJob::Checkpoint { group, mark, changes });
+                process.keeper_jobs.push_back(KeeperJob::Checkpoint { group, mark, changes, keep_for });
             }
             send @ Action::SendSnapshot { .. } => {
                 process.keeper_jobs.push_back(KeeperJob::SendSnapshot(send));
@@ -189,8 +190,9 @@ impl World {
             Action::Joined { disk, decision, .. } => self.join_decided(disk, decision.ok()),
             Action::Elsewhere(_) => {}
             Action::Duty(duty) => self.note(|| format!("node {} is to do {duty:?}", process.node.id())),
-            Action::Operated { outcome, .. } => {
+            Action::Operated { number, outcome } => {
                 self.note(|| format!("node {}: operation {outcome:?}", process.node.id()));
+                self.backup_answered(number, outcome);
             }
             Action::Dropped(reason, count) => {
                 self.note(|| format!("node {} dropped {count} for {reason:?}", process.node.id()));
@@ -198,6 +200,10 @@ impl World {
             Action::Stop(reason) => panic!("node {} stopped: {reason}", process.node.id()),
             Action::Note(Note::Leading(group, term)) => self.observe_leading(process, group, term),
             Action::Note(note) => {
+                if let Note::NodeDown(node, incarnation) = note {
+                    process.dead_nodes.insert(node, incarnation);
+                    self.connections_forsaken(node);
+                }
                 self.note(|| format!("node {}: {note:?}", process.node.id()));
             }
         }
@@ -392,10 +398,16 @@ impl World {
         let checkpoints = self.hosts[place].checkpoints.clone();
         match process.keeper_jobs.pop_front() {
             None => {}
-            Some(KeeperJob::Checkpoint { group, mark, changes }) => {
+            Some(KeeperJob::Checkpoint { group, mark, changes, keep_for }) => {
                 let index = LogIndex(mark.index);
                 if let Err(error) = checkpoints.write(group.0, &mark, changes) {
                     panic!("node {} cannot write a checkpoint: {error}", process.node.id());
+                }
+                if let Some(backup) = keep_for {
+                    let view = checkpoints.view(group.0).expect("checkpoints in memory");
+                    let mut view = view.expect("it was written");
+                    let records = view.next_chunk(usize::MAX).expect("checkpoints in memory");
+                    self.backup_part(backup, group, index, records);
                 }
                 process.reports.push(NodeEvent::Checkpointed { group, index });
             }

@@ -11,6 +11,7 @@ use crate::testing::*;
 
 mod exactly_once;
 mod explain;
+mod hold;
 mod random;
 mod share;
 mod share_random;

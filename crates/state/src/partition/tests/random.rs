@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::*;
-use crate::command::{PublishTarget, ShareMember, Will};
+use crate::command::{BackupStep, PublishTarget, ShareMember, Will};
 use crate::hash::partition_of_share;
-use crate::ids::{ConnId, GroupId, ShareId, ShareVersion};
+use crate::ids::{BackupId, ConnId, GroupId, ShareId, ShareVersion};
 use crate::record::RestoreError;
 
 const CLIENTS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
@@ -150,6 +150,14 @@ impl World {
                 Command::PublishWill { will, targets }
             }
             76..80 => self.share_command(true),
+            80 => {
+                let step = match self.random.below(4) {
+                    0 => BackupStep::Hold { ms: self.random.below(900) as u32 },
+                    1 => BackupStep::Cut { node: NODE },
+                    _ => BackupStep::Release,
+                };
+                Command::Backup { backup: BackupId(1 + self.random.below(2)), step }
+            }
             63 => Command::Purge { client_id: text(CLIENTS[self.random.below(6) as usize]) },
             _ => {
                 let message = self.message();
