@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation))]
 
 pub mod admin;
+pub mod backup;
 mod base64;
 pub mod boot;
 mod client_config;

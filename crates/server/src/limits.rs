@@ -351,6 +351,16 @@ pub const SYS_FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Intervals of silence after which the figures of a peer count no more.
 pub const SYS_SILENT_INTERVALS: u32 = 3;
 
+/// Largest chunk in a backup file: what storage decodes. Writers make chunks of a few hundred KiB, or of one body.
+pub const BACKUP_CHUNK_BYTES_MAX: usize = quorate_storage::limits::SNAPSHOT_CHUNK_BYTES_MAX;
+
+/// Largest head or end of a backup file: the head holds the settings, which fit into `founding.json` with much else.
+pub const BACKUP_JSON_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of the text that says why a backup broke off; the rest of a longer one is cut.
+pub const BACKUP_ERROR_BYTES_MAX: usize = 4 * 1024;
+
+const _: () = assert!(BACKUP_ERROR_BYTES_MAX * 6 < BACKUP_JSON_BYTES_MAX);
 const _: () = assert!(HANDSHAKES_MAX * UNAUTHENTICATED_BYTES_MAX * 2 <= 64 * 1024 * 1024);
 const _: () = assert!(ADDRESS_HANDSHAKES_MAX <= HANDSHAKES_MAX);
 const _: () = assert!(WEBSOCKET_HEAD_BYTES_MAX <= UNAUTHENTICATED_BYTES_MAX);

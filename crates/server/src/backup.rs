@@ -1,0 +1,5 @@
+//! Backups: one file with the state of a whole cluster.
+//!
+//! Owns: the parts below. Does not: start anything. See: docs/formats/backup.md, docs/operations/backup.md.
+
+pub mod format;
