@@ -254,22 +254,27 @@ fn parse(bytes: &[u8]) -> Result<Response, &'static str> {
     }
 }
 
-/// Lines of an answer, as they come.
-pub struct LineStream {
+/// The body of an answer, as it comes.
+pub struct AnswerStream {
     reader: BufReader<TcpStream>,
 }
 
-/// What came of a request for lines.
+/// What came of a request for a stream.
 pub enum Opened {
     /// A success: here they come.
-    Lines(LineStream),
+    Stream(AnswerStream),
     /// Another answer.
     Other(Response),
 }
 
-impl LineStream {
+impl AnswerStream {
+    /// Some bytes; 0 at the end of the answer.
+    pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer).await
+    }
+
     /// The next line without its end; `None` at the end of the answer.
-    pub async fn next(&mut self) -> io::Result<Option<String>> {
+    pub async fn next_line(&mut self) -> io::Result<Option<String>> {
         let line = read_line(&mut self.reader).await?;
         Ok((!line.is_empty()).then(|| line.trim_end().to_owned()))
     }
@@ -286,8 +291,8 @@ async fn read_line(reader: &mut BufReader<TcpStream>) -> io::Result<String> {
     Ok(line)
 }
 
-/// POST with an answer that comes line by line. Until the first line may come, the wait is bounded as ever.
-pub async fn open_lines(base: &str, path: &str, body: &str) -> Result<Opened, HttpError> {
+/// POST with an answer that comes bit by bit. Until the first bit may come, the wait is bounded as ever.
+pub async fn open(base: &str, path: &str, body: &str) -> Result<Opened, HttpError> {
     let host = host_of(base)?;
     let what = format!("POST http://{host}{path}");
     let begun = async {
@@ -302,7 +307,7 @@ pub async fn open_lines(base: &str, path: &str, body: &str) -> Result<Opened, Ht
         }
         let mut bytes = head.into_bytes();
         if bytes.get(9..12) == Some(b"200") {
-            return Ok((bytes, Some(LineStream { reader })));
+            return Ok((bytes, Some(AnswerStream { reader })));
         }
         let limit = u64::try_from(HTTP_RESPONSE_BYTES_MAX).unwrap_or(u64::MAX);
         reader.take(limit).read_to_end(&mut bytes).await?;
@@ -311,7 +316,7 @@ pub async fn open_lines(base: &str, path: &str, body: &str) -> Result<Opened, Ht
     match tokio::time::timeout(OPERATE_WAIT_MAX, begun).await {
         Err(_) => Err(HttpError::Timeout { what, wait: OPERATE_WAIT_MAX }),
         Ok(Err(source)) => Err(HttpError::Io { what, source }),
-        Ok(Ok((_, Some(lines)))) => Ok(Opened::Lines(lines)),
+        Ok(Ok((_, Some(stream)))) => Ok(Opened::Stream(stream)),
         Ok(Ok((bytes, None))) => {
             let parsed = parse(&bytes).map_err(|problem| HttpError::Answer { what, problem });
             Ok(Opened::Other(parsed?))

@@ -21,6 +21,9 @@ pub const TOKEN_FILE_BYTES_MAX: u64 = 4096;
 /// what is durable.
 pub const OPERATE_WAIT_MAX: Duration = Duration::from_secs(15);
 
+/// Longest wait for the next piece of a backup: the node reads the whole state of a group before its first piece.
+pub const BACKUP_WAIT_MAX: Duration = Duration::from_secs(300);
+
 /// Rows asked for at once, when a list is longer: as many as the server gives.
 pub const ADMIN_PAGE_ROWS: usize = 1000;
 

@@ -5,6 +5,7 @@
 //! Invariants: a failure is printed once, on standard error, with a hint where there is one.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation))]
 
+mod backup;
 mod bench;
 mod cert;
 mod client;
@@ -95,6 +96,8 @@ enum Command {
     Cluster(cluster::ClusterArgs),
     /// Look for what keeps a node from working: configuration, disk, certificates, clock, limits, peers
     Doctor(doctor::DoctorArgs),
+    /// Write the state of the whole cluster to a file
+    Backup(backup::BackupArgs),
     /// Find sessions, show one, close its connection, end it
     Sessions(sessions::SessionsArgs),
     /// List who subscribes to what
@@ -156,6 +159,7 @@ fn run(command: Command) -> Outcome {
         Command::Reload(args) => block_on(operate::reload(args)),
         Command::Cluster(args) => block_on(cluster::run(args)),
         Command::Doctor(args) => block_on(doctor::run(args)),
+        Command::Backup(args) => block_on(backup::run(args)),
         Command::Sessions(args) => block_on(sessions::run(args)),
         Command::Subscriptions(args) => block_on(subscriptions::run(args)),
         Command::Retained(args) => block_on(retained::run(args)),

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use quorate_api::{Direction, TraceLine, TraceRequest, TracedPacket};
 
 use crate::exit::{Exit, Failure, Outcome};
-use crate::http::{self, LineStream, Opened};
+use crate::http::{self, AnswerStream, Opened};
 use crate::limits::TRACE_HOPS_MAX;
 use crate::operator::AdminArgs;
 use crate::output::{self, Output};
@@ -78,7 +78,7 @@ pub async fn run(args: TraceArgs) -> Outcome {
     let wait_max = Duration::from_secs(how.seconds.saturating_add(10));
     loop {
         let line = tokio::select! {
-            line = tokio::time::timeout(wait_max, lines.next()) => {
+            line = tokio::time::timeout(wait_max, lines.next_line()) => {
                 line.map_err(|_| anyhow!("the trace did not end in its time"))?.context("read the trace")?
             }
             _ = tokio::signal::ctrl_c() => return Err(Failure::silent(Exit::Interrupted)),
@@ -107,12 +107,12 @@ pub async fn run(args: TraceArgs) -> Outcome {
 }
 
 /// Asks a node, and the one that it refers to.
-async fn open(admin: &str, body: &str) -> Outcome<LineStream> {
+async fn open(admin: &str, body: &str) -> Outcome<AnswerStream> {
     let mut base = admin.to_owned();
     let mut path = "/v1/trace".to_owned();
     for _ in 0..TRACE_HOPS_MAX {
-        match http::open_lines(&base, &path, body).await.map_err(http::unreached)? {
-            Opened::Lines(lines) => {
+        match http::open(&base, &path, body).await.map_err(http::unreached)? {
+            Opened::Stream(lines) => {
                 eprintln!("packets as {base} sees them");
                 return Ok(lines);
             }

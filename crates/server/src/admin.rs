@@ -5,6 +5,7 @@
 //! Limits: `ADMIN_CONNECTIONS_MAX`, `ADMIN_CONNECTION_TIMEOUT`, `ADMIN_HEAD_TIMEOUT`, `ADMIN_BODY_BYTES_MAX`; a question
 //! that the worker does not answer within `ADMIN_ANSWER_TIMEOUT` is answered with 503.
 
+pub mod backup;
 pub mod cluster;
 pub mod dashboard;
 pub mod diagnosis;
@@ -55,6 +56,7 @@ use crate::logging::LogLevel;
 use crate::metrics::process::ProcessFigures;
 use crate::question::{Question, ask_edge};
 use crate::reload::Reloader;
+use backup::Backups;
 use error::{ApiError, no_such_method, no_such_path};
 use guard::Guard;
 
@@ -67,6 +69,8 @@ pub struct AdminState {
     pub cluster_name: Arc<str>,
     /// Cluster identity, as text.
     pub cluster_id: Arc<str>,
+    /// What backups are taken with.
+    pub backups: Arc<Backups>,
     /// Node name.
     pub node_name: Arc<str>,
     /// Its zone; empty for none.
@@ -105,6 +109,7 @@ impl AdminState {
         health::readyz,
         health::readyz_listener,
         metrics_text::metrics,
+        backup::backup,
         cluster::state,
         duty::drain_state,
         duty::drain,
@@ -179,6 +184,7 @@ pub fn router(state: AdminState, guard: Arc<Guard>) -> Router {
         .route("/readyz/{listener}", get(health::readyz_listener))
         .route("/metrics", get(metrics_text::metrics))
         .route("/v1/cluster/state", get(cluster::state))
+        .route("/v1/backup", post(backup::backup))
         .route("/v1/cluster/level", get(duty::level))
         .route("/v1/cluster/finalize", post(duty::finalize))
         .route("/v1/nodes/{name}/drain", get(duty::drain_state).post(duty::drain).delete(duty::undrain))

@@ -1,7 +1,8 @@
 //! Shortening the log: the thread that lets old segments go.
 //!
 //! Owns: when a segment goes. Does not: know the state; what is alive and what is checkpointed is asked of the worker.
-//! Invariants: bodies that are still referred to are durable elsewhere before their segment goes.
+//! Invariants: bodies that are still referred to, by the state or by a backup that is being read, are durable elsewhere
+//! before their segment goes.
 //! Limits: one segment at a time; a group whose checkpoint does not move on within `CHECKPOINT_WAIT` gets its entries
 //! copied to the head of the log instead.
 
@@ -14,6 +15,7 @@ use quorate_state::{GroupId, LogIndex};
 use quorate_storage::carry::CarryError;
 use quorate_storage::{Bodies, DropOutcome, LogStatus, SegmentRange, SlowGroups};
 
+use crate::cuts::Cuts;
 use crate::exit::{ExitCode, chain, stop_now};
 use crate::inbox::Inbox;
 use crate::log_writer::LogJob;
@@ -39,6 +41,8 @@ pub struct Compaction {
     pub inbox: Arc<Inbox<Question>>,
     /// Body files.
     pub bodies: Bodies,
+    /// Parts of a backup that are kept.
+    pub cuts: Arc<Cuts>,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }
@@ -103,8 +107,8 @@ impl Compaction {
         let begun = self.log(|answer| LogJob::BeginDrop { segment, floors, slow, answer })?;
         let Ok(mut carry) = begun else { return Ok(false) };
         let live = LiveIndex::new(self.inbox.clone());
-        if let Err(error) = carry.copy_bodies(&|group, index| live.contains(GroupId(group), LogIndex(index)))
-        {
+        let needed = |group, index| self.is_needed(&live, group, index);
+        if let Err(error) = carry.copy_bodies(&needed) {
             let code = match error {
                 CarryError::Read(_) => ExitCode::Corrupt,
                 CarryError::Write(_) | CarryError::Log(_) => ExitCode::Disk,
@@ -128,7 +132,7 @@ impl Compaction {
     /// Lets body files go that nothing refers to any more.
     fn sweep(&self) {
         let live = LiveIndex::new(self.inbox.clone());
-        match self.bodies.sweep(&|group, index| live.contains(GroupId(group), LogIndex(index))) {
+        match self.bodies.sweep(&|group, index| self.is_needed(&live, group, index)) {
             Ok(outcome) => tracing::debug!(
                 files_unlinked = outcome.files_unlinked,
                 freed_bytes = outcome.bytes_freed,
@@ -137,6 +141,12 @@ impl Compaction {
             ),
             Err(error) => stop_now(ExitCode::Disk, &chain(&error)),
         }
+    }
+
+    /// Whether a body is alive, or part of a backup may refer to it. The worker is asked first: what it says to be dead it
+    /// says after it has told of the cuts that it applied before.
+    fn is_needed(&self, live: &LiveIndex, group: u32, index: u64) -> bool {
+        live.contains(GroupId(group), LogIndex(index)) || self.cuts.are_kept()
     }
 
     fn log<T>(&self, job: impl FnOnce(SyncSender<T>) -> LogJob) -> Result<T, Ended> {

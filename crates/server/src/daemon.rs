@@ -27,6 +27,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle as Task;
 use tokio::time::timeout;
 
+use crate::admin::backup::Backups;
 use crate::admin::guard::{Guard, Rules};
 use crate::admin::token::TokenError;
 use crate::admin::{self, AdminState};
@@ -34,6 +35,7 @@ use crate::boot::{BootError, DataFolder, Recovered, random};
 use crate::clock::Clock;
 use crate::compaction::Compaction;
 use crate::config::{Bind, Config, ListenerKind, ListenerSettings};
+use crate::cuts::PartReader;
 use crate::departure::{Departure, DepartureCause};
 use crate::edge::{Edge, LeaseState};
 use crate::event_loop::Worker;
@@ -572,6 +574,7 @@ impl Parts<'_> {
             stopping: watch::Sender::new(false),
             departure: watch::Sender::default(),
             elsewhere: RwLock::default(),
+            cuts: Arc::default(),
             operations: Operations::default(),
             live: watch::Sender::new(Arc::new(LiveSettings {
                 client_config: Arc::new(crate::client_config::client_config(self.config, settings)),
@@ -582,6 +585,11 @@ impl Parts<'_> {
             lookout: Lookout::default(),
         });
         let staged: Arc<Staged> = Arc::default();
+        let parts = PartReader {
+            reader: reader.clone(),
+            cluster: self.founding.cluster_config(),
+            partition: settings.partition_config(),
+        };
         self.receiver.attach(
             &edge,
             Arc::new(SnapshotReceiver {
@@ -591,6 +599,7 @@ impl Parts<'_> {
                 inbox: self.inbox.clone(),
                 alone: tokio::sync::Mutex::new(()),
             }),
+            parts.clone(),
             self.founding.clone(),
         );
         let (log_sender, log_jobs) = sync_channel(LOG_BATCHES_MAX);
@@ -609,6 +618,7 @@ impl Parts<'_> {
             checkpoints,
             bodies: bodies.clone(),
             staged,
+            cuts: edge.cuts.clone(),
             sender,
             identity: folder.identity.clone(),
             disk: folder.disk.clone(),
@@ -624,6 +634,7 @@ impl Parts<'_> {
             log: log_sender.clone(),
             inbox: self.inbox,
             bodies,
+            cuts: edge.cuts.clone(),
             metrics,
         };
         let (compaction_stop, compaction_stopped) = sync_channel(1);
@@ -646,6 +657,7 @@ impl Parts<'_> {
             cluster_name: settings.cluster().into(),
             cluster_id: hex(&self.founding.cluster_id()).into(),
             node_name: self.config.node.name.as_str().into(),
+            backups: Arc::new(Backups::new(settings.clone(), parts)),
             zone: self.config.node.zone.as_str().into(),
             process: ProcessFigures {
                 disk: folder.disk.clone(),

@@ -19,6 +19,7 @@ use quorate_state::{ConnId, Incarnation, NodeId, Owner, PublishTarget};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::cuts::Cuts;
 use crate::departure::{Departure, DepartureCause};
 use crate::events::NodeEvents;
 use crate::inbox::Inbox;
@@ -87,6 +88,8 @@ pub struct Edge {
     pub departure: watch::Sender<Departure>,
     /// Where clients of a listener can go instead: listeners of other nodes in service.
     pub elsewhere: RwLock<Vec<AdvertisedListener>>,
+    /// Parts of a backup that this node keeps.
+    pub cuts: Arc<Cuts>,
     /// Operations of operators that wait for the cluster.
     pub operations: Operations,
     /// What listeners and new connections go by; changes when the configuration is read again.

@@ -193,6 +193,9 @@ impl Worker {
             }
             Action::Peers(peers) => self.set_peers(peers),
             Action::Checkpoint { group, index, term, conf_state, changes, keep_for } => {
+                if let Some(backup) = keep_for {
+                    self.edge.cuts.expect(backup);
+                }
                 let checkpoint = KeeperJob::Checkpoint { group, index, term, conf_state, changes, keep_for };
                 send(&self.keeper, checkpoint);
             }

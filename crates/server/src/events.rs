@@ -73,6 +73,8 @@ pub enum NodeEvent {
     LogLevelChanged(String),
     /// A live packet log began, or ended.
     Trace(String),
+    /// What a backup came to.
+    Backup(String),
 }
 
 impl NodeEvent {
@@ -121,6 +123,7 @@ impl NodeEvent {
             NodeEvent::ConfigurationRefused(_) => "configuration_refused",
             NodeEvent::LogLevelChanged(_) => "log_level_changed",
             NodeEvent::Trace(_) => "trace",
+            NodeEvent::Backup(_) => "backup",
         }
     }
 
@@ -188,7 +191,7 @@ impl NodeEvent {
             NodeEvent::ConfigurationApplied(keys) => format!("In force now: {}.", keys.join(", ")),
             NodeEvent::ConfigurationRefused(error) => format!("The configuration was refused: {error}."),
             NodeEvent::LogLevelChanged(filter) => format!("The log's filter is {filter}."),
-            NodeEvent::Trace(what) => what.clone(),
+            NodeEvent::Trace(what) | NodeEvent::Backup(what) => what.clone(),
         };
         if text.len() > NODE_EVENT_TEXT_BYTES_MAX {
             let end = (0..=NODE_EVENT_TEXT_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end));

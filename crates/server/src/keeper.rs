@@ -12,6 +12,7 @@ use quorate_node::Event;
 use quorate_state::{BackupId, GroupId, Incarnation, LogIndex, NodeId};
 use quorate_storage::{AppliedMark, Bodies, CheckpointError, CheckpointStore, Disk, Identity};
 
+use crate::cuts::Cuts;
 use crate::exit::{ExitCode, chain, stop_now};
 use crate::inbox::Inbox;
 use crate::log_writer::LogJob;
@@ -84,6 +85,8 @@ pub struct Keeper {
     pub local: Arc<Local>,
     /// The log writer.
     pub log: SyncSender<LogJob>,
+    /// Parts of a backup.
+    pub cuts: Arc<Cuts>,
     /// Reports.
     pub inbox: Arc<Inbox<Question>>,
     /// Counters.
@@ -100,6 +103,9 @@ impl Keeper {
                     let result = self.checkpoints.write(group.0, &mark, changes);
                     result.unwrap_or_else(|error| fail(&error));
                     self.metrics.checkpoints.add(1);
+                    if let Some(backup) = keep_for {
+                        self.keep_part(backup, group);
+                    }
                     self.inbox.report(Event::Checkpointed { group, index });
                 }
                 KeeperJob::SendSnapshot { to, group, message } => match &self.sender {
@@ -111,6 +117,15 @@ impl Keeper {
                 KeeperJob::RemoveGroup(group) => self.remove(group),
                 KeeperJob::Stop => return,
             }
+        }
+    }
+
+    /// The checkpoint just written is a part of a backup.
+    fn keep_part(&self, backup: BackupId, group: GroupId) {
+        match self.checkpoints.view(group.0) {
+            Ok(Some(part)) => self.cuts.keep(backup, group, part),
+            Ok(None) => tracing::error!(group = group.0, "a checkpoint that was written is not there"),
+            Err(error) => fail(&error),
         }
     }
 

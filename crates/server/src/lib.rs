@@ -15,6 +15,7 @@ pub mod clock;
 pub mod compaction;
 pub mod config;
 pub mod connection_task;
+pub mod cuts;
 pub mod daemon;
 pub mod departure;
 pub mod edge;

@@ -314,6 +314,27 @@ pub const DISK_STALLED: Duration = Duration::from_secs(2);
 /// Longest grace for client connections of a node that is taken out of service or stops.
 pub const GRACE_MAX: Duration = Duration::from_secs(3600);
 
+/// How long parts of a backup are kept that nobody has begun to read: whoever wanted them has died.
+pub const CUT_CLAIM_WAIT: Duration = Duration::from_secs(60);
+
+/// How long a replica may take to come to its cut after the group has made it.
+pub const CUT_PART_WAIT: Duration = Duration::from_secs(30);
+
+/// How long a node waits for a peer to ask for the next part of a backup; until then nothing is removed from its disk.
+pub const CUT_IDLE_MAX: Duration = Duration::from_secs(600);
+
+/// Tries to take a backup. Each holds longer than the one before.
+pub const BACKUP_TRIES: u32 = 4;
+
+/// How long groups are held at the first try, in milliseconds: several commits of all groups on a busy machine.
+pub const BACKUP_HOLD_MS: u32 = 500;
+
+/// How long whoever takes a backup may take for a piece of it; then the backup is given up.
+pub const BACKUP_STALL_MAX: Duration = Duration::from_secs(60);
+
+/// How long the connection of a backup may be without a new piece: a node reads the whole state of a group before its first.
+pub const BACKUP_PIECE_MAX: Duration = Duration::from_secs(300);
+
 /// Operations that wait for the cluster's decision. Operators are few.
 pub const OPERATIONS_MAX: usize = 64;
 

@@ -186,6 +186,12 @@ pub struct Metrics {
     pub snapshots_sent: Counter,
     /// Snapshots installed.
     pub snapshots_installed: Counter,
+    /// Backups sent to their end.
+    pub backups_taken: Counter,
+    /// Backups that broke off.
+    pub backups_failed: Counter,
+    /// When the last one ended, in seconds since 1970.
+    pub backup_last_s: Gauge,
     /// Spans that the collector has taken.
     pub spans_exported: Counter,
     /// Spans dropped because the queue was full.
@@ -323,6 +329,7 @@ impl Metrics {
         text.by(&catalog::SPANS_DROPPED, spans.map(|(reason, counter)| (reason, counter.value())));
         for (metric, gauge) in [
             (catalog::LOG_SIZE, &self.log_size),
+            (catalog::BACKUP_LAST, &self.backup_last_s),
             (catalog::LOG_WAITS_FOR_SPACE, &self.log_waits_for_space),
             (catalog::DRAINING, &self.draining),
         ] {
@@ -352,7 +359,7 @@ impl Metrics {
         text.by(&catalog::CERTIFICATE_RELOADS, reloads.map(|(result, c)| (result, c.value())));
     }
 
-    fn counters(&self) -> [(Metric, &Counter); 27] {
+    fn counters(&self) -> [(Metric, &Counter); 29] {
         [
             (catalog::CONNECTIONS_ACCEPTED, &self.connections_accepted),
             (catalog::CONNECTIONS_CLOSED, &self.connections_closed),
@@ -379,6 +386,8 @@ impl Metrics {
             (catalog::CHECKPOINTS, &self.checkpoints),
             (catalog::SNAPSHOTS_SENT, &self.snapshots_sent),
             (catalog::SNAPSHOTS_INSTALLED, &self.snapshots_installed),
+            (catalog::BACKUPS_TAKEN, &self.backups_taken),
+            (catalog::BACKUPS_FAILED, &self.backups_failed),
             (catalog::LEASE_LAPSES, &self.lease_lapses),
             (catalog::SPANS_EXPORTED, &self.spans_exported),
         ]

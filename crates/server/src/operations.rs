@@ -61,6 +61,39 @@ impl Operations {
         }
     }
 
+    /// Puts operations to the cluster together and waits until all are decided: the first reason why not. They take one
+    /// place together.
+    pub async fn carry_out_all(
+        &self,
+        inbox: &Inbox<Question>,
+        operations: Vec<Operation>,
+    ) -> Result<(), OperationError> {
+        let mut receivers = Vec::with_capacity(operations.len());
+        {
+            let (last, waiting) = &mut *self.0.lock();
+            waiting.retain(|_, sender| !sender.is_closed());
+            if waiting.len() >= OPERATIONS_MAX {
+                return Err(OperationError::Busy);
+            }
+            for operation in operations {
+                let (sender, receiver) = oneshot::channel();
+                *last += 1;
+                waiting.insert(*last, sender);
+                receivers.push(receiver);
+                inbox.report(Event::Operate { number: *last, operation });
+            }
+        }
+        let all = async {
+            let mut outcome = Ok(());
+            for receiver in receivers {
+                let one = receiver.await.map_err(|_| OperationError::Undecided);
+                outcome = outcome.and(one.and_then(|one| one.map_err(OperationError::Refused)));
+            }
+            outcome
+        };
+        timeout(OPERATION_TIMEOUT, all).await.map_err(|_| OperationError::Undecided)?
+    }
+
     /// The cluster has decided.
     pub fn decided(&self, number: OperationNumber, outcome: Result<(), String>) {
         if let Some(waiting) = self.0.lock().1.remove(&number) {

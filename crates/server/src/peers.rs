@@ -10,11 +10,12 @@ use quorate_node::Event;
 use quorate_node::peer::PeerMessage;
 use quorate_state::NodeId;
 
+use crate::cuts::{self, PartReader};
 use crate::edge::Edge;
 use crate::events::NodeEvent;
 use crate::founding::Founding;
 use crate::inbox::Inbox;
-use crate::net::frame::Frame;
+use crate::net::frame::{Frame, FrameKind};
 use crate::net::hello::{Hello, LinkKind};
 use crate::net::peer::{LinkReceiver, PeerConnection};
 use crate::question::Question;
@@ -26,17 +27,31 @@ pub struct PeerReceiver {
     inbox: Arc<Inbox<Question>>,
     edge: OnceLock<Weak<Edge>>,
     snapshots: OnceLock<Arc<SnapshotReceiver>>,
+    parts: OnceLock<PartReader>,
     founding: OnceLock<Founding>,
 }
 
 impl PeerReceiver {
     /// Gives messages to this inbox.
     pub fn new(inbox: Arc<Inbox<Question>>) -> Self {
-        PeerReceiver { inbox, edge: OnceLock::new(), snapshots: OnceLock::new(), founding: OnceLock::new() }
+        PeerReceiver {
+            inbox,
+            edge: OnceLock::new(),
+            snapshots: OnceLock::new(),
+            parts: OnceLock::new(),
+            founding: OnceLock::new(),
+        }
     }
 
     /// From now on direct messages reach connections and snapshots are taken. Call once, before peers are set.
-    pub fn attach(&self, edge: &Arc<Edge>, snapshots: Arc<SnapshotReceiver>, founding: Founding) {
+    pub fn attach(
+        &self,
+        edge: &Arc<Edge>,
+        snapshots: Arc<SnapshotReceiver>,
+        parts: PartReader,
+        founding: Founding,
+    ) {
+        let _attached_once = self.parts.set(parts);
         let _attached_once = self.founding.set(founding);
         let _attached_once = self.edge.set(Arc::downgrade(edge));
         let _attached_once = self.snapshots.set(snapshots);
@@ -125,6 +140,17 @@ impl LinkReceiver for PeerReceiver {
             Some(snapshots) => snapshots.receive(peer, connection).await,
             None => connection.close().await,
         }
+    }
+
+    async fn backup(&self, peer: NodeId, mut connection: PeerConnection) {
+        let edge = self.edge.get().and_then(Weak::upgrade);
+        let (Some(edge), Some(parts)) = (edge, self.parts.get()) else { return };
+        if let Err(error) = cuts::serve_peer(&edge.cuts, parts, &mut connection).await {
+            tracing::warn!(peer = peer.0, %error, "a peer that takes a backup did not get all of it");
+            let _told_if_it_listens =
+                connection.write(FrameKind::BackupRefused, error.to_string().as_bytes()).await;
+        }
+        connection.close().await;
     }
 
     async fn join(&self, hello: Hello, connection: PeerConnection) {

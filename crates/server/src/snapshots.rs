@@ -30,7 +30,7 @@ use crate::peers::PeerReceiver;
 use crate::question::{LIVE_BLOCK_ENTRIES, LiveIndex, Question};
 
 /// Bytes of one chunk, about.
-const CHUNK_BYTES: usize = 256 * 1024;
+pub const CHUNK_BYTES: usize = 256 * 1024;
 
 /// Snapshots sent at once.
 const SENDS_MAX: usize = 2;
@@ -154,7 +154,7 @@ impl SnapshotSender {
         let view = self.checkpoints.view(group.0).map_err(|error| storage(&error))?;
         let mut view = view.ok_or(SnapshotError::Content("there is no checkpoint to send"))?;
         let mark = view.mark().clone();
-        let mut output = ChunkOutput { group, number: 0, out };
+        let mut output = ChunkOutput::new(group, out);
         let bodies = self.read_bodies(group, LogIndex(mark.index), &mut output)?;
         let mut records = 0;
         loop {
@@ -212,14 +212,21 @@ impl SnapshotSender {
     }
 }
 
-struct ChunkOutput<'a> {
+/// Numbers the chunks of a group and hands them on.
+pub struct ChunkOutput<'a> {
     group: GroupId,
     number: u64,
     out: &'a tokio::sync::mpsc::Sender<Bytes>,
 }
 
-impl ChunkOutput<'_> {
-    fn put(&mut self, content: Content) -> Result<(), SnapshotError> {
+impl<'a> ChunkOutput<'a> {
+    /// From chunk 0 on.
+    pub fn new(group: GroupId, out: &'a tokio::sync::mpsc::Sender<Bytes>) -> ChunkOutput<'a> {
+        ChunkOutput { group, number: 0, out }
+    }
+
+    /// The next chunk; waits for room. For threads that may wait.
+    pub fn put(&mut self, content: Content) -> Result<(), SnapshotError> {
         let chunk = Chunk { group: self.group.0, number: self.number, content };
         self.number += 1;
         self.out.blocking_send(chunk.encode()).map_err(|_| SnapshotError::Content("the connection ended"))

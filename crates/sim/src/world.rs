@@ -92,6 +92,7 @@ enum Occurrence {
     Fault,
     FaultEnds(Fault),
     Backup,
+    BackupAnswered(u64, Result<(), String>),
     Observe,
     Heal,
     Poll,
@@ -269,6 +270,7 @@ impl World {
             Occurrence::Fault => self.fault(),
             Occurrence::FaultEnds(fault) => self.fault_ends(fault),
             Occurrence::Backup => self.begin_backup(),
+            Occurrence::BackupAnswered(number, outcome) => self.backup_answered(number, outcome),
             Occurrence::Observe => self.observe(),
             Occurrence::Heal => self.heal(),
             Occurrence::Poll => self.poll(),
@@ -303,6 +305,7 @@ impl World {
             | Occurrence::Fault
             | Occurrence::FaultEnds(_)
             | Occurrence::Backup
+            | Occurrence::BackupAnswered(..)
             | Occurrence::Observe
             | Occurrence::Heal
             | Occurrence::Poll => None,

@@ -148,6 +148,12 @@ catalog! {
             "snapshots that a peer has confirmed";
         SNAPSHOTS_INSTALLED = Counter "quorate_snapshots_installed_total" []
             "snapshots put in force here";
+        BACKUPS_TAKEN = Counter "quorate_backups_taken_total" []
+            "backups of the cluster that this node has sent to their end";
+        BACKUPS_FAILED = Counter "quorate_backups_failed_total" []
+            "backups of the cluster that broke off while this node sent them";
+        BACKUP_LAST = Gauge "quorate_backup_last_timestamp_seconds" []
+            "when this node last sent a backup to its end, in seconds since 1970; 0: not since it started";
     }
     "Cluster" {
         NODE_INFO = Gauge "quorate_node_info" ["cluster", "node", "node_id", "zone"]

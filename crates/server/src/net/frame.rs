@@ -33,10 +33,14 @@ pub enum FrameKind {
     JoinRequest,
     /// Answer to a join request.
     JoinAnswer,
+    /// A node wants a part of a backup.
+    BackupRequest,
+    /// Why it does not get it.
+    BackupRefused,
 }
 
 /// Kinds of the shell; all below the first are messages of the node.
-const KINDS: [(FrameKind, u8); 7] = [
+const KINDS: [(FrameKind, u8); 9] = [
     (FrameKind::KeepAlive, FIRST_SHELL_KIND),
     (FrameKind::Hello, 129),
     (FrameKind::SnapshotBegin, 130),
@@ -44,6 +48,8 @@ const KINDS: [(FrameKind, u8); 7] = [
     (FrameKind::SnapshotStaged, 132),
     (FrameKind::JoinRequest, 133),
     (FrameKind::JoinAnswer, 134),
+    (FrameKind::BackupRequest, 135),
+    (FrameKind::BackupRefused, 136),
 ];
 
 const FIRST_SHELL_KIND: u8 = 128;

@@ -30,6 +30,8 @@ pub enum LinkKind {
     Snapshot,
     /// One join request.
     Join,
+    /// Parts of a backup.
+    Backup,
 }
 
 /// 128 bits that tell disks, agreements and clusters apart.
@@ -99,6 +101,7 @@ impl Hello {
             LinkKind::Routing => 2,
             LinkKind::Snapshot => 3,
             LinkKind::Join => 4,
+            LinkKind::Backup => 5,
         });
         put_name(out, &self.cluster);
         out.put_slice(&self.agreement);
@@ -131,6 +134,7 @@ impl Hello {
             Ok(2) => LinkKind::Routing,
             Ok(3) => LinkKind::Snapshot,
             Ok(4) => LinkKind::Join,
+            Ok(5) => LinkKind::Backup,
             _ => return Err(HelloError::Malformed),
         };
         let cluster = take_name(&mut input)?;
@@ -240,7 +244,8 @@ mod tests {
             Just(LinkKind::Raft),
             Just(LinkKind::Routing),
             Just(LinkKind::Snapshot),
-            Just(LinkKind::Join)
+            Just(LinkKind::Join),
+            Just(LinkKind::Backup)
         ];
         (
             (link, "[a-z0-9-]{0,63}", any::<[u8; 16]>(), any::<[u8; 16]>()),

@@ -2,7 +2,7 @@
 //!
 //! The raft link carries consensus, streams and control; the routing link carries direct messages. Of two nodes, the
 //! one with the smaller name dials both; a node that starts probes the others, which makes them dial at once. A
-//! snapshot or a join request has a connection of its own.
+//! snapshot, a backup or a join request has a connection of its own.
 //!
 //! Owns: dialling, accepting, Hello, the outgoing queue of each link. Does not: know what messages mean.
 //! Invariants: per peer and link first in, first out; a peer is reported down after its last message and before the
@@ -51,6 +51,8 @@ pub trait LinkReceiver: Send + Sync + 'static {
     fn frames(&self, peer: NodeId, link: LinkKind, frames: Vec<Frame>) -> impl Future<Output = bool> + Send;
     /// A peer opened a connection for a snapshot.
     fn snapshot(&self, peer: NodeId, connection: PeerConnection) -> impl Future<Output = ()> + Send;
+    /// A peer opened a connection to read parts of a backup.
+    fn backup(&self, peer: NodeId, connection: PeerConnection) -> impl Future<Output = ()> + Send;
     /// A node that is no member asks to join.
     fn join(&self, hello: Hello, connection: PeerConnection) -> impl Future<Output = ()> + Send;
 }
@@ -401,7 +403,7 @@ impl<R: LinkReceiver> Links<R> {
         Ok(hello)
     }
 
-    /// Opens a connection of its own to a known peer: for a snapshot.
+    /// Opens a connection of its own to a known peer: for a snapshot, or to read a backup.
     pub async fn open(&self, to: NodeId, kind: LinkKind) -> Result<PeerConnection, PeerError> {
         let peer = self.peers.read().get(&to).cloned();
         let peer = peer.ok_or(PeerError::Refused("it is no member"))?;
@@ -586,7 +588,11 @@ impl<R: LinkReceiver> Links<R> {
                 self.receiver.snapshot(peer.id, connection).await;
                 Ok(())
             }
-            (LinkKind::Raft | LinkKind::Routing | LinkKind::Snapshot, None) => {
+            (LinkKind::Backup, Some(peer)) => {
+                self.receiver.backup(peer.id, connection).await;
+                Ok(())
+            }
+            (LinkKind::Raft | LinkKind::Routing | LinkKind::Snapshot | LinkKind::Backup, None) => {
                 Err(PeerError::Refused("it is no member"))
             }
             (LinkKind::Join, _) => {
@@ -601,11 +607,12 @@ impl<R: LinkReceiver> Links<R> {
         match hello.link {
             LinkKind::Probe => Ok(self.check_member(hello).ok()),
             LinkKind::Join => Ok(None),
-            LinkKind::Raft | LinkKind::Routing | LinkKind::Snapshot => {
+            LinkKind::Raft | LinkKind::Routing | LinkKind::Snapshot | LinkKind::Backup => {
                 let peer = self.check_member(hello).inspect_err(|error| {
                     tracing::debug!(peer = %hello.name, %error, "peer gets no link");
                 })?;
-                if peer.dialled_by_us && hello.link != LinkKind::Snapshot {
+                let lasts = matches!(hello.link, LinkKind::Raft | LinkKind::Routing);
+                if peer.dialled_by_us && lasts {
                     return Err(PeerError::Refused("this node dials it"));
                 }
                 peer.lives(hello, hello.link)?;

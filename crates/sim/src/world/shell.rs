@@ -192,7 +192,8 @@ impl World {
             Action::Duty(duty) => self.note(|| format!("node {} is to do {duty:?}", process.node.id())),
             Action::Operated { number, outcome } => {
                 self.note(|| format!("node {}: operation {outcome:?}", process.node.id()));
-                self.backup_answered(number, outcome);
+                // The process is in our hands: what follows is for a moment when it is not.
+                self.schedule(Duration::ZERO, Occurrence::BackupAnswered(number, outcome));
             }
             Action::Dropped(reason, count) => {
                 self.note(|| format!("node {} dropped {count} for {reason:?}", process.node.id()));

@@ -42,6 +42,10 @@ impl LinkReceiver for Recorder {
         connection.write(FrameKind::SnapshotStaged, b"").await.unwrap();
         connection.close().await;
     }
+    async fn backup(&self, _peer: NodeId, connection: PeerConnection) {
+        connection.close().await;
+    }
+
     async fn join(&self, _: Hello, _: PeerConnection) {}
 }
 
