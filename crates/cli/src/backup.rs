@@ -44,7 +44,7 @@ struct Written {
     taken_at_unix_ms: u64,
     groups: u32,
     records: u64,
-    messages: u64,
+    bodies: u64,
     bytes: u64,
 }
 
@@ -67,13 +67,13 @@ pub async fn run(args: BackupArgs) -> Outcome {
     match args.asked.output {
         Output::Json => output::print_json(&written)?,
         Output::Text => output::print(&format!(
-            "backup {} of cluster {}, taken {}: {} groups, {} records, {} stored messages, {} in {}\n",
+            "backup {} of cluster {}, taken {}: {} groups, {} records, {} bodies, {} in {}\n",
             written.backup,
             written.cluster,
             utc(written.taken_at_unix_ms),
             written.groups,
             thousands(written.records),
-            thousands(written.messages),
+            thousands(written.bodies),
             bytes(written.bytes),
             written.file.display(),
         ))?,
@@ -107,7 +107,7 @@ async fn take(args: &BackupArgs, partial: &Path) -> Outcome<Written> {
         taken_at_unix_ms: head.taken_at_unix_ms,
         groups: end.groups,
         records: end.records,
-        messages: end.bodies,
+        bodies: end.bodies,
         bytes: fs::metadata(&args.file).map_or(end.bytes, |known| known.len()),
     })
 }

@@ -4,6 +4,7 @@
 //! prints one line with its figures at its end. See: CONTRIBUTING.md.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
+mod backup;
 mod barrier;
 mod front_door;
 mod identifiers;
