@@ -100,9 +100,6 @@ impl Worker {
         for event in batch.reports.drain(..) {
             if let Event::Incarnation(_) = event {
                 tracing::info!("a new incarnation is durable");
-                if let Some(links) = &self.edge.links {
-                    links.begin_anew();
-                }
             }
             self.node.step(event, now);
         }

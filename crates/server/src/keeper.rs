@@ -152,7 +152,11 @@ impl Keeper {
         match self.identity.next_incarnation(self.disk.as_ref()) {
             Ok(incarnation) => {
                 let incarnation = Incarnation(incarnation);
-                self.local.update(|hello| hello.incarnation = incarnation);
+                let tell = || self.local.update(|hello| hello.incarnation = incarnation);
+                match &self.sender {
+                    Some(sender) => sender.links.begin_anew(tell),
+                    None => tell(),
+                }
                 tracing::warn!(incarnation = incarnation.0, "this node was declared down and begins anew");
                 self.inbox.report(Event::Incarnation(incarnation));
             }

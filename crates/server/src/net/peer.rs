@@ -346,11 +346,15 @@ impl<R: LinkReceiver> Links<R> {
         }
     }
 
-    /// This node begins a new incarnation: as for a peer, towards all.
-    pub fn begin_anew(&self) {
-        for peer in self.peers.read().values() {
-            peer.routing.renew();
-        }
+    /// This node begins a new incarnation, which `tell` puts into its Hello: as for a peer, towards all. Nothing that waits
+    /// leaves under the new one.
+    pub fn begin_anew(&self, tell: impl FnOnce()) {
+        let peers = self.peers.read();
+        let mut waiting: Vec<_> = peers.values().map(|peer| peer.routing.outgoing.lock()).collect();
+        tell();
+        waiting.iter_mut().for_each(|outgoing| outgoing.bytes.clear());
+        drop(waiting);
+        peers.values().for_each(|peer| peer.routing.renew());
     }
 
     fn spawn_tasks(self: &Arc<Self>, peer: &Arc<Peer>) {
@@ -657,7 +661,7 @@ impl<R: LinkReceiver> Links<R> {
         let mut removed = peer.removed.subscribe();
         let (reader, writer) = tokio::io::split(connection.stream);
         let error = tokio::select! {
-            error = self.read_loop(peer.id, kind, reader, connection.input) => error,
+            error = self.read_loop(peer, (kind, generation), reader, connection.input) => error,
             error = write_loop(lane, writer) => error,
             _ = latest.changed() => PeerError::Replaced,
             _ = removed.wait_for(|removed| *removed) => PeerError::Refused("it is no member any more"),
@@ -681,8 +685,8 @@ impl<R: LinkReceiver> Links<R> {
 
     async fn read_loop(
         &self,
-        peer: NodeId,
-        kind: LinkKind,
+        peer: &Peer,
+        (kind, generation): (LinkKind, u64),
         mut reader: ReadHalf<TlsStream<TcpStream>>,
         mut input: BytesMut,
     ) -> PeerError {
@@ -697,7 +701,11 @@ impl<R: LinkReceiver> Links<R> {
                     Err(error) => return error.into(),
                 }
             }
-            if !frames.is_empty() && !self.receiver.frames(peer, kind, frames).await {
+            // Asked here and not only where the connection is ended: not even one more frame may pass.
+            if *peer.lane(kind).latest.borrow() != generation {
+                return PeerError::Replaced;
+            }
+            if !frames.is_empty() && !self.receiver.frames(peer.id, kind, frames).await {
                 return PeerError::Refused("it sent a message that makes no sense");
             }
             input.reserve(PEER_READ_BYTES);
