@@ -204,6 +204,9 @@ impl Writing {
     async fn run(mut self, head: BackupHead) {
         let outcome = self.write(head).await;
         let error = outcome.err();
+        for (_, connection) in std::mem::take(&mut self.connections) {
+            connection.close().await;
+        }
         let metrics = &self.admin.edge.metrics;
         match &error {
             None => {
