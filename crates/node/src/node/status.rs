@@ -156,8 +156,8 @@ impl Node {
                         .to_owned()
                 }
             }),
-            clause("control", self.groups.contains_key(&CONTROL), "replica present", || {
-                "no replica of the control group yet".to_owned()
+            clause("control", self.is_known_to_control(), "known to control", || {
+                "the state of the control group has not come here yet, or does not have this node".to_owned()
             }),
             clause("leaders", leaderless.is_empty(), "every group has a leader", || {
                 format!("groups without a known leader: {}", leaderless.join(", "))
@@ -193,6 +193,11 @@ impl Node {
             hash: with_hash.then(|| group.machine().hash()),
             counts: group.machine().partition().map(|partition| partition.counts()),
         }
+    }
+
+    /// Whether this replica of control has this node. One that has yet to get its first snapshot has none.
+    fn is_known_to_control(&self) -> bool {
+        self.control().is_some_and(|control| control.node(self.id).is_some())
     }
 
     fn is_in_service(&self) -> bool {

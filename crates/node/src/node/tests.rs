@@ -872,6 +872,8 @@ fn wiped_node_rejoins_under_a_new_identity_with_equal_state() {
     let now = world.now;
     let joined = NodeRecord { id: NodeId(4), ..fresh };
     let newcomer = member(config(joined), vec![RestoredGroup::empty(CONTROL)], now);
+    let knows = newcomer.node.readiness(now).iter().any(|clause| clause.name == "control" && clause.ok);
+    assert!(!knows, "a node without the state of control is not ready for that reason");
     world.members.insert(NodeId(4), newcomer);
     for (a, b) in [(1, 4), (2, 4), (4, 1), (4, 2)] {
         world.event(NodeId(a), Event::PeerUp(NodeId(b)));
