@@ -8,7 +8,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -66,6 +65,7 @@ use crate::reload::{LiveSettings, Outcome, Reloader};
 use crate::snapshots::{SnapshotReceiver, SnapshotSender, Staged, send_places};
 use crate::telemetry::Telemetry;
 use crate::telemetry::exporter::Exporter;
+use crate::worker_beat::WorkerBeat;
 
 /// Pause before joining is tried again.
 const JOIN_PAUSE: Duration = Duration::from_millis(500);
@@ -548,7 +548,9 @@ impl Parts<'_> {
             listeners: advertised(&self.config.listeners, &addresses),
             seed: u64::from_le_bytes(random().map_err(StartError::Boot)?),
         };
-        let node = Node::new(node_config, groups, Arc::new(StoredLog(reader.clone())), clock.now())?;
+        let worker_beat = Arc::new(WorkerBeat::new(clock));
+        let source = StoredLog { reader: reader.clone(), beat: worker_beat.clone() };
+        let node = Node::new(node_config, groups, Arc::new(source), clock.now())?;
         let metrics: Arc<Metrics> = Arc::default();
         if let Some(expiry_s) = self.peer_expiry_s {
             metrics.listeners.register(listeners::PEER, None).certificate_expiry_s.set(expiry_s);
@@ -569,7 +571,7 @@ impl Parts<'_> {
             joins: Joins::default(),
             metrics: metrics.clone(),
             telemetry,
-            worker_beat_ms: AtomicU64::new(0),
+            worker_beat,
             listeners: clients.iter().map(Listener::state).collect(),
             stopping: watch::Sender::new(false),
             departure: watch::Sender::default(),

@@ -5,7 +5,6 @@
 //! incarnation that holds it. Locks are held for the handling of one turn of one connection, never across an await.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -38,6 +37,7 @@ use crate::reload::LiveSettings;
 use crate::sys::figures::Heard;
 use crate::telemetry::Telemetry;
 use crate::traces::Traces;
+use crate::worker_beat::WorkerBeat;
 
 /// The lease as the worker last told it.
 #[derive(Clone, Copy, Debug)]
@@ -78,8 +78,8 @@ pub struct Edge {
     pub metrics: Arc<Metrics>,
     /// What takes spans; none when nothing is traced.
     pub telemetry: Option<Arc<Telemetry>>,
-    /// When the worker last began a turn, in milliseconds of `clock`.
-    pub worker_beat_ms: AtomicU64,
+    /// Sign of life of the worker.
+    pub worker_beat: Arc<WorkerBeat>,
     /// Listeners for clients.
     pub listeners: Arc<[Arc<ListenerState>]>,
     /// Becomes true when listeners are to end.

@@ -7,8 +7,7 @@
 //! See: docs/decisions/0006-threads-and-runtime.md.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
 use quorate_codec::TopicFilter;
@@ -28,13 +27,14 @@ use crate::limits::STOP_TRANSFER_TIMEOUT;
 use crate::log_writer::LogJob;
 use crate::net::peer::PeerPlace;
 use crate::question::{LIVE_BLOCK_ENTRIES, Question};
+use crate::worker_beat::WorkerBeat;
 
 /// The worker.
 pub struct Worker {
     node: Node,
     edge: Arc<Edge>,
-    log: SyncSender<LogJob>,
-    keeper: SyncSender<KeeperJob>,
+    log: DiskQueue<LogJob>,
+    keeper: DiskQueue<KeeperJob>,
     next_tick: Instant,
     routes: Vec<(TopicFilter, RouteTarget, bool)>,
     events: Vec<(ConnId, ClientEvent)>,
@@ -48,6 +48,9 @@ pub struct Worker {
 impl Worker {
     /// A worker for this node.
     pub fn new(node: Node, edge: Arc<Edge>, log: SyncSender<LogJob>, keeper: SyncSender<KeeperJob>) -> Self {
+        let beat = &edge.worker_beat;
+        let log = DiskQueue { jobs: log, beat: beat.clone() };
+        let keeper = DiskQueue { jobs: keeper, beat: beat.clone() };
         Worker {
             node,
             edge,
@@ -69,9 +72,7 @@ impl Worker {
             self.edge.inbox.take(&mut batch, !self.node.congested(), self.next_tick);
             let began = Instant::now();
             let now = self.edge.clock.now();
-            self.edge
-                .worker_beat_ms
-                .store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            self.edge.worker_beat.beat();
             self.step_all(&mut batch, began, now);
             self.node.turn(now);
             self.act();
@@ -281,10 +282,21 @@ impl Worker {
     }
 }
 
+/// The queue of a thread that writes to the disk.
+struct DiskQueue<T> {
+    jobs: SyncSender<T>,
+    beat: Arc<WorkerBeat>,
+}
+
 /// Hands a job to a thread. When its queue is full, the worker waits: see the limits of each queue. The thread ends
 /// only after the worker, or takes the process with it.
-fn send<T>(queue: &SyncSender<T>, job: T) {
-    if queue.send(job).is_err() {
+fn send<T>(queue: &DiskQueue<T>, job: T) {
+    let sent = match queue.jobs.try_send(job) {
+        Ok(()) => true,
+        Err(TrySendError::Full(job)) => queue.beat.at_disk(|| queue.jobs.send(job)).is_ok(),
+        Err(TrySendError::Disconnected(_)) => false,
+    };
+    if !sent {
         crate::exit::stop_now(
             crate::exit::ExitCode::Internal,
             "a thread of the node ended before its worker",

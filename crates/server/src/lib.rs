@@ -48,5 +48,6 @@ pub mod telemetry;
 #[cfg(test)]
 mod testing;
 pub mod traces;
+mod worker_beat;
 
 pub use serve::{ServeError, ServeOptions, serve};

@@ -1,7 +1,10 @@
 //! Reads of the node from its log.
 //!
 //! Owns: [`StoredLog`], the node's view of storage. Does not: write.
-//! Invariants: a read that fails ends the process: the replica cannot go on with what it cannot read.
+//! Invariants: a read that fails ends the process: the replica cannot go on with what it cannot read. Reads that may reach the disk
+//! show as waits for it.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_node::consensus::log::{LogSource, StoredEntry};
@@ -9,13 +12,20 @@ use quorate_state::{GroupId, LogIndex};
 use quorate_storage::{LogReader, ReadError};
 
 use crate::exit::{ExitCode, stop_now};
+use crate::worker_beat::WorkerBeat;
 
 /// The log of this node for reading.
-pub struct StoredLog(pub LogReader);
+pub struct StoredLog {
+    /// The log.
+    pub reader: LogReader,
+    /// The sign of life of the worker, which reads.
+    pub beat: Arc<WorkerBeat>,
+}
 
 impl LogSource for StoredLog {
     fn entries(&self, group: GroupId, low: LogIndex, high: LogIndex, bytes_max: u64) -> Vec<StoredEntry> {
-        let entries = self.0.entries(group.0, low.0, high.0, bytes_max).unwrap_or_else(|error| fail(&error));
+        let entries = self.beat.at_disk(|| self.reader.entries(group.0, low.0, high.0, bytes_max));
+        let entries = entries.unwrap_or_else(|error| fail(&error));
         entries
             .into_iter()
             .map(|entry| StoredEntry {
@@ -29,11 +39,11 @@ impl LogSource for StoredLog {
     }
 
     fn term(&self, group: GroupId, index: LogIndex) -> Option<u64> {
-        self.0.term(group.0, index.0)
+        self.reader.term(group.0, index.0)
     }
 
     fn body(&self, group: GroupId, index: LogIndex) -> Option<Bytes> {
-        self.0.body(group.0, index.0).unwrap_or_else(|error| fail(&error))
+        self.beat.at_disk(|| self.reader.body(group.0, index.0)).unwrap_or_else(|error| fail(&error))
     }
 }
 

@@ -68,7 +68,8 @@ pub fn of_node(situation: &Situation<'_>) -> Vec<Diagnosis> {
     match situation.status {
         None => {
             let text = "The node's worker does not answer in time.";
-            let hint = "look at GET /livez: when it fails too, the worker is stuck, most likely on its disk";
+            let hint =
+                "look at GET /livez: when it fails too, the worker is stuck; else it waits for its disk";
             found.push(diagnosis("worker_silent", text.to_owned(), hint));
             explained.insert("worker");
         }

@@ -3,7 +3,6 @@
 //! Owns: the verdicts. Does not: know the node; the clauses come from the worker.
 //! Invariants: ready exactly when every clause holds; a worker that does not answer is a failed clause.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -19,13 +18,12 @@ use crate::limits::DISK_STALLED;
 use crate::metrics::Metrics;
 use crate::question::Question;
 
-/// A worker that began no turn for this long is stuck.
+/// A worker that began no turn for this long is stuck, unless it waits for the disk.
 const STUCK: Duration = Duration::from_secs(10);
 
 /// For how long the worker has begun no turn, when that makes it stuck.
 pub fn stuck_for(edge: &Edge) -> Option<Duration> {
-    let beat = Duration::from_millis(edge.worker_beat_ms.load(Ordering::Relaxed));
-    let silent = edge.clock.now().saturating_sub(beat);
+    let silent = edge.worker_beat.silent_for();
     (silent >= STUCK).then_some(silent)
 }
 
@@ -108,6 +106,9 @@ pub fn judge(edge: &Edge, answered: Option<Vec<quorate_node::node::Clause>>) -> 
                 true => Clause::met(clause.name),
                 false => Clause::failed(clause.name, clause.reason),
             }));
+        }
+        None if edge.worker_beat.waits_for_disk() => {
+            clauses.push(Clause::failed("worker", "the node's worker waits for its disk"));
         }
         None => clauses.push(Clause::failed("worker", "the node's worker does not answer in time")),
     }
