@@ -62,6 +62,7 @@ use crate::operations::Operations;
 use crate::peers::PeerReceiver;
 use crate::question::Question;
 use crate::reload::{LiveSettings, Outcome, Reloader};
+use crate::room::Room;
 use crate::snapshots::{SnapshotReceiver, SnapshotSender, Staged, send_places};
 use crate::telemetry::Telemetry;
 use crate::telemetry::exporter::Exporter;
@@ -164,6 +165,7 @@ pub struct Daemon {
     sys: Task<()>,
     inquiries: Task<()>,
     lookout: Task<()>,
+    room: Task<()>,
     reloader: Arc<Reloader>,
     /// Sends spans, until it is told that no more come.
     exporter: Option<(watch::Sender<bool>, Task<()>)>,
@@ -328,6 +330,7 @@ impl Daemon {
         join("log", self.log.1);
         join("compaction", self.compaction.1);
         self.lookout.abort();
+        self.room.abort();
         self.admin.abort();
         self.sys.abort();
         self.inquiries.abort();
@@ -572,6 +575,7 @@ impl Parts<'_> {
             metrics: metrics.clone(),
             telemetry,
             worker_beat,
+            room: Room::default(),
             listeners: clients.iter().map(Listener::state).collect(),
             stopping: watch::Sender::new(false),
             departure: watch::Sender::default(),
@@ -670,6 +674,7 @@ impl Parts<'_> {
         let sys = self.runtime.spawn(crate::sys::run(edge.clone(), self.config.sys.interval));
         let inquiries = self.runtime.spawn(crate::inquiry::run(edge.clone()));
         let lookout = self.runtime.spawn(crate::lookout::run(edge.clone(), log));
+        let room = self.runtime.spawn(crate::room::watch(edge.clone(), folder.disk.clone()));
         let exporter = self.config.telemetry.otlp_endpoint.clone().zip(spans).map(|(endpoint, spans)| {
             let resource = vec![
                 ("service.name", "quorate".to_owned()),
@@ -692,6 +697,7 @@ impl Parts<'_> {
             sys,
             inquiries,
             lookout,
+            room,
             reloader,
             exporter,
             worker,

@@ -34,6 +34,7 @@ use crate::operations::Operations;
 use crate::peers::PeerReceiver;
 use crate::question::Question;
 use crate::reload::LiveSettings;
+use crate::room::Room;
 use crate::sys::figures::Heard;
 use crate::telemetry::Telemetry;
 use crate::traces::Traces;
@@ -80,6 +81,8 @@ pub struct Edge {
     pub telemetry: Option<Arc<Telemetry>>,
     /// Sign of life of the worker.
     pub worker_beat: Arc<WorkerBeat>,
+    /// What room the node has on its disk and for open files.
+    pub room: Room,
     /// Listeners for clients.
     pub listeners: Arc<[Arc<ListenerState>]>,
     /// Becomes true when listeners are to end.

@@ -41,6 +41,7 @@ pub mod peers;
 mod publish_times;
 pub mod question;
 pub mod reload;
+pub mod room;
 mod serve;
 pub mod snapshots;
 pub mod sys;

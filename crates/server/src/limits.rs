@@ -131,6 +131,14 @@ pub const CLIENT_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause after the listener failed to accept (no file descriptors left, for instance).
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a listener that could not accept waits until it looks whether it could now, when nobody connects.
+pub const LISTENER_LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Open files that clients may not take. Most of what the node itself needs it has open already; what comes on top are
+/// requests of operators, links to peers that come back, the next segment, and body files (64 at once). Without them
+/// the node could not even say that it lacks files, and a log that cannot open its next segment ends the process.
+pub const FILES_RESERVED: u64 = 64;
+
 /// Batches on their way to the log writer. Two per group would do; the node holds the rest back.
 pub const LOG_BATCHES_MAX: usize = 64;
 
@@ -311,6 +319,14 @@ pub const DEPARTURE_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// worst sync of a healthy disk on a busy machine.
 pub const DISK_STALLED: Duration = Duration::from_secs(2);
 
+/// Free bytes on the disk of the data below which the node is not ready: two segments of the usual size, one for the log and
+/// one for checkpoints and bodies. A checkpoint that finds no room ends the process, which must not come as a surprise.
+pub const DISK_FREE_BYTES_MIN: u64 = 128 * 1024 * 1024;
+
+/// Free bytes from which on a node that had too few is ready again: one more segment, so that readiness does not come and go
+/// with each segment that the log frees.
+pub const DISK_FREE_BYTES_ENOUGH: u64 = 192 * 1024 * 1024;
+
 /// Longest grace for client connections of a node that is taken out of service or stops.
 pub const GRACE_MAX: Duration = Duration::from_secs(3600);
 
@@ -395,5 +411,6 @@ const _: () = assert!(
     (ADMIN_NAMES_BYTES_MAX + quorate_node::limits::LISTING_BYTES_MAX + 128 * 1024) * 6 < FRAME_BYTES_MAX
 );
 const _: () = assert!(PEER_KEEP_ALIVE.as_millis() * 3 < PEER_IDLE_MAX.as_millis());
+const _: () = assert!(DISK_FREE_BYTES_MIN < DISK_FREE_BYTES_ENOUGH);
 const _: () = assert!(SPANS_BATCH_WAIT.as_millis() < EXPORT_STOP_TIMEOUT.as_millis());
 const _: () = assert!(STOP_TRANSFER_TIMEOUT.as_millis() * 2 < STOP_TIMEOUT.as_millis());

@@ -61,15 +61,19 @@ pub enum Refusal {
     /// The listener speaks the PROXY protocol, and this is no proxy.
     #[error("the address is not trusted to speak the PROXY protocol")]
     ProxyUntrusted,
+    /// The process has as many files open as clients may take.
+    #[error("the rest of the files that may be open are kept for the node itself")]
+    OpenFiles,
 }
 
-const REFUSALS: [(Refusal, &str); 6] = [
+const REFUSALS: [(Refusal, &str); 7] = [
     (Refusal::ConnectionsMax, "connections_max"),
     (Refusal::HandshakesMax, "handshakes_max"),
     (Refusal::AddressHandshakesMax, "handshakes_per_address_max"),
     (Refusal::ConnectRate, "connect_rate"),
     (Refusal::AddressConnectRate, "connect_rate_per_address"),
     (Refusal::ProxyUntrusted, "proxy_untrusted"),
+    (Refusal::OpenFiles, "open_files"),
 ];
 
 /// Where a client connection failed that was let in and did not get as far as MQTT.

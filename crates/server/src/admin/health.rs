@@ -17,6 +17,7 @@ use crate::edge::Edge;
 use crate::limits::DISK_STALLED;
 use crate::metrics::Metrics;
 use crate::question::Question;
+use crate::room::Room;
 
 /// A worker that began no turn for this long is stuck, unless it waits for the disk.
 const STUCK: Duration = Duration::from_secs(10);
@@ -112,7 +113,7 @@ pub fn judge(edge: &Edge, answered: Option<Vec<quorate_node::node::Clause>>) -> 
         }
         None => clauses.push(Clause::failed("worker", "the node's worker does not answer in time")),
     }
-    clauses.push(match disk_trouble(&edge.metrics) {
+    clauses.push(match disk_trouble(&edge.metrics, &edge.room) {
         None => Clause::met("disk"),
         Some(reason) => Clause::failed("disk", reason),
     });
@@ -129,7 +130,7 @@ pub fn judge(edge: &Edge, answered: Option<Vec<quorate_node::node::Clause>>) -> 
 }
 
 /// Why nothing can be made durable here now; `None` when the log was written and synced, and does not wait.
-fn disk_trouble(metrics: &Metrics) -> Option<String> {
+fn disk_trouble(metrics: &Metrics, room: &Room) -> Option<String> {
     let underway = metrics.sync_underway().filter(|taken| *taken >= DISK_STALLED);
     if metrics.log_waits_for_space.value() > 0 {
         Some("the disk is full: nothing is acknowledged until there is room".to_owned())
@@ -138,7 +139,7 @@ fn disk_trouble(metrics: &Metrics) -> Option<String> {
     } else if metrics.log_fsync_time.counts().is_empty() {
         Some("nothing has been written and synced since the start".to_owned())
     } else {
-        None
+        room.disk_trouble()
     }
 }
 
@@ -155,17 +156,19 @@ fn respond(readiness: Readiness, asked: &Asked) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::DISK_FREE_BYTES_MIN;
 
     #[test]
     fn disk_is_ready_once_something_was_synced_and_while_nothing_waits() {
         let metrics = Metrics::default();
-        let trouble = |metrics: &Metrics| disk_trouble(metrics).unwrap_or_default();
+        let room = Room::default();
+        let trouble = |metrics: &Metrics| disk_trouble(metrics, &room).unwrap_or_default();
         assert!(trouble(&metrics).contains("since the start"));
         metrics.log_fsync_time.observe(Duration::from_millis(1));
-        assert_eq!(disk_trouble(&metrics), None);
+        assert_eq!(disk_trouble(&metrics, &room), None);
         let now = std::time::Instant::now();
         metrics.note_sync(Some(now));
-        assert_eq!(disk_trouble(&metrics), None, "it has just begun");
+        assert_eq!(disk_trouble(&metrics, &room), None, "it has just begun");
         if let Some(long_ago) = now.checked_sub(DISK_STALLED) {
             metrics.note_sync(Some(long_ago));
             assert!(trouble(&metrics).contains("underway"));
@@ -174,7 +177,9 @@ mod tests {
         assert!(trouble(&metrics).contains("full"));
         metrics.log_waits_for_space.set(0);
         metrics.note_sync(None);
-        assert_eq!(disk_trouble(&metrics), None);
+        assert_eq!(disk_trouble(&metrics, &room), None);
+        room.note_disk(DISK_FREE_BYTES_MIN - 1);
+        assert!(trouble(&metrics).contains("MiB"), "{}", trouble(&metrics));
     }
 
     #[tokio::test]

@@ -100,7 +100,8 @@ fn memory_limit() -> Option<u64> {
     Some(limit.map_or(machine, |limit| limit.min(machine)))
 }
 
-fn open_files_max() -> Option<u64> {
+/// Files that this process may have open; `None` when that is not known.
+pub fn open_files_max() -> Option<u64> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()

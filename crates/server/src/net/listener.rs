@@ -16,7 +16,7 @@ use quorate_node::client::ClientConfig;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::arrival::{ArrivalError, Handshake, Origin, arrive};
 use super::gate::{Gate, Place};
@@ -29,7 +29,7 @@ use crate::config::{Bind, ListenerKind, ListenerSettings};
 use crate::connection_task::{self, Arrival};
 use crate::edge::Edge;
 use crate::events::NodeEvent;
-use crate::limits::{ACCEPT_PAUSE, TLS_LOOK_EVERY};
+use crate::limits::{ACCEPT_PAUSE, LISTENER_LOOK_EVERY, TLS_LOOK_EVERY};
 use crate::metrics::listeners::ListenerFigures;
 use crate::metrics::{HandshakeFailure, Refusal};
 use crate::reload::LiveSettings;
@@ -180,7 +180,8 @@ impl Listener {
         let mut look = interval(TLS_LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut connections: JoinSet<()> = JoinSet::new();
-        let mut failing = false;
+        // While connections cannot be taken: when to look whether they could be, should nobody come.
+        let mut look_again: Option<Instant> = None;
         self.state.listening.store(true, Ordering::Relaxed);
         loop {
             let accepted = tokio::select! {
@@ -191,6 +192,10 @@ impl Listener {
                     self.renew(&service);
                     continue;
                 }
+                () = wait_until(look_again), if look_again.is_some() => {
+                    look_again = self.fails(edge.room.has_files().err());
+                    continue;
+                }
                 Ok(()) = live.changed() => {
                     let settings = live.borrow_and_update().clone();
                     self.adopt(&service, &settings);
@@ -199,17 +204,20 @@ impl Listener {
                 }
             };
             match accepted {
-                Ok((socket, origin)) => {
-                    if failing {
-                        failing = false;
-                        *self.state.failed.lock() = None;
+                Ok((socket, origin)) => match edge.room.lets_in(&socket) {
+                    Ok(()) => {
+                        if look_again.is_some() {
+                            look_again = self.fails(None);
+                        }
+                        self.admit(&service, &mut connections, socket, origin);
                     }
-                    self.admit(&service, &mut connections, socket, origin);
-                }
+                    Err(error) => {
+                        service.refused(Refusal::OpenFiles, &origin);
+                        look_again = self.fails(Some(error.to_string()));
+                    }
+                },
                 Err(error) => {
-                    failing = true;
-                    *self.state.failed.lock() = Some(error.to_string());
-                    tracing::warn!(bind = %self.settings.bind, %error, "listener cannot accept");
+                    look_again = self.fails(Some(error.to_string()));
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -217,6 +225,24 @@ impl Listener {
         self.state.listening.store(false, Ordering::Relaxed);
         drop(self.socket);
         while connections.join_next().await.is_some() {}
+    }
+
+    /// Connections cannot be taken, for this reason, or can be again. Gives when to look again: a node that is not ready is
+    /// sent nobody, so that a listener that waited for the next connection might wait for ever.
+    fn fails(&self, reason: Option<String>) -> Option<Instant> {
+        let mut failed = self.state.failed.lock();
+        match &reason {
+            Some(reason) if failed.is_none() => {
+                tracing::warn!(bind = %self.settings.bind, reason, "listener cannot accept");
+            }
+            None if failed.is_some() => {
+                tracing::info!(bind = %self.settings.bind, "listener can accept again");
+            }
+            _ => (),
+        }
+        let fails = reason.is_some();
+        *failed = reason;
+        fails.then(|| Instant::now() + LISTENER_LOOK_EVERY)
     }
 
     /// What is shared by the connections that come from now on.
@@ -324,6 +350,14 @@ impl Listener {
             }
             Err(refusal) => service.refused(refusal, &origin),
         }
+    }
+}
+
+/// At that time; never, without one.
+async fn wait_until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
