@@ -1,6 +1,7 @@
 //! Black-box tests on the real binary: a cluster of separate processes, clients that others wrote.
 //!
-//! Owns: starting, killing and restarting nodes ([`Cluster`]), one node with a configuration of its own ([`Serve`]); clients of a library ([`client`], [`load`]) and by hand
+//! Owns: starting, killing and restarting nodes ([`Cluster`]), one node with a configuration of its own ([`Serve`]); faults of
+//! the machine under it ([`fault`]); clients of a library ([`client`], [`load`]) and by hand
 //! ([`raw`]); the judgement over a load ([`audit`]). The tests are in `tests/`.
 //! Does not: look into the broker; it sees processes, sockets, files and the admin API.
 //! Limits: every wait has a deadline and waits for a condition.
@@ -10,6 +11,7 @@ mod binary;
 pub mod client;
 mod cluster;
 pub mod event_loop;
+pub mod fault;
 pub mod http;
 pub mod line;
 pub mod load;
