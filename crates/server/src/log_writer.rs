@@ -117,7 +117,10 @@ impl LogWriter {
                     other => {
                         self.commit();
                         let before = self.log.status();
+                        // It writes to the disk as well, and appends wait behind it.
+                        self.metrics.note_sync(Some(Instant::now()));
                         self.maintain(other);
+                        self.metrics.note_sync(None);
                         self.count_since(&before);
                     }
                 }
@@ -306,6 +309,27 @@ mod tests {
             data: vec![7; 100].into(),
             context: bytes::Bytes::new(),
         }
+    }
+
+    #[test]
+    fn maintenance_that_hangs_shows_as_a_write_underway() {
+        let (log, _) = Log::open(Arc::new(MemoryDisk::new()), LogOptions::default()).unwrap();
+        let metrics = Arc::new(Metrics::default());
+        let (sender, jobs) = sync_channel(10);
+        // Nobody takes the answer, so that the job does not end.
+        let (answer, answered) = sync_channel(0);
+        sender.send(LogJob::Look(answer)).unwrap();
+        sender.send(LogJob::Stop).unwrap();
+        let writer = LogWriter::new(log, Arc::new(Inbox::default()), metrics.clone());
+        let writing = thread::spawn(move || writer.run(&jobs));
+        let begun = Instant::now();
+        while metrics.sync_underway().is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "no write underway");
+            thread::yield_now();
+        }
+        answered.recv().unwrap();
+        writing.join().unwrap();
+        assert_eq!(metrics.sync_underway(), None);
     }
 
     #[test]

@@ -171,7 +171,7 @@ pub struct Metrics {
     pub log_size: Gauge,
     /// 1 while an append waits for room on the disk.
     pub log_waits_for_space: Gauge,
-    /// When the append that is underway began.
+    /// When the write that is underway began.
     sync_began: Mutex<Option<Instant>>,
     /// From reading a publish that goes into groups until all of them have applied it.
     pub publish_time: Histogram,
@@ -213,12 +213,12 @@ impl Metrics {
         }
     }
 
-    /// An append to the log with its sync begins, or has ended.
+    /// An append to the log with its sync, or work on its segments, begins or has ended.
     pub fn note_sync(&self, began: Option<Instant>) {
         *self.sync_began.lock() = began;
     }
 
-    /// How long the append to the log that is underway has taken so far.
+    /// How long the write to the log that is underway has taken so far.
     pub fn sync_underway(&self) -> Option<Duration> {
         self.sync_began.lock().map(|began| began.elapsed())
     }
