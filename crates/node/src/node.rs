@@ -261,17 +261,12 @@ impl Node {
                 let config = PartitionConfig { group, partitions: cluster.partitions, ..partition.clone() };
                 Partition::new(config).records().map(|(key, value)| (key.into(), value.into())).collect()
             };
-            let members = raft::eraftpb::ConfState {
-                voters: voters.iter().map(|node| node.0).collect(),
-                ..Default::default()
-            };
-            let mut conf_state = bytes::BytesMut::new();
-            wire::encode_conf_state(&members, &mut conf_state);
+            let conf_state = Node::first_membership(voters);
             let first = Position { index: 1, term: 1 };
             groups.push(RestoredGroup {
                 group,
                 hard_state: (1, 0, 1),
-                conf_state: conf_state.freeze(),
+                conf_state,
                 checkpoint: first,
                 start: first,
                 last: LogIndex(1),
@@ -279,6 +274,18 @@ impl Node {
             });
         }
         groups
+    }
+
+    /// The membership of a group with these voters and nobody else, encoded: what the first checkpoint of a group names.
+    #[must_use]
+    pub fn first_membership(voters: &[NodeId]) -> Bytes {
+        let members = raft::eraftpb::ConfState {
+            voters: voters.iter().map(|node| node.0).collect(),
+            ..Default::default()
+        };
+        let mut encoded = bytes::BytesMut::new();
+        wire::encode_conf_state(&members, &mut encoded);
+        encoded.freeze()
     }
 
     /// Makes a replica, empty until its first snapshot, of every group that is placed here and not here yet.

@@ -202,7 +202,7 @@ impl Daemon {
         let addresses = sockets.addresses(config)?;
         let settings = match &folder.founding {
             Some(founding) => kept_settings(founding, config),
-            None => Settings::of(config),
+            None => folder.first_settings(config)?,
         };
         let local = Arc::new(Local::new(hello_of(&folder, &settings)));
         let inbox: Arc<Inbox<Question>> = Arc::default();
@@ -381,7 +381,7 @@ async fn bind(config: &Config) -> Result<Sockets, StartError> {
 /// The settings that the cluster began with; says so when the configuration has others by now.
 fn kept_settings(founding: &Founding, config: &Config) -> Settings {
     let kept = founding.settings().clone();
-    if kept != Settings::of(config) {
+    if !kept.are_of(config) {
         tracing::warn!(
             "[cluster] or session limits in the configuration differ from those the cluster began with, which stay in \
              force"

@@ -52,6 +52,10 @@ pub struct Settings {
     retained_max: u64,
     overflow: String,
     bootstrap: Vec<(String, String)>,
+    /// Backup that the cluster began from; last, and left out when there is none, so that fingerprints of clusters that began
+    /// empty are what they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    restored: Option<String>,
 }
 
 /// One of the first nodes.
@@ -88,11 +92,34 @@ pub enum FoundingError {
     /// The file is not what was written.
     #[error("{FILE} is corrupt: {0}")]
     Corrupt(String),
-    /// A node in the list has other settings.
+    /// A node in the list has other settings, or began from something else.
     #[error(
-        "node {0} has other [cluster] or [limits] settings than this node; they must be equal at the first start"
+        "node {0} has other [cluster] or [limits] settings than this node, or did not restore the same backup; both must be \
+         equal at the first start"
     )]
     Disagree(String),
+    /// A node in the list has not restored what this one has.
+    #[error(
+        "this node was restored from backup {backup}, and node {node} was not: restore the same file on every first node, \
+         or on none"
+    )]
+    NotRestored {
+        /// The other node.
+        node: String,
+        /// What this node was restored from.
+        backup: String,
+    },
+    /// The cluster has started without this node, which was restored.
+    #[error(
+        "this node was restored from backup {backup}, but the cluster {cluster} runs already and does not know this disk: empty \
+         the data folder, and the node will join"
+    )]
+    Late {
+        /// Its name.
+        cluster: String,
+        /// What this node was restored from.
+        backup: String,
+    },
     /// The cluster has started without this disk.
     #[error("the cluster {cluster} runs and does not know this disk: a new or wiped node must join")]
     Unknown {
@@ -125,7 +152,30 @@ impl Settings {
             }
             .to_owned(),
             bootstrap: bootstrap.collect(),
+            restored: None,
         }
+    }
+
+    /// These settings, of a backup, in a new cluster of this configuration: its name and first nodes are the configuration's, and all
+    /// that the state depends on stays.
+    pub fn restored_as(&self, backup: &str, config: &Config) -> Settings {
+        let Settings { cluster, bootstrap, .. } = Settings::of(config);
+        Settings { cluster, bootstrap, restored: Some(backup.to_owned()), ..self.clone() }
+    }
+
+    /// The backup that the cluster began from.
+    pub fn restored(&self) -> Option<&str> {
+        self.restored.as_deref()
+    }
+
+    /// Whether a node of this configuration would begin a cluster with these settings, from a backup or not.
+    pub fn are_of(&self, config: &Config) -> bool {
+        *self == Settings { restored: self.restored.clone(), ..Settings::of(config) }
+    }
+
+    /// Whether these are the settings behind a fingerprint but for the backup, which they have and the others do not.
+    fn differ_by_restore(&self, agreement: &Fingerprint) -> bool {
+        self.restored.is_some() && Settings { restored: None, ..self.clone() }.fingerprint() == *agreement
     }
 
     /// Fingerprint that tells nodes with other settings apart.
@@ -302,20 +352,31 @@ enum Verdict {
 /// Judges the answers: one per other listed node, in any order; `None` for a node that did not answer.
 fn judge(
     own: &Hello,
-    list: &[(String, String)],
+    settings: &Settings,
     answers: &[(String, Option<Hello>)],
 ) -> Result<Verdict, FoundingError> {
+    let list = &settings.bootstrap;
     let heard: Vec<&Hello> = answers.iter().filter_map(|(_, hello)| hello.as_ref()).collect();
     let started: Vec<&&Hello> = heard.iter().filter(|hello| !hello.is_fresh()).collect();
     let knows_me =
         |hello: &Hello| hello.members.iter().any(|member| member.name == own.name && member.disk == own.disk);
     if let Some(stranger) = started.iter().find(|hello| !knows_me(hello)) {
-        return Err(FoundingError::Unknown { cluster: stranger.cluster.clone() });
+        let cluster = stranger.cluster.clone();
+        return Err(match settings.restored.clone() {
+            Some(backup) => FoundingError::Late { cluster, backup },
+            None => FoundingError::Unknown { cluster },
+        });
     }
     if let Some(other) =
         heard.iter().find(|hello| hello.agreement != own.agreement || hello.cluster != own.cluster)
     {
-        return Err(FoundingError::Disagree(other.name.clone()));
+        let node = other.name.clone();
+        return Err(match settings.restored.clone() {
+            Some(backup) if settings.differ_by_restore(&other.agreement) => {
+                FoundingError::NotRestored { node, backup }
+            }
+            _ => FoundingError::Disagree(node),
+        });
     }
     if let Some(first) = started.first() {
         let genuine = hello::cluster_id(&own.agreement, &first.members) == first.cluster_id;
@@ -365,7 +426,7 @@ pub async fn agree<R: LinkReceiver>(
             }
             answers.push((name.clone(), answer.ok()));
         }
-        if let Verdict::Start(members) = judge(own, list, &answers)? {
+        if let Verdict::Start(members) = judge(own, settings, &answers)? {
             return Ok(members);
         }
         let missing: Vec<String> =
@@ -422,7 +483,7 @@ mod tests {
 
     fn judged(answers: Vec<(&str, Option<Hello>)>) -> Result<Verdict, FoundingError> {
         let answers: Vec<_> = answers.into_iter().map(|(name, hello)| (name.to_owned(), hello)).collect();
-        judge(&fresh("n1", 1), &settings().bootstrap, &answers)
+        judge(&fresh("n1", 1), &settings(), &answers)
     }
 
     #[test]
@@ -452,6 +513,48 @@ mod tests {
         assert!(
             matches!(judged(vec![("n2", Some(other))]), Err(FoundingError::Disagree(name)) if name == "n2")
         );
+    }
+
+    #[test]
+    fn nodes_found_a_cluster_together_only_from_the_same_backup() {
+        let restored = |backup: &str| Settings { restored: Some(backup.to_owned()), ..settings() };
+        let hello = |name: &str, disk: u8, settings: &Settings| Hello {
+            agreement: settings.fingerprint(),
+            ..fresh(name, disk)
+        };
+        let judged = |own: &Settings, others: [&Settings; 2]| {
+            let answers = [(2, others[0]), (3, others[1])].map(|(disk, settings)| {
+                let name = format!("n{disk}");
+                (name.clone(), Some(hello(&name, disk, settings)))
+            });
+            judge(&hello("n1", 1, own), own, &answers)
+        };
+        let (one, two, none) = (restored("0000000000000001"), restored("0000000000000002"), settings());
+        assert!(matches!(judged(&one, [&one, &one]), Ok(Verdict::Start(_))));
+        let Err(error) = judged(&one, [&one, &none]) else { panic!("n3 begins empty") };
+        assert!(matches!(&error, FoundingError::NotRestored { node, .. } if node == "n3"), "{error}");
+        assert!(error.to_string().contains("0000000000000001"), "{error}");
+        for (own, other) in [(&one, &two), (&none, &one)] {
+            let Err(error) = judged(own, [own, other]) else { panic!("{own:?} and {other:?}") };
+            assert!(matches!(&error, FoundingError::Disagree(_)), "{error}");
+            assert!(error.to_string().contains("backup"), "{error}");
+        }
+        let answers = [("n2".to_owned(), Some(started("n2", [7, 2, 3])))];
+        let late = judge(&hello("n1", 1, &one), &one, &answers);
+        assert!(matches!(late, Err(FoundingError::Late { .. })), "what was restored never joins");
+    }
+
+    #[test]
+    fn settings_without_a_backup_keep_their_text_and_fingerprint() {
+        let settings = Settings::of(&Config::default());
+        let text = serde_json::to_string(&settings).unwrap();
+        assert!(text.ends_with(r#""bootstrap":[]}"#), "{text}");
+        let restored = settings.restored_as("0123456789abcdef", &Config::default());
+        let text = serde_json::to_string(&restored).unwrap();
+        assert!(text.ends_with(r#""bootstrap":[],"restored":"0123456789abcdef"}"#), "{text}");
+        assert_ne!(restored.fingerprint(), settings.fingerprint());
+        assert_eq!(serde_json::from_str::<Settings>(&text).unwrap(), restored);
+        assert!(restored.are_of(&Config::default()) && settings.are_of(&Config::default()));
     }
 
     #[test]

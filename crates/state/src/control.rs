@@ -19,6 +19,7 @@ use crate::limits::LISTENERS_PER_NODE_MAX;
 use crate::wire::{Reader, own_filter, own_text};
 
 mod checkpoint;
+mod refound;
 
 /// Voters per partition unless configured otherwise: survives the loss of one.
 pub const REPLICATION_DEFAULT: u32 = 3;

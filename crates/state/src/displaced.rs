@@ -73,6 +73,11 @@ impl Displaced {
         self.connections.values().filter_map(|lost| lost.will)
     }
 
+    /// The highest incarnation of any node that had such a connection.
+    pub(crate) fn incarnation_max(&self) -> Option<Incarnation> {
+        self.connections.values().map(|lost| lost.owner.incarnation).max()
+    }
+
     /// A node's incarnation, and those before it, are dead: so are their connections. Gives back their wills.
     pub(crate) fn node_down(&mut self, node: NodeId, incarnation: Incarnation) -> Vec<MessageRef> {
         let dead = |owner: &Owner| owner.node == node && owner.incarnation <= incarnation;

@@ -93,6 +93,13 @@ macro_rules! machine {
                 self.state.outboxes.span(to)
             }
 
+            /// Of the commands for another group: the position up to which it is known to have applied them, and the
+            /// last one. Both are 0 when there never was one.
+            #[must_use]
+            pub fn outbox_positions(&self, to: GroupId) -> (StreamSeq, StreamSeq) {
+                self.state.outboxes.positions(to)
+            }
+
             /// Groups that have not applied all that is for them.
             pub fn outbox_destinations(&self) -> impl Iterator<Item = GroupId> {
                 self.state.outboxes.destinations()

@@ -185,6 +185,11 @@ impl Outboxes {
         })
     }
 
+    /// For a destination: the position that it is known to have applied, and the last one there is.
+    pub(crate) fn positions(&self, to: GroupId) -> (StreamSeq, StreamSeq) {
+        self.0.get(&to).map_or_else(Default::default, |outbox| (outbox.applied, outbox.last()))
+    }
+
     /// Destinations with commands that are not known to be applied.
     pub(crate) fn destinations(&self) -> impl Iterator<Item = GroupId> {
         self.0.iter().filter(|(_, outbox)| !outbox.items.is_empty()).map(|(to, _)| *to)

@@ -253,6 +253,29 @@ impl Partition {
         }
     }
 
+    /// Wills that are due and on their way.
+    #[must_use]
+    pub fn wills_due(&self) -> usize {
+        self.due_wills.len()
+    }
+
+    /// Share groups that have their home here.
+    #[must_use]
+    pub fn share_groups(&self) -> usize {
+        self.shares.len()
+    }
+
+    /// The highest incarnation of any node that this state names; 0 when it names none.
+    #[must_use]
+    pub fn incarnation_max(&self) -> Incarnation {
+        let named = [
+            self.state.streams.incarnation_max(),
+            self.sessions.incarnation_max(),
+            self.displaced.incarnation_max(),
+        ];
+        named.into_iter().flatten().max().unwrap_or_default()
+    }
+
     /// Works on one session with everything that moving its messages needs.
     fn with_session<R>(
         &mut self,

@@ -289,6 +289,11 @@ impl Sessions {
         self.by_owner.range((node, Incarnation(0))..=(node, last)).map(|(owner, _)| owner.1).collect()
     }
 
+    /// The highest incarnation of any node that holds a session.
+    pub(crate) fn incarnation_max(&self) -> Option<Incarnation> {
+        self.by_owner.keys().map(|(_, incarnation)| *incarnation).max()
+    }
+
     pub(crate) fn next_end(&self) -> Option<Timestamp> {
         self.timers.next()
     }

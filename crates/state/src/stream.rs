@@ -151,6 +151,11 @@ impl Streams {
         true
     }
 
+    /// The highest incarnation of any node that is known here, alive or dead.
+    pub(crate) fn incarnation_max(&self) -> Option<Incarnation> {
+        self.nodes.values().map(|known| known.dead.unwrap_or_default().max(known.incarnation)).max()
+    }
+
     fn stream(&self, stream: StreamId) -> Option<&Stream> {
         match stream {
             StreamId::Node(node, incarnation) => self

@@ -130,6 +130,17 @@ impl Identity {
         Ok(self.incarnation)
     }
 
+    /// Makes the next incarnation come after `last`, which may be anyone's; durable when this returns. One that is higher
+    /// stays.
+    pub fn raise_incarnation(&mut self, disk: &dyn Disk, last: u64) -> Result<(), IdentityError> {
+        if self.incarnation < last {
+            let raised = Self { incarnation: last, ..self.clone() };
+            raised.store(disk)?;
+            *self = raised;
+        }
+        Ok(())
+    }
+
     /// Encodes the identity file.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = IDENTITY_MAGIC.to_vec();

@@ -1,0 +1,203 @@
+//! What a data folder says of the backup that was put into it.
+//!
+//! Owns: [`Restored`] and its file. Does not: put anything in place, or start a node.
+//! Invariants: the file is there, and says that the work is underway, before anything else of a backup is in the folder; it
+//! says that it is complete once everything is, durably. Of no account once the node has started.
+//! Limits: `BACKUP_JSON_BYTES_MAX`. See: docs/formats/restored.md.
+
+use quorate_storage::Disk;
+use serde::{Deserialize, Serialize};
+
+use crate::backup::format::BackupHead;
+use crate::founding::{Settings, hex};
+use crate::limits::BACKUP_JSON_BYTES_MAX;
+use crate::net::hello;
+
+/// File name in the data folder.
+pub const FILE: &str = "restored.json";
+
+/// Version of the file.
+const FILE_VERSION: u32 = 1;
+
+/// How far the work is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// It has begun, and perhaps broken off: no node starts from it.
+    Underway,
+    /// All is in place.
+    Complete,
+}
+
+/// What was restored into a folder.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restored {
+    version: u32,
+    stage: Stage,
+    backup: String,
+    cluster: String,
+    cluster_id: String,
+    taken_at_unix_ms: u64,
+    /// The highest incarnation of any node of the old cluster; 0 while underway.
+    incarnation: u64,
+    /// The node identity that the old cluster gave last; 0 while underway.
+    last_node: u64,
+    settings: Settings,
+    check: String,
+}
+
+/// The file cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoredError {
+    /// The disk failed.
+    #[error("{operation} {FILE}: {source}")]
+    Disk {
+        /// What was attempted.
+        operation: &'static str,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// The file is not what was written.
+    #[error("{FILE} is corrupt: {0}")]
+    Corrupt(String),
+}
+
+impl Restored {
+    /// A restore that begins.
+    pub fn underway(head: &BackupHead) -> Restored {
+        let restored = Restored {
+            version: FILE_VERSION,
+            stage: Stage::Underway,
+            backup: head.backup.clone(),
+            cluster: head.cluster.clone(),
+            cluster_id: head.cluster_id.clone(),
+            taken_at_unix_ms: head.taken_at_unix_ms,
+            incarnation: 0,
+            last_node: 0,
+            settings: head.settings.clone(),
+            check: String::new(),
+        };
+        restored.sealed()
+    }
+
+    /// The same restore when all is in place.
+    pub fn completed(self, incarnation: u64, last_node: u64) -> Restored {
+        Restored { stage: Stage::Complete, incarnation, last_node, ..self }.sealed()
+    }
+
+    /// Whether all is in place.
+    pub fn is_complete(&self) -> bool {
+        self.stage == Stage::Complete
+    }
+
+    /// Identity of the backup.
+    pub fn backup(&self) -> &str {
+        &self.backup
+    }
+
+    /// Settings of the cluster that the backup is of.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The highest incarnation of any node of the old cluster.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// The node identity that the old cluster gave last.
+    pub fn last_node(&self) -> u64 {
+        self.last_node
+    }
+
+    /// Reads the file; `None` when nothing was restored.
+    pub fn read(disk: &dyn Disk) -> Result<Option<Restored>, RestoredError> {
+        let failed = |operation| move |source| RestoredError::Disk { operation, source };
+        if !disk.list("").map_err(failed("look for"))?.iter().any(|name| name == FILE) {
+            return Ok(None);
+        }
+        let file = disk.open(FILE).map_err(failed("open"))?;
+        let length = usize::try_from(file.len().map_err(failed("measure"))?).unwrap_or(usize::MAX);
+        if length > BACKUP_JSON_BYTES_MAX {
+            return Err(RestoredError::Corrupt(format!("it has {length} bytes")));
+        }
+        let mut bytes = vec![0; length];
+        let read = file.read_at(0, &mut bytes).map_err(failed("read"))?;
+        bytes.truncate(read);
+        let restored: Restored =
+            serde_json::from_slice(&bytes).map_err(|error| RestoredError::Corrupt(error.to_string()))?;
+        if restored.version != FILE_VERSION {
+            return Err(RestoredError::Corrupt(format!("version {} is not known", restored.version)));
+        }
+        if restored.check != restored.checksum() {
+            return Err(RestoredError::Corrupt("its check does not match".to_owned()));
+        }
+        Ok(Some(restored))
+    }
+
+    /// Writes the file, durably and at once or not at all.
+    pub fn write(&self, disk: &dyn Disk) -> Result<(), RestoredError> {
+        let failed = |operation| move |source| RestoredError::Disk { operation, source };
+        let bytes =
+            serde_json::to_vec_pretty(self).map_err(|error| RestoredError::Corrupt(error.to_string()))?;
+        let staged = format!("{FILE}.new");
+        if disk.list("").map_err(failed("look for"))?.contains(&staged) {
+            disk.unlink(&staged).map_err(failed("remove an unfinished"))?;
+        }
+        let file = disk.create(&staged, 0).map_err(failed("create"))?;
+        file.write_at(0, &bytes).map_err(failed("write"))?;
+        file.sync_data().map_err(failed("sync"))?;
+        disk.rename(&staged, FILE).map_err(failed("rename"))?;
+        disk.sync_directory("").map_err(failed("sync the folder of"))
+    }
+
+    fn sealed(mut self) -> Restored {
+        self.check = self.checksum();
+        self
+    }
+
+    fn checksum(&self) -> String {
+        let unchecked = Restored { check: String::new(), ..self.clone() };
+        hex(&hello::fingerprint(&serde_json::to_string(&unchecked).unwrap_or_default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_storage::disk::MemoryDisk;
+
+    use super::*;
+    use crate::config::Config;
+
+    fn head() -> BackupHead {
+        BackupHead {
+            backup: "0123456789abcdef".to_owned(),
+            cluster: "plant".to_owned(),
+            cluster_id: "00".repeat(16),
+            program: "0.2.0".to_owned(),
+            level: 1,
+            taken_at_unix_ms: 5,
+            settings: Settings::of(&Config::default()),
+        }
+    }
+
+    #[test]
+    fn file_comes_back_and_damage_is_found() {
+        let disk = MemoryDisk::new();
+        assert!(Restored::read(&disk).unwrap().is_none());
+        let underway = Restored::underway(&head());
+        underway.write(&disk).unwrap();
+        assert!(!Restored::read(&disk).unwrap().unwrap().is_complete());
+        let complete = underway.completed(7, 3);
+        complete.write(&disk).unwrap();
+        let read = Restored::read(&disk).unwrap().unwrap();
+        assert_eq!((&read, read.is_complete(), read.incarnation(), read.last_node()), (&complete, true, 7, 3));
+        let content = String::from_utf8(disk.content(FILE).unwrap()).unwrap();
+        for (from, to) in [("\"incarnation\": 7", "\"incarnation\": 6"), ("complete", "underway"), ("{", "[")] {
+            assert!(content.contains(from), "{content}");
+            disk.replace(FILE, content.replacen(from, to, 1).into_bytes());
+            assert!(matches!(Restored::read(&disk), Err(RestoredError::Corrupt(_))), "{from}");
+        }
+    }
+}
