@@ -2,4 +2,8 @@
 //!
 //! Owns: the parts below. Does not: start anything. See: docs/formats/backup.md, docs/operations/backup.md.
 
+pub mod content;
 pub mod format;
+pub mod restore;
+pub mod restored;
+pub mod verify;

@@ -13,8 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quorate_node::Position;
 use quorate_node::node::{Node, RestoredGroup};
-use quorate_state::command::NodeRecord;
-use quorate_state::{CONTROL, GroupId, Incarnation, LogIndex, NodeId};
+use quorate_state::{CONTROL, Control, GroupId, LogIndex, NodeId};
 use quorate_storage::disk::os::OsDisk;
 use quorate_storage::identity::DirectoryLock;
 use quorate_storage::{
@@ -23,14 +22,20 @@ use quorate_storage::{
 };
 use rustls::crypto::SecureRandom;
 
-use crate::config::StorageSettings;
+use crate::backup::restored::{Restored, RestoredError};
+use crate::config::{Config, StorageSettings};
 use crate::exit::ExitCode;
-use crate::founding::{Founding, FoundingError, text};
+use crate::founding::{Founding, FoundingError, Settings};
 use crate::keeper::load;
-use crate::net::hello::Member;
 
 /// Folder of the index store in the data folder.
 const CHECKPOINTS: &str = "checkpoints";
+
+/// Folder of the log.
+const LOG: &str = "log";
+
+/// Folder of body files.
+const BODIES: &str = "bodies";
 
 /// A node could not start from its data folder.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +74,9 @@ pub enum BootError {
     /// The checkpoints.
     #[error("open the checkpoints")]
     Checkpoint(#[from] CheckpointError),
+    /// What was restored into the folder.
+    #[error(transparent)]
+    Restored(#[from] RestoredError),
     /// The log is gone although the node has run.
     #[error("the node has run before, but its log is gone: this disk must not be used again as it is")]
     LogGone,
@@ -91,9 +99,10 @@ impl BootError {
             BootError::Founding(error) => match error {
                 FoundingError::Disk { .. } => ExitCode::Disk,
                 FoundingError::Corrupt(_) => ExitCode::Corrupt,
-                FoundingError::Disagree(_) => ExitCode::Config,
-                FoundingError::Unknown { .. } => ExitCode::Unavailable,
+                FoundingError::Disagree(_) | FoundingError::NotRestored { .. } => ExitCode::Config,
+                FoundingError::Unknown { .. } | FoundingError::Late { .. } => ExitCode::Unavailable,
             },
+            BootError::Restored(error) => error.exit_code(),
             BootError::Log(
                 OpenError::Io { .. } | OpenError::Begin(_) | OpenError::Bodies(BodyError::Io { .. }),
             )
@@ -119,6 +128,8 @@ pub struct DataFolder {
     pub identity: Identity,
     /// What the first nodes agreed on; `None` on a fresh disk.
     pub founding: Option<Founding>,
+    /// The backup that was restored into the folder; `None` without one, and once the node has started.
+    pub restored: Option<Restored>,
     path: PathBuf,
     _lock: DirectoryLock,
 }
@@ -183,11 +194,24 @@ impl DataFolder {
             return Err(BootError::OtherNode { found, configured });
         }
         let founding = Founding::read(disk.as_ref())?;
-        Ok(DataFolder { disk, identity, founding, path: path.to_owned(), _lock: lock })
+        let restored = if founding.is_none() { Restored::read(disk.as_ref())? } else { None };
+        Ok(DataFolder { disk, identity, founding, restored, path: path.to_owned(), _lock: lock })
+    }
+
+    /// Settings of the cluster that this node, which has not started yet, is to found: those of its configuration, or of the
+    /// backup that was restored.
+    pub fn first_settings(&self, config: &Config) -> Result<Settings, BootError> {
+        Ok(match &self.restored {
+            Some(restored) => restored.settings(config)?,
+            None => Settings::of(config),
+        })
     }
 
     /// Makes the first state of all groups durable, then the founding file: the node has started.
     pub fn found(&mut self, founding: Founding, settings: &StorageSettings) -> Result<(), BootError> {
+        if let Some(restored) = self.restored.take() {
+            return self.found_restored(founding, &restored, settings);
+        }
         let me = self.member(&founding)?;
         let (mut log, _) = self.open_log(settings)?;
         let checkpoints = self.open_checkpoints()?;
@@ -195,8 +219,7 @@ impl DataFolder {
         for group in checkpoints.groups()? {
             checkpoints.remove(group)?;
         }
-        let nodes: Vec<NodeRecord> =
-            founding.founders().map(|(member, peer)| first_record(&member, peer)).collect();
+        let nodes = founding.first_records();
         let partition = founding.settings().partition_config();
         for group in Node::bootstrap_groups(&founding.cluster_config(), &partition, &nodes, me) {
             let (number, first) = (group.group.0, group.checkpoint);
@@ -210,6 +233,53 @@ impl DataFolder {
             log.append(&[Record::HardState { group: number, state: HardState { term, vote, commit } }])?;
         }
         log.sync()?;
+        founding.write(self.disk.as_ref())?;
+        self.founding = Some(founding);
+        Ok(())
+    }
+
+    /// As [`Self::found`], with the restored state of all groups instead of an empty one. A second attempt comes to the same
+    /// state as the first one would have, whatever that has done.
+    fn found_restored(
+        &mut self,
+        founding: Founding,
+        restored: &Restored,
+        settings: &StorageSettings,
+    ) -> Result<(), BootError> {
+        let me = self.member(&founding)?;
+        self.identity.raise_incarnation(self.disk.as_ref(), restored.incarnation())?;
+        let (mut log, _) = self.open_log(settings)?;
+        let checkpoints = self.open_checkpoints()?;
+        let gone = |group: GroupId| RestoredError::GroupGone(group.0);
+        let mark = checkpoints.mark(CONTROL.0)?.ok_or(gone(CONTROL))?;
+        let control = Control::restore(LogIndex(mark.index), load(checkpoints.as_ref(), CONTROL)?)
+            .map_err(RestoredError::Control)?;
+        let (config, nodes) = (founding.cluster_config(), founding.first_records());
+        let control = control.refounded(config, &nodes, NodeId(restored.last_node()));
+        let groups = (0..=founding.settings().partitions()).map(GroupId);
+        let (placed, elsewhere): (Vec<_>, Vec<_>) =
+            groups.partition(|group| control.placement(*group).contains(&me));
+        for group in placed {
+            let mark = checkpoints.mark(group.0)?.ok_or(gone(group))?;
+            let conf_state = Node::first_membership(control.placement(group)).to_vec();
+            let mark = AppliedMark { conf_state, ..mark };
+            if group == CONTROL {
+                checkpoints.begin_install(group.0)?;
+                checkpoints.put_chunk(group.0, control.records().collect())?;
+                checkpoints.commit_install(group.0, &mark)?;
+            } else {
+                checkpoints.write(group.0, &mark, Vec::new())?;
+            }
+            log.reset_group(group.0, mark.index, mark.term)?;
+            let state = HardState { term: mark.term, vote: 0, commit: mark.index };
+            log.append(&[Record::HardState { group: group.0, state }])?;
+        }
+        log.sync()?;
+        for group in elsewhere {
+            checkpoints.remove(group.0)?;
+            log.remove_group(group.0)?;
+            log.bodies().remove_group(group.0).map_err(OpenError::Bodies)?;
+        }
         founding.write(self.disk.as_ref())?;
         self.founding = Some(founding);
         Ok(())
@@ -268,6 +338,20 @@ impl DataFolder {
         Ok(Recovered { log, checkpoints, groups })
     }
 
+    /// Removes what an attempt to start or to restore has left behind; only for a folder whose node has not started.
+    pub(crate) fn clear(&self) -> Result<(), BootError> {
+        for name in [LOG, BODIES, CHECKPOINTS] {
+            let folder = self.path.join(name);
+            match std::fs::remove_dir_all(&folder) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(BootError::Folder { folder, source });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn member(&self, founding: &Founding) -> Result<NodeId, BootError> {
         if self.identity.node_id != 0 {
             return Ok(NodeId(self.identity.node_id));
@@ -279,17 +363,21 @@ impl DataFolder {
         Ok(own.id)
     }
 
-    fn open_log(&self, settings: &StorageSettings) -> Result<(Log, Recovery), BootError> {
+    /// The log and its bodies.
+    pub(crate) fn open_log(&self, settings: &StorageSettings) -> Result<(Log, Recovery), BootError> {
         let options = LogOptions {
             segment_bytes: settings.segment_bytes,
             cache_bytes: settings.body_cache_bytes,
             salt: u64::from_le_bytes(random()?),
+            directory: LOG.to_owned(),
+            bodies_directory: BODIES.to_owned(),
             ..LogOptions::default()
         };
         Ok(Log::open(self.disk.clone(), options)?)
     }
 
-    fn open_checkpoints(&self) -> Result<Arc<dyn CheckpointStore>, BootError> {
+    /// The checkpoints.
+    pub(crate) fn open_checkpoints(&self) -> Result<Arc<dyn CheckpointStore>, BootError> {
         Ok(Arc::new(quorate_storage::checkpoint::IndexStore::open(&self.path.join(CHECKPOINTS))?))
     }
 }
@@ -323,20 +411,4 @@ fn restore(
         last: LogIndex(reader.last_index(group.0).max(start)),
         records: load(checkpoints, group)?,
     }))
-}
-
-/// A node as all the first nodes know it alike, before it says more of itself.
-fn first_record(member: &Member, peer: &str) -> NodeRecord {
-    NodeRecord {
-        id: member.id,
-        name: text(&member.name),
-        disk: member.disk,
-        incarnation: Incarnation(0),
-        peer: text(peer),
-        mqtt: text(""),
-        admin: text(""),
-        zone: text(""),
-        version: text(""),
-        level: 0,
-    }
 }

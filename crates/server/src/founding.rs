@@ -8,9 +8,10 @@
 use std::time::Duration;
 
 use quorate_codec::Text;
+use quorate_state::command::NodeRecord;
 use quorate_state::config::{Overflow, PartitionConfig};
 use quorate_state::control::ClusterConfig;
-use quorate_state::{GroupId, NodeId};
+use quorate_state::{GroupId, Incarnation, NodeId};
 use quorate_storage::Disk;
 use serde::{Deserialize, Serialize};
 
@@ -281,6 +282,11 @@ impl Founding {
         }
     }
 
+    /// The first nodes as all of them know them alike, before each says more of itself.
+    pub fn first_records(&self) -> Vec<NodeRecord> {
+        self.founders().map(|(member, peer)| first_record(&member, peer)).collect()
+    }
+
     /// Reads the file; `None` on a disk that has not started in a cluster.
     pub fn read(disk: &dyn Disk) -> Result<Option<Founding>, FoundingError> {
         let failed = |operation| move |source| FoundingError::Disk { operation, source };
@@ -325,6 +331,21 @@ impl Founding {
     fn checksum(&self) -> String {
         let unchecked = Founding { check: String::new(), ..self.clone() };
         hex(&hello::fingerprint(&serde_json::to_string(&unchecked).unwrap_or_default()))
+    }
+}
+
+fn first_record(member: &Member, peer: &str) -> NodeRecord {
+    NodeRecord {
+        id: member.id,
+        name: text(&member.name),
+        disk: member.disk,
+        incarnation: Incarnation(0),
+        peer: text(peer),
+        mqtt: text(""),
+        admin: text(""),
+        zone: text(""),
+        version: text(""),
+        level: 0,
     }
 }
 
@@ -444,7 +465,6 @@ pub async fn agree<R: LinkReceiver>(
 mod tests {
     use super::*;
     use crate::net::hello::LinkKind;
-    use quorate_state::Incarnation;
     use quorate_storage::disk::memory::MemoryDisk;
 
     fn settings() -> Settings {

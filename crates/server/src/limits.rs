@@ -397,6 +397,9 @@ pub const BACKUP_JSON_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of the text that says why a backup broke off; the rest of a longer one is cut.
 pub const BACKUP_ERROR_BYTES_MAX: usize = 4 * 1024;
 
+/// Highest incarnation that is believed of a backup: beyond what starts can count up to, and far below where counting ends.
+pub const INCARNATION_MAX: u64 = 1 << 48;
+
 const _: () = assert!(BACKUP_ERROR_BYTES_MAX * 6 < BACKUP_JSON_BYTES_MAX);
 const _: () = assert!(HANDSHAKES_MAX * UNAUTHENTICATED_BYTES_MAX * 2 <= 64 * 1024 * 1024);
 const _: () = assert!(ADDRESS_HANDSHAKES_MAX <= HANDSHAKES_MAX);

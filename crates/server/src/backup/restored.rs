@@ -5,10 +5,13 @@
 //! says that it is complete once everything is, durably. Of no account once the node has started.
 //! Limits: `BACKUP_JSON_BYTES_MAX`. See: docs/formats/restored.md.
 
+use quorate_state::RestoreError;
 use quorate_storage::Disk;
 use serde::{Deserialize, Serialize};
 
 use crate::backup::format::BackupHead;
+use crate::config::Config;
+use crate::exit::ExitCode;
 use crate::founding::{Settings, hex};
 use crate::limits::BACKUP_JSON_BYTES_MAX;
 use crate::net::hello;
@@ -61,6 +64,65 @@ pub enum RestoredError {
     /// The file is not what was written.
     #[error("{FILE} is corrupt: {0}")]
     Corrupt(String),
+    /// The work did not come to its end.
+    #[error(
+        "restoring backup {0} into the data folder was not finished: run `quorate restore` again, or empty the folder to start \
+         without it"
+    )]
+    Unfinished(String),
+    /// The configuration has another number of partitions.
+    #[error("the backup has {backup} partitions, and cluster.partitions is {configured}: set it to {backup}")]
+    Partitions {
+        /// In the backup.
+        backup: u32,
+        /// In the configuration.
+        configured: u32,
+    },
+    /// The node is not one of the first nodes.
+    #[error(
+        "{0} is not in cluster.bootstrap: only the first nodes of the new cluster are restored; the others join it with empty \
+         data folders"
+    )]
+    NotFirst(String),
+    /// A group is gone that was restored.
+    #[error(
+        "the restored state of group {0} is gone: cluster.bootstrap was changed while the node started for the first time; run \
+         `quorate restore` again"
+    )]
+    GroupGone(u32),
+    /// The restored state of control is not what was written.
+    #[error("the restored state of control cannot be read: {0}")]
+    Control(#[from] RestoreError),
+}
+
+impl RestoredError {
+    /// What the process is to end with.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            RestoredError::Disk { .. } => ExitCode::Disk,
+            RestoredError::Corrupt(_) | RestoredError::GroupGone(_) | RestoredError::Control(_) => {
+                ExitCode::Corrupt
+            }
+            RestoredError::Unfinished(_) => ExitCode::Unavailable,
+            RestoredError::Partitions { .. } | RestoredError::NotFirst(_) => ExitCode::Config,
+        }
+    }
+}
+
+/// Settings of a cluster of this configuration that goes on with a backup.
+///
+/// # Errors
+/// When the configuration does not fit the backup, or the node is none of the first nodes.
+pub fn settings_for(config: &Config, backup: &str, settings: &Settings) -> Result<Settings, RestoredError> {
+    let (backed_up, configured) = (settings.partitions(), config.cluster.partitions);
+    if backed_up != configured {
+        return Err(RestoredError::Partitions { backup: backed_up, configured });
+    }
+    let first = &config.cluster.bootstrap;
+    if !first.is_empty() && !first.iter().any(|node| node.name == config.node.name) {
+        return Err(RestoredError::NotFirst(config.node.name.clone()));
+    }
+    Ok(settings.restored_as(backup, config))
 }
 
 impl Restored {
@@ -96,9 +158,15 @@ impl Restored {
         &self.backup
     }
 
-    /// Settings of the cluster that the backup is of.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    /// Settings of the cluster that this node is to found.
+    ///
+    /// # Errors
+    /// When it cannot: the restore is not complete, or the configuration does not fit it.
+    pub fn settings(&self, config: &Config) -> Result<Settings, RestoredError> {
+        if !self.is_complete() {
+            return Err(RestoredError::Unfinished(self.backup.clone()));
+        }
+        settings_for(config, &self.backup, &self.settings)
     }
 
     /// The highest incarnation of any node of the old cluster.
@@ -168,7 +236,6 @@ mod tests {
     use quorate_storage::disk::MemoryDisk;
 
     use super::*;
-    use crate::config::Config;
 
     fn head() -> BackupHead {
         BackupHead {

@@ -10,8 +10,9 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use quorate_node::Machine;
-use quorate_state::{CONTROL, Control, GroupId, LogIndex, Partition, RestoreError, StreamId, StreamSeq};
+use quorate_state::{
+    CONTROL, Control, GroupId, LogIndex, Partition, PartitionConfig, RestoreError, StreamId, StreamSeq,
+};
 use quorate_storage::AppliedMark;
 use serde::Serialize;
 
@@ -263,23 +264,43 @@ impl<'a> Verifier<'a> {
         bodies: &[u64],
         records: Vec<(Bytes, Bytes)>,
     ) -> Result<(), VerifyError> {
-        let machine = restore_machine(self.head, group, mark, records)
-            .map_err(|source| VerifyError::Records { group, source })?;
-        match &machine {
-            Machine::Control(control) => self.control(control)?,
-            Machine::Partition(partition) => self.partition(group, partition, bodies)?,
+        let (applied, number) = (LogIndex(mark.index), GroupId(group));
+        let failed = |source| VerifyError::Records { group, source };
+        if number == CONTROL {
+            let control = Control::restore(applied, records).map_err(failed)?;
+            self.control(&control)?;
+            self.streams(group, |to| control.outbox_positions(to), |from| control.stream_applied(from));
+        } else {
+            let settings = &self.head.settings;
+            let config = PartitionConfig {
+                group: number,
+                partitions: settings.partitions(),
+                ..settings.partition_config()
+            };
+            let partition = Partition::restore(config, applied, records).map_err(failed)?;
+            self.partition(group, &partition, bodies)?;
+            self.streams(group, |to| partition.outbox_positions(to), |from| partition.stream_applied(from));
         }
+        Ok(())
+    }
+
+    /// Notes what a group has sent to each other one, and what it has applied of them.
+    fn streams(
+        &mut self,
+        group: u32,
+        sent: impl Fn(GroupId) -> Sent,
+        applied: impl Fn(StreamId) -> StreamSeq,
+    ) {
         for other in 0..=self.head.settings.partitions() {
-            let sent = machine.outbox_positions(GroupId(other));
+            let sent = sent(GroupId(other));
             if sent != Sent::default() {
                 self.sent.insert((group, other), sent);
             }
-            let applied = machine.stream_applied(StreamId::Group(GroupId(other)));
+            let applied = applied(StreamId::Group(GroupId(other)));
             if applied != StreamSeq(0) {
                 self.applied.insert((other, group), applied);
             }
         }
-        Ok(())
     }
 
     fn control(&mut self, control: &Control) -> Result<(), VerifyError> {
@@ -331,26 +352,4 @@ impl<'a> Verifier<'a> {
         }
         Ok(())
     }
-}
-
-/// The state of a group as its records describe it.
-///
-/// # Errors
-/// What is wrong with the records.
-pub fn restore_machine(
-    head: &BackupHead,
-    group: u32,
-    mark: &AppliedMark,
-    records: Vec<(Bytes, Bytes)>,
-) -> Result<Machine, RestoreError> {
-    if records.is_empty() {
-        return Err(RestoreError::HeadMissing);
-    }
-    let (settings, group) = (&head.settings, GroupId(group));
-    let cluster = settings.cluster_config([0; 16]);
-    let applied = LogIndex(mark.index);
-    if group == CONTROL {
-        return Ok(Machine::Control(Box::new(Control::restore(applied, records)?)));
-    }
-    Machine::restore(group, &cluster, &settings.partition_config(), applied, records)
 }
