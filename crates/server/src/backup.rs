@@ -6,4 +6,8 @@ pub mod content;
 pub mod format;
 pub mod restore;
 pub mod restored;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod verify;

@@ -30,7 +30,9 @@ pub enum ContentError {
     #[error(transparent)]
     Format(#[from] FormatError),
     /// A chunk is not what was written.
-    #[error("the backup is damaged: the frame at byte {offset} holds a chunk that does not validate: {source}")]
+    #[error(
+        "the backup is damaged: the frame at byte {offset} holds a chunk that does not validate: {source}"
+    )]
     Chunk {
         /// Where the frame begins.
         offset: u64,
@@ -107,9 +109,12 @@ impl<R: Read> BackupContent<R> {
         let offset = self.frames.offset();
         match self.frames.next()? {
             Some(Frame::Chunk(chunk)) => {
-                let chunk =
-                    Chunk::decode(&chunk).map_err(|source| ContentError::Chunk { offset, source })?;
-                self.part(chunk).map(Some).map_err(|why| ContentError::Order { offset, group: self.group, why })
+                let chunk = Chunk::decode(&chunk).map_err(|source| ContentError::Chunk { offset, source })?;
+                self.part(chunk).map(Some).map_err(|why| ContentError::Order {
+                    offset,
+                    group: self.group,
+                    why,
+                })
             }
             Some(Frame::End(end)) => {
                 self.check_end(&end)?;

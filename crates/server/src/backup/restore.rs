@@ -86,7 +86,7 @@ pub fn restore(file: &Path, config: &Config) -> Result<Summary, RestoreFileError
 }
 
 /// All steps in the folder. `head` is that of the file.
-fn put_in_place(
+pub(super) fn put_in_place(
     folder: &mut DataFolder,
     file: &Path,
     head: &BackupHead,

@@ -259,9 +259,13 @@ mod tests {
         let complete = underway.completed(7, 3);
         complete.write(&disk).unwrap();
         let read = Restored::read(&disk).unwrap().unwrap();
-        assert_eq!((&read, read.is_complete(), read.incarnation(), read.last_node()), (&complete, true, 7, 3));
+        assert_eq!(
+            (&read, read.is_complete(), read.incarnation(), read.last_node()),
+            (&complete, true, 7, 3)
+        );
         let content = String::from_utf8(disk.content(FILE).unwrap()).unwrap();
-        for (from, to) in [("\"incarnation\": 7", "\"incarnation\": 6"), ("complete", "underway"), ("{", "[")] {
+        for (from, to) in [("\"incarnation\": 7", "\"incarnation\": 6"), ("complete", "underway"), ("{", "[")]
+        {
             assert!(content.contains(from), "{content}");
             disk.replace(FILE, content.replacen(from, to, 1).into_bytes());
             assert!(matches!(Restored::read(&disk), Err(RestoredError::Corrupt(_))), "{from}");

@@ -109,7 +109,9 @@ pub enum VerifyError {
         source: RestoreError,
     },
     /// A message has no body.
-    #[error("the backup is not whole: group {group} refers to a message in entry {index}, which is not in the file")]
+    #[error(
+        "the backup is not whole: group {group} refers to a message in entry {index}, which is not in the file"
+    )]
     BodyMissing {
         /// Group.
         group: u32,
@@ -149,8 +151,12 @@ impl VerifyError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             VerifyError::Open { .. } | VerifyError::Level { .. } => ExitCode::Unavailable,
-            VerifyError::Records { source: RestoreError::Version(_) | RestoreError::Level { .. }, .. }
-            | VerifyError::Content(ContentError::Format(FormatError::Version { .. })) => ExitCode::Unavailable,
+            VerifyError::Records {
+                source: RestoreError::Version(_) | RestoreError::Level { .. }, ..
+            }
+            | VerifyError::Content(ContentError::Format(FormatError::Version { .. })) => {
+                ExitCode::Unavailable
+            }
             VerifyError::Content(ContentError::Format(FormatError::Io { .. })) => ExitCode::Disk,
             VerifyError::Content(_)
             | VerifyError::Records { .. }
@@ -202,10 +208,7 @@ pub fn verify_bytes(file: &[u8]) -> Result<(BackupHead, Summary), VerifyError> {
     Ok((head, summary))
 }
 
-fn verify_content<R: Read>(
-    mut content: BackupContent<R>,
-    head: &BackupHead,
-) -> Result<Summary, VerifyError> {
+fn verify_content<R: Read>(mut content: BackupContent<R>, head: &BackupHead) -> Result<Summary, VerifyError> {
     let mut verifier = Verifier::new(head);
     let (mut bodies, mut records) = (Vec::new(), Vec::new());
     while let Some((group, part)) = content.next()? {

@@ -8,6 +8,7 @@ use tokio::runtime::Runtime;
 
 mod ends;
 mod listeners;
+mod restored;
 mod traces;
 
 use super::*;
