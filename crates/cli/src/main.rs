@@ -28,6 +28,7 @@ mod operator;
 mod output;
 mod publish;
 mod queues;
+mod restore;
 mod retained;
 mod serve;
 mod sessions;
@@ -108,6 +109,8 @@ enum Command {
     Queues(queues::TopArgs),
     /// Show the clients that take or acknowledge too little
     SlowConsumers(queues::TopArgs),
+    /// Put a backup into the empty data folder of a first node of a new cluster, or say what is in it
+    Restore(restore::RestoreArgs),
     /// Check that a cluster keeps its promises while things happen to it
     Verify(verify::VerifyArgs),
     /// Measure throughput, latency and memory
@@ -145,6 +148,7 @@ fn run(command: Command) -> Outcome {
         Command::Serve(args) => serve::run(args),
         Command::Config(args) => config::run(args),
         Command::Cert(args) => cert::run(args),
+        Command::Restore(args) => restore::run(args),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),
         Command::Dev(args) => block_on(dev::run(args)),
@@ -204,6 +208,8 @@ mod tests {
             "sub -h localhost -p 1883 -t a/# -t b/+ -q 1 -v -i me -c -C 5 -W 10 -x 60",
             "sub -t a -F %t -N -R -E -T b -U c --retained-only --remove-retained",
             "sub -L mqtt://localhost/a",
+            "restore backup --check",
+            "restore backup --config quorate.toml --output json",
         ] {
             let words = std::iter::once("quorate").chain(line.split(' '));
             if let Err(error) = CommandLine::try_parse_from(words) {
@@ -229,6 +235,8 @@ mod tests {
             "sessions purge",
             "queues --top 101",
             "retained get",
+            "restore",
+            "restore backup",
         ] {
             let words = std::iter::once("quorate").chain(line.split(' '));
             assert!(CommandLine::try_parse_from(words).is_err(), "{line}");

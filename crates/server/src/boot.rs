@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quorate_node::Position;
 use quorate_node::node::{Node, RestoredGroup};
-use quorate_state::{CONTROL, Control, GroupId, LogIndex, NodeId};
+use quorate_state::{CONTROL, Control, GroupId, Incarnation, LogIndex, NodeId};
 use quorate_storage::disk::os::OsDisk;
 use quorate_storage::identity::DirectoryLock;
 use quorate_storage::{
@@ -254,8 +254,9 @@ impl DataFolder {
         let mark = checkpoints.mark(CONTROL.0)?.ok_or(gone(CONTROL))?;
         let control = Control::restore(LogIndex(mark.index), load(checkpoints.as_ref(), CONTROL)?)
             .map_err(RestoredError::Control)?;
-        let (config, nodes) = (founding.cluster_config(), founding.first_records());
-        let control = control.refounded(config, &nodes, NodeId(restored.last_node()));
+        let mut nodes = founding.first_records();
+        nodes.iter_mut().for_each(|node| node.incarnation = Incarnation(restored.incarnation()));
+        let control = control.refounded(founding.cluster_config(), &nodes, NodeId(restored.last_node()));
         let groups = (0..=founding.settings().partitions()).map(GroupId);
         let (placed, elsewhere): (Vec<_>, Vec<_>) =
             groups.partition(|group| control.placement(*group).contains(&me));

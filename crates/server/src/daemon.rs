@@ -417,7 +417,7 @@ struct FirstStart<'a> {
 /// What a first start came to.
 enum FirstState {
     Founded(Vec<Member>),
-    Joined(Joined),
+    Joined(Box<Joined>),
 }
 
 impl FirstStart<'_> {
@@ -437,7 +437,7 @@ impl FirstStart<'_> {
                     version: env!("CARGO_PKG_VERSION").to_owned(),
                     level: quorate_state::LEVEL,
                 };
-                Ok(FirstState::Joined(self.join(links, &request).await))
+                Ok(FirstState::Joined(Box::new(self.join(links, &request).await)))
             }
             Err(error) => Err(error.into()),
         }
@@ -469,6 +469,9 @@ impl FirstStart<'_> {
             FirstState::Founded(members) => {
                 let founding = Founding::new(self.settings.clone(), &members);
                 folder.found(founding.clone(), &self.config.storage)?;
+                if let Some(backup) = founding.settings().restored() {
+                    tracing::info!(backup, "the cluster goes on with the state of a backup");
+                }
                 tracing::info!(members = members.len(), cluster_id = %hex(&founding.cluster_id()), "cluster founded");
                 Ok((founding, Vec::new()))
             }

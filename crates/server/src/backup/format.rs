@@ -65,6 +65,7 @@ pub struct BackupEnd {
 
 /// A part of the file.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time is in memory, and all but two are chunks")]
 pub enum Frame {
     /// First.
     Head(BackupHead),

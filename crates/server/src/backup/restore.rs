@@ -111,8 +111,9 @@ pub(super) fn put_in_place(
         }
         places.fill(content)?;
     }
-    folder.identity.raise_incarnation(folder.disk.as_ref(), summary.incarnation).map_err(BootError::from)?;
-    let complete = underway.completed(summary.incarnation, summary.last_node);
+    let reserved = summary.incarnation + 1;
+    folder.identity.raise_incarnation(folder.disk.as_ref(), reserved).map_err(BootError::from)?;
+    let complete = underway.completed(reserved, summary.last_node);
     complete.write(folder.disk.as_ref())?;
     folder.restored = Some(complete);
     Ok(summary)

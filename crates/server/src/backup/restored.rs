@@ -42,7 +42,8 @@ pub struct Restored {
     cluster: String,
     cluster_id: String,
     taken_at_unix_ms: u64,
-    /// The highest incarnation of any node of the old cluster; 0 while underway.
+    /// An incarnation above all of the old cluster's, which no node ever has: those of the first nodes come after it. 0 while
+    /// underway.
     incarnation: u64,
     /// The node identity that the old cluster gave last; 0 while underway.
     last_node: u64,
@@ -169,7 +170,8 @@ impl Restored {
         settings_for(config, &self.backup, &self.settings)
     }
 
-    /// The highest incarnation of any node of the old cluster.
+    /// An incarnation above all of the old cluster's, which no node ever has. Control has it for the first nodes until they
+    /// are up, so that every connection of an old node is known to be gone.
     pub fn incarnation(&self) -> u64 {
         self.incarnation
     }

@@ -47,7 +47,8 @@ impl Control {
 
     /// Gives a state without nodes, or with those of an earlier attempt, the identity and the first nodes of a new cluster. The
     /// nodes are joining, and groups are placed, as in [`Control::bootstrap`]. `last_node` is the identity that the old cluster
-    /// gave last: none of them is given again but those of the first nodes, whose incarnations are above the old ones.
+    /// gave last: none of them is given again but those of the first nodes, whose incarnations here are to be above the old
+    /// ones and below those that they will have.
     #[must_use]
     pub fn refounded(mut self, config: ClusterConfig, nodes: &[NodeRecord], last_node: NodeId) -> Self {
         let first = Self::bootstrap(config, nodes);
@@ -74,7 +75,6 @@ mod tests {
     use super::*;
     use crate::command::Command;
     use crate::ids::{GroupId, StreamId, StreamSeq};
-    use crate::machine::Machine;
     use crate::testing::{Driven, filter, node_record, posted, text};
 
     /// Partitions announce routes.
