@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
@@ -152,9 +153,13 @@ async fn cut(admin: &AdminState, keepers: &BTreeMap<GroupId, NodeId>) -> Result<
             }
             Err(error) => {
                 why = error.to_string();
-                tracing::warn!(attempt, why, "backup: the groups were not held for long enough");
+                tracing::warn!(attempt, why, "backup: not all groups were held until all were cut");
                 // Whoever holds still, lets go: nobody waits for the end of the hold.
                 let _released_or_over = step(admin, keepers, backup, |_| BackupStep::Release).await;
+                // Another one may hold, perhaps one whose node has died: its hold ends by itself.
+                if attempt + 1 < BACKUP_TRIES {
+                    tokio::time::sleep(Duration::from_millis(u64::from(ms))).await;
+                }
             }
         }
     }
