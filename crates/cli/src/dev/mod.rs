@@ -244,6 +244,11 @@ fn announce(args: &DevArgs, nodes: &[Node]) -> anyhow::Result<()> {
         });
         return output::print_json(&Ready { nodes: nodes.collect() });
     }
+    output::print(&announcement(args, nodes))
+}
+
+/// What a newcomer needs first: addresses, where to look, and commands to try.
+fn announcement(args: &DevArgs, nodes: &[Node]) -> String {
     let mut text =
         format!("{} is ready for clients:\n", if nodes.len() == 1 { "The node" } else { "The cluster" });
     for Node { plan, pid, .. } in nodes {
@@ -252,11 +257,12 @@ fn announce(args: &DevArgs, nodes: &[Node]) -> anyhow::Result<()> {
             plan.name, plan.mqtt, plan.websocket, plan.admin
         ));
     }
-    let (first, last) = (nodes.first(), nodes.last());
-    if let (Some(first), Some(last)) = (first, last) {
+    if let (Some(first), Some(last)) = (nodes.first(), nodes.last()) {
         text.push_str(&format!(
-            "Try:\n  quorate sub -p {} -t 'hello/#' -q 1 -v\n  quorate pub -p {} -t hello/world -q 1 -m 'it works'\n  \
+            "Look: the dashboard is at http://{}/\n\
+             Try:\n  quorate sub -p {} -t 'hello/#' -q 1 -v\n  quorate pub -p {} -t hello/world -q 1 -m 'it works'\n  \
              quorate status --admin http://{}\n  kill -9 {}\n  quorate serve --config {}\nCtrl-C ends all.\n",
+            first.plan.admin,
             first.plan.mqtt.port(),
             last.plan.mqtt.port(),
             last.plan.admin,
@@ -264,7 +270,7 @@ fn announce(args: &DevArgs, nodes: &[Node]) -> anyhow::Result<()> {
             first.plan.config_file(&args.dir).display(),
         ));
     }
-    output::print(&text)
+    text
 }
 
 /// Asks every node to end, and kills what has not ended in time.
@@ -308,6 +314,29 @@ mod tests {
             {"name":"log","ok":true}]}"#;
         assert_eq!(unready(body), "lease: no quorum");
         assert_eq!(unready(b" starting \n"), "starting");
+    }
+
+    #[test]
+    fn the_announcement_says_where_to_look() {
+        let plans = layout::plan(3, 1883, 9883).unwrap();
+        let node = |plan| Node { plan, pid: 7, ended: false, _pipe: None };
+        let nodes: Vec<Node> = plans.into_iter().map(node).collect();
+        let args = DevArgs {
+            nodes: 3,
+            dir: "quorate-dev".into(),
+            mqtt_port: 1883,
+            admin_port: 9883,
+            fresh: false,
+            json: false,
+        };
+        let text = announcement(&args, &nodes);
+        for part in [
+            "  n2  mqtt 127.0.0.1:1884  websocket 127.0.0.1:8084  admin http://127.0.0.1:9884  pid 7\n",
+            "the dashboard is at http://127.0.0.1:9883/\n",
+            "quorate serve --config quorate-dev/n1/quorate.toml\n",
+        ] {
+            assert!(text.contains(part), "{part:?} in {text}");
+        }
     }
 
     #[test]
