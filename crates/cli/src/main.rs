@@ -130,10 +130,11 @@ fn main() -> ExitCode {
     color.choose();
     match http::use_token_file(token_file).and_then(|()| run(command)) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { exit, error: Some(error), .. }) if error.is::<output::ReaderGone>() => exit.into(),
         Err(Failure { exit, error, hint }) => {
             let hint = hint.or_else(|| error.as_ref().and(exit.hint()).map(str::to_owned));
             if let Some(error) = error {
-                anstream::eprintln!("{} {error:#}", Tone::Bad.paint("error:"));
+                anstream::eprintln!("{} {}", Tone::Bad.paint("error:"), whole_text(&error));
             }
             if let Some(hint) = hint {
                 anstream::eprintln!("{} {hint}", Tone::Heading.paint("hint:"));
@@ -174,6 +175,19 @@ fn run(command: Command) -> Outcome {
     }
 }
 
+/// An error with its causes, each said once: some errors name their cause themselves, or repeat what they were made for.
+fn whole_text(error: &anyhow::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain().map(ToString::to_string) {
+        match parts.last_mut() {
+            Some(last) if last.ends_with(&cause) => {}
+            Some(last) if cause.starts_with(last.as_str()) => *last = cause,
+            _ => parts.push(cause),
+        }
+    }
+    parts.join(": ")
+}
+
 /// Runs a command to its end on a runtime of its own.
 fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
     let runtime =
@@ -192,6 +206,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn an_error_names_each_cause_once() {
+        let said = std::io::Error::other("address in use");
+        let error = anyhow::Error::new(said).context("listen on port 1: address in use").context("start");
+        assert_eq!(whole_text(&error), "start: listen on port 1: address in use");
+        let error = anyhow::Error::new(std::io::Error::other("no space")).context("write FILE");
+        assert_eq!(whole_text(&error), "write FILE: no space");
+        let repeated =
+            anyhow::Error::msg("refused").context("connect to a:1: refused").context("connect to a:1");
+        assert_eq!(whole_text(&repeated), "connect to a:1: refused");
     }
 
     #[test]

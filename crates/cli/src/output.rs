@@ -2,10 +2,10 @@
 //!
 //! Owns: writing to standard output, and the choice between a text and JSON.
 //! Does not: format; see `table`.
-//! Invariants: a reader that went away ends the command as an error, never as a panic; colours are taken out where
+//! Invariants: a reader that went away (`quorate status | head -3`) ends the command without a word, exit code 1; colours are taken out where
 //! `--color`, `NO_COLOR` or a pipe says so.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -22,10 +22,23 @@ pub enum Output {
     Json,
 }
 
+/// Nobody reads standard output any more.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads standard output any more")]
+pub struct ReaderGone;
+
 /// Writes `text`, which may have colours, to standard output and flushes it.
 pub fn print(text: &str) -> anyhow::Result<()> {
     let mut out = anstream::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("write to standard output")
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(write_failure)
+}
+
+/// Why standard output cannot be written; [`ReaderGone`] when its reader has had enough.
+pub fn write_failure(error: io::Error) -> anyhow::Error {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => ReaderGone.into(),
+        _ => anyhow::Error::new(error).context("write to standard output"),
+    }
 }
 
 /// Writes `value` to standard output as one line of JSON.

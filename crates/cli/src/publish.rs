@@ -108,7 +108,17 @@ pub async fn run(args: PublishArgs) -> Outcome {
 /// The failure of a first connection.
 pub fn connect_failure(error: ClientError, target: &Target) -> Failure {
     let exit = if error.is_unreachable() { Exit::Unreachable } else { Exit::Failed };
-    Failure::new(exit, anyhow::Error::from(error).context(format!("connect to {}", target.address)))
+    let is_out_of_service = matches!(
+        error,
+        ClientError::Refused { reason: ReasonCode::SERVER_UNAVAILABLE | ReasonCode::USE_ANOTHER_SERVER, .. }
+    );
+    let failure =
+        Failure::new(exit, anyhow::Error::from(error).context(format!("connect to {}", target.address)));
+    if is_out_of_service {
+        return failure
+            .hint("connect to another node; `quorate explain node` tells why this one takes no clients");
+    }
+    failure
 }
 
 fn source(args: &PublishArgs) -> Outcome<Source> {

@@ -23,6 +23,7 @@ use crate::limits::{RECONNECT_PAUSE_MIN, SUB_RECONNECT_PAUSE_MAX};
 use crate::message_format::MessageFormat;
 use crate::mqtt_flags::{ConnectFlags, Target};
 use crate::mqtt_property::Command;
+use crate::output;
 use crate::publish::connect_failure;
 
 /// Flags of `quorate sub`.
@@ -204,7 +205,7 @@ impl Subscriber {
         }
         let mut connection = connection;
         let end = self.receive_all(&mut connection).await;
-        self.out.flush().context("write to standard output")?;
+        self.out.flush().map_err(output::write_failure)?;
         let end = end?;
         // The messages are printed: what the broker makes of the farewell no longer matters.
         let _ = connection.close(client::disconnect_packet(ReasonCode::SUCCESS)).await;
@@ -224,7 +225,7 @@ impl Subscriber {
                     return Ok(end);
                 }
             }
-            self.out.flush().context("write to standard output")?;
+            self.out.flush().map_err(output::write_failure)?;
             tokio::select! {
                 progress = connection.exchange(self.deadline) => {
                     if progress.map_err(lost)? == Progress::Deadline {
@@ -295,7 +296,7 @@ impl Subscriber {
             deletion.retain = true;
             connection.queue(&Packet::Publish(deletion)).map_err(lost)?;
         }
-        self.format.write(publish, topic, &mut self.out).context("write to standard output")?;
+        self.format.write(publish, topic, &mut self.out).map_err(output::write_failure)?;
         self.printed += 1;
         Ok(self.args.count.filter(|count| self.printed >= *count).map(|_| End::Done))
     }

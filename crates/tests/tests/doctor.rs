@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use quorate_tests::Cluster;
+use quorate_tests::{Cluster, http, wait_for};
 use serde_json::Value;
 
 /// What is true of the machine that the test runs on, not of the node.
@@ -42,6 +42,15 @@ fn doctor(cluster: &Cluster, node: usize, limits: &str) -> Result<(Option<i32>, 
     Ok((output.status.code(), codes.collect()))
 }
 
+/// Names of the nodes in the state of the cluster.
+fn names(cluster: &Cluster) -> Result<Vec<String>> {
+    let state: Value = serde_json::from_str(
+        &cluster.run(&format!("status --output json --admin http://{}", cluster.node(0).admin))?,
+    )?;
+    let nodes = state.get("nodes").and_then(Value::as_array).context("nodes")?;
+    Ok(nodes.iter().filter_map(|node| Some(node.get("name")?.as_str()?.to_owned())).collect())
+}
+
 fn without_the_machine(codes: &BTreeSet<String>) -> Vec<&str> {
     codes.iter().map(String::as_str).filter(|code| !OF_THE_MACHINE.contains(code)).collect()
 }
@@ -66,5 +75,19 @@ fn sound_cluster_gets_no_finding_and_a_dead_node_is_named() -> Result<()> {
     );
     let others: Vec<_> = without_the_machine(&codes);
     ensure!(others.is_empty(), "a stopped node whose peers run: {others:?}");
+
+    // Replaced as docs/operations/replace-node.md says, it is one node, and nothing is left of the lost one.
+    cluster.wipe(2)?;
+    cluster.restart(2)?;
+    wait_for("the node to vote in every group", || {
+        let answer = http::request(&cluster.node(2).admin, "GET /readyz", &[], "").ok()?;
+        (answer.status == 200).then_some(())
+    })?;
+    wait_for("the lost node to be forgotten", || {
+        Some(names(&cluster).ok()? == ["n1", "n2", "n3"]).filter(|is| *is)
+    })?;
+    let (_, codes) = doctor(&cluster, 0, "")?;
+    let left = without_the_machine(&codes);
+    ensure!(left.is_empty(), "after the replacement: {left:?}");
     Ok(())
 }

@@ -31,6 +31,11 @@ const FIRST_READ_BYTES: usize = 1024;
 /// Far enough away to mean "no deadline".
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// A reason string as it follows the reason code.
+fn told(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(" {text}") }
+}
+
 /// Why a connection could not be made or ended.
 #[derive(Debug, Error)]
 pub enum ClientError {
@@ -61,7 +66,7 @@ pub enum ClientError {
         waited: Duration,
     },
     /// CONNACK with a failure.
-    #[error("the broker refused the connection: {reason} {text}")]
+    #[error("the broker refused the connection: {reason}{}", told(text))]
     Refused {
         /// Reason code.
         reason: ReasonCode,
@@ -69,7 +74,7 @@ pub enum ClientError {
         text: String,
     },
     /// DISCONNECT from the broker.
-    #[error("the broker disconnected: {reason} {text}")]
+    #[error("the broker disconnected: {reason}{}", told(text))]
     Disconnected {
         /// Reason code.
         reason: ReasonCode,

@@ -44,8 +44,14 @@ impl Progress {
         }
         // The node that leads control comes last: its successor is then one that has been restarted.
         let leader = state.groups.iter().find(|group| group.id == 0).and_then(|group| group.leader);
-        let mut nodes: Vec<_> =
-            state.nodes.iter().filter(|node| wanted.is_empty() || wanted.contains(&node.name)).collect();
+        // While a node replaces a lost one there are two of its name: the later counts.
+        let is_last =
+            |at: usize, name: &str| state.nodes.iter().rposition(|node| node.name == name) == Some(at);
+        let named = state.nodes.iter().enumerate().filter(|(at, node)| is_last(*at, &node.name));
+        let mut nodes: Vec<_> = named
+            .map(|(_, node)| node)
+            .filter(|node| wanted.is_empty() || wanted.contains(&node.name))
+            .collect();
         nodes.sort_by_key(|node| Some(node.id) == leader);
         let nodes = nodes.into_iter().map(|node| NodeProgress {
             name: node.name.clone(),
@@ -117,6 +123,16 @@ mod tests {
         assert_eq!(names, ["n2", "n3", "n1"]);
         assert!(Progress::begin(&state(), &["n9".to_owned()]).is_err());
         assert_eq!(Progress::begin(&state(), &["n3".to_owned()]).unwrap().nodes.len(), 1);
+    }
+
+    #[test]
+    fn node_that_replaces_another_is_restarted_once() {
+        let mut state = state();
+        let newer = NodeStatus { id: 4, name: "n3".to_owned(), incarnation: 7, ..NodeStatus::default() };
+        state.nodes.push(newer);
+        let progress = Progress::begin(&state, &["n3".to_owned()]).unwrap();
+        let incarnations: Vec<u64> = progress.nodes.iter().map(|node| node.incarnation).collect();
+        assert_eq!(incarnations, [7]);
     }
 
     #[test]

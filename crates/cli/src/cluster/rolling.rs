@@ -38,7 +38,7 @@ const DEPARTURE_WAIT_MAX: Duration = Duration::from_secs(45);
 #[derive(Args, Debug)]
 pub struct RollingArgs {
     /// Shell command that restarts the node named in $QUORATE_NODE, its admin address in $QUORATE_NODE_ADMIN
-    #[arg(long, value_name = "CMD", conflicts_with = "wait", required_unless_present = "wait")]
+    #[arg(long, value_name = "CMD", conflicts_with = "wait", required_unless_present_any = ["wait", "dry_run"])]
     exec: Option<String>,
     /// Say which node is to be restarted, and wait until somebody has done it
     #[arg(long)]
@@ -115,7 +115,9 @@ pub async fn run(admin: &str, output: Output, args: RollingArgs) -> Outcome {
     match output {
         Output::Json => output::print_json(&summary)?,
         Output::Text => {
-            let mut text = format!("{} nodes were restarted\n", summary.nodes.len());
+            let count = summary.nodes.len();
+            let mut text =
+                format!("{count} {} restarted\n", if count == 1 { "node was" } else { "nodes were" });
             if summary.finalize_possible {
                 text.push_str("all nodes speak a higher level now; when you do not want to go back: quorate cluster finalize\n");
             }

@@ -129,7 +129,7 @@ fn check_port(facts: &PortFacts, port: &Port) -> Vec<Finding> {
             "port_taken",
             &place,
             match holder {
-                Some(Process { pid, name }) => format!("process {pid} ({name}) has this port"),
+                Some(Process { pid, name, .. }) => format!("process {pid} ({name}) has this port"),
                 None => "another process has this port, one that this user may not look at".to_owned(),
             },
             "end that process, or give the node another port",
@@ -171,7 +171,8 @@ fn is_own(facts: &PortFacts, holder: Option<&Process>) -> bool {
         (Some(holder), Some(node)) => holder.pid == node.pid,
         // Who holds the lock, or the port, may not be looked at: the node is taken at its word.
         (None, _) => facts.answers,
-        (Some(holder), None) => facts.answers && holder.name == "quorate",
+        // One that sees the same files and does not have the lock of the data directory is another node of this name.
+        (Some(holder), None) => facts.answers && holder.name == "quorate" && holder.is_elsewhere,
     }
 }
 
@@ -180,7 +181,7 @@ mod tests {
     use super::*;
 
     fn check_one(state: PortState, node: Option<u32>, answers: bool, code: Option<&str>) {
-        let process = |pid| Process { pid, name: "quorate".into() };
+        let process = |pid| Process { pid, name: "quorate".into(), is_elsewhere: false };
         let port = Port {
             key: "admin.bind".into(),
             address: "127.0.0.1:9883".parse().unwrap(),
@@ -199,14 +200,18 @@ mod tests {
 
     #[test]
     fn only_the_node_itself_may_have_its_ports() {
-        let held = |pid, name: &str| PortState::Held(Some(Process { pid, name: name.into() }));
+        let held =
+            |pid, name: &str| PortState::Held(Some(Process { pid, name: name.into(), is_elsewhere: false }));
+        let contained =
+            |name: &str| PortState::Held(Some(Process { pid: 9, name: name.into(), is_elsewhere: true }));
         check_one(PortState::Free, None, false, None);
         check_one(PortState::Free, Some(7), true, Some("port_not_listening"));
         check_one(held(7, "quorate"), Some(7), true, None);
         check_one(held(8, "quorate"), Some(7), true, Some("port_taken"));
         check_one(held(8, "quorate"), None, false, Some("port_taken"));
-        check_one(held(8, "quorate"), None, true, None);
-        check_one(held(8, "nginx"), None, true, Some("port_taken"));
+        check_one(held(8, "quorate"), None, true, Some("port_taken"));
+        check_one(contained("quorate"), None, true, None);
+        check_one(contained("nginx"), None, true, Some("port_taken"));
         check_one(PortState::Held(None), None, true, None);
         check_one(PortState::Held(None), None, false, Some("port_taken"));
         check_one(PortState::Refused(io::ErrorKind::AddrNotAvailable), None, false, Some("address_missing"));

@@ -17,6 +17,8 @@ pub struct Process {
     pub pid: u32,
     /// Name of its program.
     pub name: String,
+    /// It sees other files than this program does: a container. What it has open cannot be found by name then.
+    pub is_elsewhere: bool,
 }
 
 /// A socket of TCP.
@@ -47,7 +49,13 @@ impl Processes {
     pub fn look() -> Processes {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        let open = pids.filter_map(|pid| Some((Process { pid, name: name_of(pid)? }, open_files(pid)?)));
+        let files = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+        let own_files = files("self");
+        let process = |pid: u32| {
+            let is_elsewhere = files(&pid.to_string()) != own_files;
+            Some(Process { pid, name: name_of(pid)?, is_elsewhere })
+        };
+        let open = pids.filter_map(|pid| Some((process(pid)?, open_files(pid)?)));
         Processes { open: open.collect() }
     }
 

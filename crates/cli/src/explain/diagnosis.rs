@@ -47,7 +47,7 @@ pub async fn node(args: NodeArgs) -> Outcome {
 
 async fn by_name(admin: &str, name: &str) -> Outcome<Why> {
     let state = status::fetch(admin).await?;
-    let Some(node) = state.nodes.iter().find(|node| node.name == *name) else {
+    let Some(node) = state.nodes.iter().rfind(|node| node.name == *name) else {
         let names: Vec<&str> = state.nodes.iter().map(|node| node.name.as_str()).collect();
         let hint = format!("the nodes are: {}", names.join(", "));
         return Err(Failure::new(Exit::Failed, anyhow!("the cluster has no node {name}")).hint(hint));

@@ -41,9 +41,11 @@ fn translate(admin: &AdminState, status: &quorate_node::node::NodeStatus) -> Clu
     let groups: Vec<GroupStatus> = status.groups.iter().map(|group| translate_group(status, group)).collect();
     let connections = admin.edge.metrics.connections();
     let ready = status.ready && !admin.edge.departure.borrow().is_stop();
+    // A node that another one of its name came for is no member any more; its identity is only kept so that nobody else gets it.
     let nodes = status
         .nodes
         .iter()
+        .filter(|(_, membership)| *membership != quorate_state::control::NodeStatus::Removed)
         .map(|(record, membership)| translate_node(status, record, membership, (ready, connections)));
     let violations = status
         .violations

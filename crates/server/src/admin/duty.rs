@@ -197,7 +197,7 @@ impl AdminState {
         let carried_out = self.edge.operations.carry_out(&self.edge.inbox, operation).await;
         carried_out.map_err(|error| match error {
             OperationError::Refused(why) => {
-                ApiError::conflict(refused, why, "GET /v1/cluster/state shows the nodes and their state")
+                ApiError::conflict(refused, why, "`quorate status` shows the nodes and their state")
             }
             OperationError::Undecided | OperationError::Busy => ApiError::unavailable(
                 "undecided",
@@ -209,12 +209,11 @@ impl AdminState {
 }
 
 fn known<'a>(status: &'a NodeStatus, name: &str) -> Result<(&'a NodeRecord, NodeDuty), ApiError> {
-    let staying = status.nodes.iter().filter(|(_, membership)| *membership != Membership::Removed);
     // Of a node and the one that came for it, the later counts.
-    let record = staying.map(|(record, _)| record).rfind(|record| record.name.as_str() == name);
+    let record = staying(status).filter(|record| record.name.as_str() == name).last();
     let duty = record.and_then(|record| status.duties.iter().find(|duty| duty.node == record.id).copied());
     record.zip(duty).ok_or_else(|| {
-        let names: Vec<&str> = status.nodes.iter().map(|(record, _)| record.name.as_str()).collect();
+        let names: Vec<&str> = staying(status).map(|record| record.name.as_str()).collect();
         let hint = format!("the nodes are {}", names.join(", "));
         ApiError::not_found("node_not_found", format!("there is no node {name:?}"), hint)
     })
@@ -280,7 +279,7 @@ fn left_group(status: &NodeStatus, group: &GroupStatus) -> LeftGroup {
 }
 
 fn blocker(why: &'static str) -> Blocker {
-    let hint = "bring the other nodes back into service first: `quorate status` shows them";
+    let hint = "`quorate status` shows the nodes and their state";
     Blocker { code: "would_break_quorum".to_owned(), message: why.to_owned(), hint: hint.to_owned() }
 }
 

@@ -88,7 +88,7 @@ pub async fn reload(State(admin): State<AdminState>) -> Result<Response, ApiErro
     let error = refused.then(|| ErrorDetail {
         code: "configuration_refused".to_owned(),
         message: outcome.errors.join("; "),
-        hint: "correct the file and ask again; quorate config check --config FILE checks it beforehand"
+        hint: "correct it and ask again; `quorate doctor --config FILE` looks at the file and at what it names beforehand"
             .to_owned(),
     });
     let body = Reload {
