@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use quorate_server::config::Config;
-use quorate_server::limits::STOP_TIMEOUT;
+use quorate_server::limits::{DEPARTURE_MAX, STOP_TIMEOUT};
 
 use super::Host;
 use super::finding::{Finding, Severity};
@@ -89,7 +89,7 @@ pub fn gather(config: &Config, node: Option<Process>, host: &dyn Host) -> Resour
         body_cache_bytes: config.storage.body_cache_bytes,
         swapped_bytes: pid.and_then(process::swapped_bytes),
         outgoing: outgoing(),
-        stop: STOP_TIMEOUT.saturating_add(config.node.stop_grace),
+        stop: config.node.stop_grace.saturating_add(DEPARTURE_MAX).saturating_add(STOP_TIMEOUT),
         unit: pid.and_then(unit),
         node,
     }
@@ -267,7 +267,7 @@ fn ports(facts: &ResourceFacts) -> Option<Finding> {
 
 fn check_unit(unit: &Unit, stop: Duration) -> Vec<Finding> {
     let mut found = Vec::new();
-    if unit.stop_timeout.is_some_and(|timeout| timeout < stop * 2) {
+    if unit.stop_timeout.is_some_and(|timeout| timeout < stop) {
         found.push(Finding::warning(
             "unit_stop_timeout",
             &unit.name,
@@ -275,7 +275,7 @@ fn check_unit(unit: &Unit, stop: Duration) -> Vec<Finding> {
                 "systemd kills the node before a clean stop, which may take {} s, is done",
                 stop.as_secs()
             ),
-            format!("TimeoutStopSec={} in the unit", stop.as_secs() * 3),
+            format!("TimeoutStopSec={} in the unit", stop.as_secs().saturating_add(10)),
         ));
     }
     if !unit.restarts {
@@ -298,7 +298,7 @@ mod tests {
     fn check_one(change: impl FnOnce(&mut ResourceFacts), expected: &[(&str, Severity)]) {
         let mut facts = ResourceFacts {
             connections_max: 10_000,
-            stop: Duration::from_secs(5),
+            stop: Duration::from_secs(35),
             files_max: Some(10_512),
             somaxconn: Some(4096),
             memory_bytes: Some(1024 * MIB),
@@ -329,11 +329,11 @@ mod tests {
             &[("ports_used_up", Warning)],
         );
         check_one(
-            |facts| facts.unit = unit(Some(Duration::from_secs(9)), true),
+            |facts| facts.unit = unit(Some(Duration::from_secs(34)), true),
             &[("unit_stop_timeout", Warning)],
         );
         check_one(|facts| facts.unit = unit(None, false), &[("unit_no_restart", Warning)]);
-        check_one(|facts| facts.unit = unit(Some(Duration::from_secs(90)), true), &[]);
+        check_one(|facts| facts.unit = unit(Some(Duration::from_secs(35)), true), &[]);
     }
 
     #[test]
