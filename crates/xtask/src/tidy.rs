@@ -76,6 +76,7 @@ pub fn check(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(documents::check_code_map(&markdown, &crate_folders(root)?));
     findings.extend(check_lints(root)?);
     findings.extend(check_fuzz_lock(root)?);
+    findings.extend(check_image_tags(root)?);
     findings.extend(telemetry::check(&telemetry_files(root, markdown)?));
     findings.sort_by(|a, b| (&a.path, a.line, a.rule).cmp(&(&b.path, b.line, b.rule)));
     Ok(findings)
@@ -137,6 +138,46 @@ fn own_versions(lock: &str) -> Vec<(usize, &str, &str)> {
     let pairs = (1..).zip(lock.lines().zip(lock.lines().skip(1)));
     let own = pairs.filter(|(_, (name, _))| name.starts_with("name = \"quorate-"));
     own.map(|(line, (name, version))| (line, name, version)).collect()
+}
+
+/// Files that name the version of the program, in the tag of its image or as the chart's.
+const NAMES_THE_VERSION: [&str; 4] = [
+    "deploy/container/Containerfile",
+    "deploy/helm/quorate/Chart.yaml",
+    "deploy/kubernetes/quorate.yaml",
+    "docs/operations/deploy.md",
+];
+
+/// The image that the pages build, and the one that the chart starts, are of this version.
+fn check_image_tags(root: &Path) -> Result<Vec<Finding>> {
+    let read = |path: &str| fs::read_to_string(root.join(path)).with_context(|| format!("read {path}"));
+    let manifest = read("Cargo.toml")?;
+    let version = manifest.lines().find_map(|line| line.strip_prefix("version = "));
+    let version = version.context("the version in Cargo.toml")?.trim_matches('"');
+    let mut findings = Vec::new();
+    for path in NAMES_THE_VERSION {
+        findings.extend(stale_tags(version, path, &read(path)?));
+    }
+    Ok(findings)
+}
+
+fn stale_tags(version: &str, path: &str, text: &str) -> Vec<Finding> {
+    let is_stale = |line: &str| {
+        ["quorate:", "appVersion: \"", "app.kubernetes.io/version: \""].iter().any(|before| {
+            let named = line.split(before).skip(1);
+            let mut versions = named.filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+            versions.any(|rest| !rest.starts_with(version))
+        })
+    };
+    let lines = text.lines().enumerate().filter(|(_, line)| is_stale(line));
+    let message = format!("names another version than {version}, which Cargo.toml has");
+    let found = lines.map(|(at, _)| Finding {
+        path: path.to_owned(),
+        line: at + 1,
+        rule: "version",
+        message: message.clone(),
+    });
+    found.collect()
 }
 
 /// Names of the folders below `crates/` that hold a crate, sorted.

@@ -5,7 +5,9 @@ use std::path::Path;
 use serde_json::json;
 
 use super::source::Source;
-use super::{TextFile, dependencies, documents, missing_lints, source, source_rules, stale_lock, telemetry};
+use super::{
+    TextFile, dependencies, documents, missing_lints, source, source_rules, stale_lock, stale_tags, telemetry,
+};
 
 /// Rules that flag `text` as the content of `path`, in order of the findings.
 fn flagged(path: &str, text: &str) -> Vec<&'static str> {
@@ -284,4 +286,22 @@ fn fuzz_lock_of_another_version_is_flagged() {
     let fuzz = workspace.replace("0.2.0", "0.1.0");
     assert_eq!(stale_lock(workspace, workspace), []);
     assert_eq!(stale_lock(workspace, &fuzz).iter().map(|finding| finding.line).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn image_and_chart_of_another_version_are_flagged() {
+    let flagged =
+        |text: &str| stale_tags("0.2.0", "x", text).iter().map(|finding| finding.line).collect::<Vec<_>>();
+    assert_eq!(
+        flagged("docker build --tag quorate:0.2.0 .\nappVersion: \"0.2.0\"\nimage: \"quorate:0.2.0\"\n"),
+        [0; 0]
+    );
+    assert_eq!(
+        flagged("docker build --tag quorate:0.1.0 .\nappVersion: \"0.1.0\"\nversion: 0.1.0\n"),
+        [1, 2]
+    );
+    assert_eq!(
+        flagged("  app.kubernetes.io/version: \"0.1.0\"\n  image: \"quorate:{{ .Values.tag }}\"\n"),
+        [1]
+    );
 }
