@@ -5,6 +5,7 @@
 //! Spec: Raft (Ongaro, 2014), with pre-vote, check-quorum and joint consensus.
 //! See: docs/decisions/0002-consensus-engine.md.
 
+mod catch_up;
 pub mod group;
 pub mod log;
 pub mod membership;

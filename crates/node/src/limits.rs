@@ -50,6 +50,14 @@ pub const UNCOMMITTED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes of entries applied before Raft is looked at again.
 pub const APPLY_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
+/// Committed entries that a replica may have to apply and still count as caught up: what is underway in a busy cluster, as
+/// for a rolling restart.
+pub const APPLY_LAG_ENTRIES_MAX: u64 = 1000;
+
+/// How long a committed entry may wait to be applied until the replica counts as not caught up: some hundred turns of the
+/// worker, and less than two checks of a balancer.
+pub const APPLY_LAG_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// Retained messages in one page of a retained read.
 pub const RETAINED_PAGE_MESSAGES_MAX: usize = 64;
 

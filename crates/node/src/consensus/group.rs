@@ -16,6 +16,7 @@ use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, HardState, Messag
 use raft::{Config, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 
 use crate::action::{Action, LogRecord};
+use crate::consensus::catch_up::CatchUp;
 use crate::consensus::log::{GroupLog, Position};
 use crate::consensus::{membership, wire};
 use crate::limits;
@@ -74,6 +75,7 @@ pub struct Group {
     machine: Machine,
     members: ConfState,
     applied: Position,
+    catch_up: CatchUp,
     unpersisted: VecDeque<Unpersisted>,
     installing: bool,
     leading: Option<Leading>,
@@ -150,6 +152,7 @@ impl Group {
             machine,
             members,
             applied,
+            catch_up: CatchUp::default(),
             unpersisted: VecDeque::new(),
             installing: false,
             leading: None,
@@ -195,6 +198,11 @@ impl Group {
     /// Applied index.
     pub fn applied(&self) -> LogIndex {
         LogIndex(self.applied.index)
+    }
+
+    /// Whether more is committed here and not applied than what is underway.
+    pub fn is_behind(&self, now: Duration) -> bool {
+        self.catch_up.is_behind(self.committed().0, self.applied().0, now)
     }
 
     /// Membership as applied.
@@ -257,6 +265,7 @@ impl Group {
 
     /// One Raft tick.
     pub fn tick(&mut self, now: Duration) {
+        self.catch_up.look(self.committed().0, self.applied().0, now);
         if self.installing {
             return;
         }

@@ -136,7 +136,7 @@ impl Node {
         let behind: Vec<String> = self
             .groups
             .values()
-            .filter(|group| group.applied() < group.committed())
+            .filter(|group| group.is_behind(now))
             .map(|group| group.id().to_string())
             .collect();
         let voteless: Vec<String> = self.voteless_groups().iter().map(ToString::to_string).collect();
