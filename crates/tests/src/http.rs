@@ -51,8 +51,10 @@ pub const JSON: (&str, &str) = ("Content-Type", "application/json");
 /// When there is no answer.
 pub fn request(address: &str, line: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer> {
     let (status, head, mut reader) = open(address, line, headers, body)?;
-    let mut body = String::new();
-    reader.read_to_string(&mut body)?;
+    let mut body = Vec::new();
+    reader.read_to_end(&mut body)?;
+    // A backup is no text.
+    let body = String::from_utf8_lossy(&body).into_owned();
     Ok(Answer { status, head, body })
 }
 

@@ -296,6 +296,9 @@ fn retained_messages_are_listed_read_and_deleted_on_any_node() {
         assert_eq!(live.receive().unwrap().payload, b"hello");
         let answer: RetainedDeleted = ask(&cluster, node, "DELETE", &path);
         assert!(answer.existed);
+        // The other node reads its own replica, which may lag.
+        let is_gone = || (cluster.request(3 - node, "GET", &path, "").ok()?.0 == 404).then_some(());
+        wait_for("the deletion on another node", is_gone).unwrap();
         assert_eq!(fails(&cluster, 3 - node, "GET", &path), (404, "retained_not_found".to_owned()));
         let answer: RetainedDeleted = ask(&cluster, 3 - node, "DELETE", &path);
         assert!(!answer.existed);
