@@ -48,7 +48,7 @@ struct Publisher {
 /// Publishes until told to stop; gives messages acknowledged and sent, counted by publisher.
 fn publisher(cluster: &Cluster, index: usize, stop: &Arc<AtomicBool>) -> Publisher {
     let (sent, acked) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
-    let qos = if index % 2 == 0 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+    let qos = if index.is_multiple_of(2) { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
     let noted = Arc::clone(&acked);
     let events = EventLoop::start(
         cluster.ports_from(index % cluster.nodes.len()),
