@@ -201,9 +201,15 @@ impl Daemon {
         let sockets = runtime.block_on(bind(config))?;
         let addresses = sockets.addresses(config)?;
         let settings = match &folder.founding {
-            Some(founding) => kept_settings(founding, config),
+            Some(founding) => founding.settings().clone(),
             None => folder.first_settings(config)?,
         };
+        if !settings.are_of(config) {
+            tracing::warn!(
+                "[cluster] or session limits in the configuration differ from those the cluster began with, which stay in \
+                 force"
+            );
+        }
         let local = Arc::new(Local::new(hello_of(&folder, &settings)));
         let inbox: Arc<Inbox<Question>> = Arc::default();
         let receiver = Arc::new(PeerReceiver::new(inbox.clone()));
@@ -376,18 +382,6 @@ async fn bind(config: &Config) -> Result<Sockets, StartError> {
         None => None,
     };
     Ok(Sockets { clients, admin, peer })
-}
-
-/// The settings that the cluster began with; says so when the configuration has others by now.
-fn kept_settings(founding: &Founding, config: &Config) -> Settings {
-    let kept = founding.settings().clone();
-    if !kept.are_of(config) {
-        tracing::warn!(
-            "[cluster] or session limits in the configuration differ from those the cluster began with, which stay in \
-             force"
-        );
-    }
-    kept
 }
 
 fn hello_of(folder: &DataFolder, settings: &Settings) -> Hello {
