@@ -233,10 +233,14 @@ fn restore_that_broke_off_starts_nothing_and_can_be_repeated() {
             }
             Err(error) => {
                 assert_eq!(error.exit_code(), ExitCode::Disk, "{error}");
-                match opened.restored {
+                match &opened.restored {
                     // It broke off before the first step: nothing is there that could be half of something.
                     None => assert!(!config.node.data_dir.join("log").exists()),
-                    Some(restored) if restored.is_complete() => {} // The last sync failed, of a file that is there.
+                    // Only the last sync failed, of a file that is there: so is everything else.
+                    Some(restored) if restored.is_complete() => {
+                        let groups = opened.open_checkpoints().unwrap().groups().unwrap();
+                        assert_eq!(groups, (0..=PARTITIONS).collect::<Vec<_>>());
+                    }
                     Some(_) => {
                         assert!(matches!(may_start, Err(BootError::Restored(RestoredError::Unfinished(_)))))
                     }

@@ -79,6 +79,7 @@ fn three_restored_nodes_found_a_cluster_and_clients_go_on_on_any_of_them() {
         serde_json::from_str::<quorate_api::ClusterState>(&body).unwrap()
     };
     assert!(hashes(&nodes[0]).nodes.iter().all(|node| node.name.starts_with('n')), "none of the old ones");
+    old_node_gets_no_link(&configs);
     // What the others need came from their own files, not from this node.
     nodes.remove(0).stop();
     let mut publisher = TestClient::connect(nodes[0].mqtt(), "pub", None);
@@ -90,6 +91,40 @@ fn three_restored_nodes_found_a_cluster_and_clients_go_on_on_any_of_them() {
     for node in nodes {
         node.stop();
     }
+}
+
+/// A node of the old cluster, with the name, certificate and identity of a new one, is refused for the identity of its cluster.
+fn old_node_gets_no_link(configs: &[Config]) {
+    let [first, .., last] = configs else { panic!("there are three") };
+    let old = OldCluster::new();
+    let hello = Hello {
+        link: LinkKind::Probe,
+        cluster: "old".to_owned(),
+        agreement: [1; 16],
+        cluster_id: old.control.config().cluster_id,
+        name: last.node.name.clone(),
+        id: NodeId(3),
+        disk: [3; 16],
+        incarnation: Incarnation(9),
+        members: Vec::new(),
+    };
+    let runtime = runtime();
+    let (local, tls) = (Arc::new(Local::new(hello)), PeerTls::load(last.peer.as_ref().unwrap()).unwrap());
+    let links = Links::new(local, tls, Arc::new(PeerReceiver::new(Arc::default())), runtime.handle().clone());
+    let place = PeerPlace {
+        id: NodeId(1),
+        name: first.node.name.clone(),
+        address: first.peer.as_ref().unwrap().advertise.clone(),
+    };
+    let _entered = runtime.enter();
+    links.set_peers(vec![place]);
+    let peer = first.peer.as_ref().unwrap();
+    let new = runtime.block_on(links.probe(&first.node.name, &peer.advertise)).unwrap();
+    assert!(!new.is_fresh() && new.cluster_id != old.control.config().cluster_id, "it may ask who is there");
+    for kind in [LinkKind::Raft, LinkKind::Snapshot] {
+        assert!(runtime.block_on(links.open(NodeId(1), kind)).is_err(), "{kind:?}");
+    }
+    runtime.block_on(links.stop());
 }
 
 #[test]
