@@ -16,7 +16,7 @@ Exit codes:
   4    doctor: there are findings that are errors
   27   sub: -W ran out first
   130  interrupted
-serve has codes of its own: see quorate serve --help";
+serve and restore have codes of their own: see their --help";
 
 /// Why a command did not succeed, as the operating system sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -66,10 +66,11 @@ pub fn run(args: RestoreArgs) -> Outcome {
         Output::Text => output::print(&report.text())?,
     }
     if let Some(config) = config.filter(|_| !args.check) {
-        eprintln!(
-            "restored into {}; restore the other first nodes from the same file, then start all of them",
-            config.node.data_dir.display()
-        );
+        let next = match config.cluster.bootstrap.len() {
+            0 | 1 => "start the node",
+            _ => "restore the other first nodes from the same file, then start all of them",
+        };
+        eprintln!("restored into {}: {next}", config.node.data_dir.display());
     }
     Ok(())
 }

@@ -199,6 +199,35 @@ fn first_start_that_broke_off_is_done_again() {
 }
 
 #[test]
+fn first_start_with_other_nodes_than_the_one_that_broke_off_misses_its_groups() {
+    let folder = TestFolder::new();
+    let config = config(&folder, "n1", &["n1", "n2", "n3", "n4"]);
+    let file = file_of(&OldCluster::busy(), &folder);
+    restore(&file, &config).unwrap();
+    let mut opened = DataFolder::open(&config.node.data_dir, "n1").unwrap();
+    let faulty = Arc::new(FaultyDisk::new(opened.disk.clone(), 1));
+    faulty.arm(Fault {
+        operation: Operation::Rename,
+        path_contains: "founding.json".to_owned(),
+        after: 0,
+        times: 1,
+        kind: FaultKind::InputOutput,
+    });
+    opened.disk = faulty;
+    assert_eq!(first_start(&mut opened, &config, 1, 4).unwrap_err().exit_code(), ExitCode::Disk);
+    drop(opened);
+    // Among three nodes, the group that was removed as another's is placed here.
+    let three = self::config(&folder, "n1", &["n1", "n2", "n3"]);
+    let mut opened = DataFolder::open(&config.node.data_dir, "n1").unwrap();
+    let error = first_start(&mut opened, &three, 1, 3).unwrap_err();
+    assert!(matches!(error, BootError::Restored(RestoredError::GroupGone(2))), "{error}");
+    assert_eq!(error.exit_code(), ExitCode::Corrupt);
+    drop(opened);
+    restore(&file, &three).unwrap();
+    recover(&three, 1, 3);
+}
+
+#[test]
 fn restore_that_broke_off_starts_nothing_and_can_be_repeated() {
     let old = OldCluster::busy();
     let folder = TestFolder::new();
