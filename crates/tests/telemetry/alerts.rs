@@ -87,8 +87,8 @@ pub fn run(rules: &Path) -> Result<()> {
         ensure!(covered.contains(&alert.as_str()), "no fault makes {alert} fire: add one here");
     }
     let mut cluster = Cluster::start("telemetry-alerts", 3)?;
-    let metrics = (0..3).map(|place| Ok(with_room(&cluster.get(place, "/metrics")?.1)));
-    let metrics = metrics.collect::<Result<Vec<String>>>()?;
+    let metrics =
+        (0..3).map(|place| figures_of_a_leader(&cluster, place)).collect::<Result<Vec<String>>>()?;
     check_format(&metrics[0])?;
     let targets = cluster.nodes.iter().map(|node| Target {
         address: node.admin.clone(),
@@ -215,6 +215,14 @@ fn check_format(metrics: &str) -> Result<()> {
     ensure!(output.status.success(), "promtool check metrics: {said}");
     println!("alerts: promtool finds nothing wrong with /metrics");
     Ok(())
+}
+
+/// The figures of a node once it leads a group: how far others lag is known to leaders alone.
+fn figures_of_a_leader(cluster: &Cluster, place: usize) -> Result<String> {
+    wait_for("each node to lead a group", || {
+        let (_, metrics) = cluster.get(place, "/metrics").ok()?;
+        metrics.contains("\nquorate_group_replication_lag_entries{").then(|| with_room(&metrics))
+    })
 }
 
 /// The figures of a node on a machine with a disk that is empty, and memory without end.
