@@ -102,6 +102,8 @@ pub enum Action {
     },
     /// An operator wants this of the node from now on. Told when it changes, and at the start when it is not everything.
     Duty(Duty),
+    /// The level that the cluster uses. Told when it changes, and at the start.
+    Level(u32),
     /// Where clients of a listener can go instead: the listeners of the other nodes in service. Told when it changes.
     Elsewhere(Vec<AdvertisedListener>),
     /// Answer to `Event::Operate`: done and durable, or why nothing was changed.

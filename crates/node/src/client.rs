@@ -564,6 +564,9 @@ impl Client {
         // one; a session made to end with its connection is never present.
         let transient = expiry == SessionExpiry::AtClose && !session_present.get();
         self.phase = Phase::Open { durable: (!transient).then_some(session) };
+        if *session_present.get() {
+            out.local.push(LocalChange::Resumed);
+        }
         self.resume_subscriptions(subscriptions, out);
         let accept = Accept {
             session_present: *session_present.get(),

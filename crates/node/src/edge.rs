@@ -241,6 +241,9 @@ pub enum LocalChange {
         /// The session outlives the connection: its partition delivers what is left at QoS 1 or above.
         durable: bool,
     },
+    /// The session was on another connection before, perhaps of another node: what was forwarded here before now may have
+    /// been delivered there. See [`crate::Routing::fence`].
+    Resumed,
     /// A subscription has ended.
     Remove(TopicFilter),
     /// The connection is over.

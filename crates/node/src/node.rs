@@ -177,6 +177,8 @@ pub struct Node {
     leaving: bool,
     /// What the shell was last told to be wanted of this node.
     duty_told: Duty,
+    /// The level that the shell was last told.
+    level_told: u32,
     /// The incarnation in which this node last told control of its listeners.
     listeners_told: Option<Incarnation>,
     /// Where the shell was last told that clients can go instead.
@@ -224,6 +226,7 @@ impl Node {
             renewing: false,
             leaving: false,
             duty_told: Duty::Full,
+            level_told: 0,
             listeners_told: None,
             elsewhere_told: Vec::new(),
         };
@@ -501,7 +504,10 @@ impl Node {
                 self.retained_page(query, messages, next, now);
             }
             // Direct messages never pass through the node: the shell hands them to `Routing`.
-            PeerMessage::Forward(_) | PeerMessage::ForwardShared { .. } => {}
+            PeerMessage::Forward(_)
+            | PeerMessage::ForwardShared { .. }
+            | PeerMessage::Mark { .. }
+            | PeerMessage::MarkAnswer { .. } => {}
             // Nor do the counters of a node, and what the shells ask each other.
             PeerMessage::Counters { .. }
             | PeerMessage::Inquiry { .. }

@@ -167,6 +167,16 @@ pub enum PeerMessage {
         /// Name and value; names that the receiver does not know are ignored.
         values: Vec<(String, u64)>,
     },
+    /// The answer tells that everything has come that was forwarded before it. Travels on the routing link, not before level 2.
+    Mark {
+        /// Echoed: the connection that waits.
+        conn: ConnId,
+    },
+    /// The answer to a mark. Travels on the routing link.
+    MarkAnswer {
+        /// Echo.
+        conn: ConnId,
+    },
     /// A question of the admin API that the receiving node is to answer. Travels on the routing link.
     Inquiry {
         /// Echoed.
@@ -317,6 +327,14 @@ impl PeerMessage {
                     out.put_u64_le(*value);
                 }
             }
+            PeerMessage::Mark { conn } => {
+                out.put_u8(20);
+                out.put_u64_le(conn.0);
+            }
+            PeerMessage::MarkAnswer { conn } => {
+                out.put_u8(21);
+                out.put_u64_le(conn.0);
+            }
             PeerMessage::Inquiry { number, body } => {
                 out.put_u8(32);
                 out.put_u64_le(*number);
@@ -427,6 +445,8 @@ impl PeerMessage {
                 return Ok(PeerMessage::ForwardShared { draw, shares, message });
             }
             17 => read_counters(&mut reader)?,
+            20 => PeerMessage::Mark { conn: ConnId(reader.u64("connection")?) },
+            21 => PeerMessage::MarkAnswer { conn: ConnId(reader.u64("connection")?) },
             32 => {
                 let number = reader.u64("inquiry")?;
                 PeerMessage::Inquiry { number, body: reader.bytes("inquiry")? }

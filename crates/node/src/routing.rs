@@ -5,7 +5,8 @@
 //! Does not: deliver; decide what a partition does with its durable sessions.
 //! Invariants: every change makes a new version, so that an answer of the current version is the current answer;
 //! a connection receives one direct copy of a message however many of its subscriptions match; a durable session
-//! receives directly only what its subscriptions lower to QoS 0, because its partition delivers the rest; answers do
+//! receives directly only what its subscriptions lower to QoS 0, because its partition delivers the rest; nothing that was
+//! forwarded before a session came to a connection reaches it there; answers do
 //! not depend on the order in which routes were added.
 //! Limits: ROUTE_CACHE_TOPICS_MAX per cache; about 100 bytes per distinct filter; the number of routes is bounded by
 //! the cluster's sessions, the number of local subscriptions by `ClientConfig::subscriptions_max` per connection.
@@ -81,6 +82,8 @@ pub struct Routing {
     filters: BTreeMap<ConnId, BTreeSet<TopicFilter>>,
     /// Local subscriptions of transient sessions.
     transient: usize,
+    /// Connections that take nothing yet that these nodes forward.
+    fences: BTreeMap<ConnId, BTreeSet<NodeId>>,
 }
 
 /// One subscription of one connection of this node.
@@ -126,6 +129,7 @@ impl Routing {
             handed_over: AtomicU64::new(0),
             filters: BTreeMap::new(),
             transient: 0,
+            fences: BTreeMap::new(),
         }
     }
 
@@ -166,8 +170,13 @@ impl Routing {
                 self.add_local(conn, &subscription, client, durable);
                 true
             }
+            // What it means is known to whoever knows the other nodes: see `fence`.
+            LocalChange::Resumed => false,
             LocalChange::Remove(filter) => self.remove_local(conn, &filter),
-            LocalChange::RemoveAll => self.remove_connection(conn),
+            LocalChange::RemoveAll => {
+                self.fences.remove(&conn);
+                self.remove_connection(conn)
+            }
         };
         if changed {
             self.version += 1;
@@ -249,8 +258,59 @@ impl Routing {
     }
 
     /// Direct deliveries of a message that another node forwarded to this one, in order of the connections.
-    pub fn local_deliveries(&self, message: &Arc<DirectMessage>, out: &mut Vec<(ConnId, DirectDelivery)>) {
+    pub fn forwarded_deliveries(
+        &self,
+        from: NodeId,
+        message: &Arc<DirectMessage>,
+        out: &mut Vec<(ConnId, DirectDelivery)>,
+    ) {
+        let before = out.len();
         self.matches(message.message.topic.as_str()).deliver(message, out);
+        self.hold_off(from, before, out);
+    }
+
+    /// Takes out what comes too early for connections that are fenced from a node.
+    fn hold_off(&self, from: NodeId, before: usize, out: &mut Vec<(ConnId, DirectDelivery)>) {
+        if self.fences.is_empty() {
+            return;
+        }
+        let mut at = 0;
+        out.retain(|(conn, _)| {
+            at += 1;
+            at <= before || !self.fences.get(conn).is_some_and(|nodes| nodes.contains(&from))
+        });
+    }
+
+    /// A session goes on with this connection: it takes nothing that these nodes forward until each has answered a mark that
+    /// is sent after this call, on the way that forwarded messages take. What comes before the answer may have been on its way
+    /// since before the connection, and its client may have had it elsewhere (QoS 0: at most once, MQTT 5, 4.3.1).
+    pub fn fence(&mut self, conn: ConnId, nodes: BTreeSet<NodeId>) {
+        if !nodes.is_empty() {
+            self.fences.insert(conn, nodes);
+        }
+    }
+
+    /// A node has answered the mark of a connection.
+    pub fn mark_answered(&mut self, conn: ConnId, node: NodeId) {
+        if let Some(nodes) = self.fences.get_mut(&conn) {
+            nodes.remove(&node);
+            if nodes.is_empty() {
+                self.fences.remove(&conn);
+            }
+        }
+    }
+
+    /// A node was declared dead: nothing that it forwarded comes any more.
+    pub fn node_gone(&mut self, node: NodeId) {
+        self.fences.retain(|_, nodes| {
+            nodes.remove(&node);
+            !nodes.is_empty()
+        });
+    }
+
+    /// Marks that have no answer yet: connection and node.
+    pub fn marks(&self) -> impl Iterator<Item = (ConnId, NodeId)> {
+        self.fences.iter().flat_map(|(conn, nodes)| nodes.iter().map(|node| (*conn, *node)))
     }
 
     /// Deliveries of a message that this node publishes for its own connections alone: all that match, and one member of
@@ -264,7 +324,20 @@ impl Routing {
     }
 
     /// Deliveries of a message that another node forwarded for one member here of each of these share groups.
-    pub fn local_share_deliveries(
+    pub fn forwarded_share_deliveries(
+        &self,
+        from: NodeId,
+        message: &Arc<DirectMessage>,
+        shares: &[TopicFilter],
+        draw: Draw,
+        out: &mut Vec<(ConnId, DirectDelivery)>,
+    ) {
+        let before = out.len();
+        self.local_share_deliveries(message, shares, draw, out);
+        self.hold_off(from, before, out);
+    }
+
+    fn local_share_deliveries(
         &self,
         message: &Arc<DirectMessage>,
         shares: &[TopicFilter],

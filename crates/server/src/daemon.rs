@@ -8,6 +8,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -577,6 +578,7 @@ impl Parts<'_> {
             stopping: watch::Sender::new(false),
             departure: watch::Sender::default(),
             elsewhere: RwLock::default(),
+            level: AtomicU32::new(0),
             cuts: Arc::default(),
             operations: Operations::default(),
             live: watch::Sender::new(Arc::new(LiveSettings {

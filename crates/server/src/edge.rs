@@ -4,16 +4,20 @@
 //! Invariants: a local subscription is in `routing` before the worker hears of it; the lease is read together with the
 //! incarnation that holds it. Locks are held for the handling of one turn of one connection, never across an await.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use quorate_codec::Text;
 use quorate_node::client::Context;
-use quorate_node::edge::{ClientOutput, DirectDelivery, DirectMessage};
+use quorate_node::edge::{ClientOutput, DirectDelivery, DirectMessage, LocalChange};
+use quorate_node::peer::PeerMessage;
 use quorate_node::routing::Routing;
 use quorate_node::system_topics::SystemTopics;
 use quorate_state::command::{AdvertisedListener, Duty};
+use quorate_state::control::MARKS_LEVEL;
 use quorate_state::{ConnId, Incarnation, NodeId, Owner, PublishTarget};
 use tokio::sync::watch;
 
@@ -91,6 +95,8 @@ pub struct Edge {
     pub departure: watch::Sender<Departure>,
     /// Where clients of a listener can go instead: listeners of other nodes in service.
     pub elsewhere: RwLock<Vec<AdvertisedListener>>,
+    /// The level that the cluster uses, 0 before it is known.
+    pub level: AtomicU32,
     /// Parts of a backup that this node keeps.
     pub cuts: Arc<Cuts>,
     /// Operations of operators that wait for the cluster.
@@ -165,9 +171,17 @@ impl Edge {
     /// then requests to the node.
     pub async fn carry_out(&self, conn: ConnId, out: &mut ClientOutput) {
         if !out.local.is_empty() {
+            let resumed = out.local.contains(&LocalChange::Resumed);
             let mut routing = self.routing.write();
+            if resumed {
+                routing.fence(conn, self.marked_nodes());
+            }
             for change in out.local.drain(..) {
                 routing.apply_local(conn, change);
+            }
+            drop(routing);
+            if resumed {
+                self.send_marks(Some(conn));
             }
         }
         let pressed = self.deliver_direct(&mut out.direct);
@@ -180,6 +194,33 @@ impl Edge {
         }
         if pressed {
             tokio::time::sleep(PUBLISHER_GIVES_WAY).await;
+        }
+    }
+
+    /// The nodes that answer marks: all others, once the level in use knows marks.
+    fn marked_nodes(&self) -> BTreeSet<NodeId> {
+        match &self.links {
+            Some(links) if self.level.load(Ordering::Relaxed) >= MARKS_LEVEL => {
+                links.ids().into_iter().collect()
+            }
+            _ => BTreeSet::new(),
+        }
+    }
+
+    /// Sends the marks that have no answer yet, of one connection or of all: what is sent or answered on a link that breaks is
+    /// lost with it.
+    pub fn send_marks(&self, of: Option<ConnId>) {
+        let Some(links) = &self.links else { return };
+        let marks: Vec<(ConnId, NodeId)> = self.routing.read().marks().collect();
+        if marks.is_empty() {
+            return;
+        }
+        // What would wait for a node that is away is sent when it is back.
+        let there = links.connected();
+        let wanted =
+            |(conn, node): &(ConnId, NodeId)| of.is_none_or(|of| of == *conn) && there.contains(node);
+        for (conn, node) in marks.into_iter().filter(wanted) {
+            links.forward(node, |out| PeerMessage::Mark { conn }.encode(out));
         }
     }
 

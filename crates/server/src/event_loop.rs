@@ -7,6 +7,7 @@
 //! See: docs/decisions/0006-threads-and-runtime.md.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
@@ -207,6 +208,7 @@ impl Worker {
             Action::Joined { disk, decision, peers } => self.edge.joins.decided(disk, (decision, peers)),
             Action::RemoveGroup(group) => send(&self.keeper, KeeperJob::RemoveGroup(group)),
             Action::Elsewhere(elsewhere) => *self.edge.elsewhere.write() = elsewhere,
+            Action::Level(level) => self.edge.level.store(level, Ordering::Relaxed),
             Action::Duty(duty) => {
                 self.edge.duty_changed(duty);
                 let before = std::mem::replace(&mut self.duty, duty);
@@ -219,6 +221,7 @@ impl Worker {
                 log_note(&note);
                 if let (Note::NodeDown(node, incarnation), Some(links)) = (&note, &self.edge.links) {
                     links.declare_dead(*node, *incarnation);
+                    self.edge.routing.write().node_gone(*node);
                 }
                 if let Some(event) = event_of(note) {
                     self.edge.events.note(&event);

@@ -160,6 +160,7 @@ pub async fn run(edge: Arc<Edge>, log: Arc<LogLevel>) {
             edge.events.note(&NodeEvent::LogLevelChanged(filter));
         }
         edge.lookout.remember(Look::at(&edge.metrics, now));
+        edge.send_marks(None);
         before.look(&edge, &readiness, now);
         tokio::time::sleep(LOOK_EVERY).await;
     }

@@ -70,16 +70,26 @@ impl PeerReceiver {
         let Some(edge) = self.edge.get().and_then(Weak::upgrade) else { return false };
         let mut deliveries = Vec::new();
         {
-            let routing = edge.routing.read();
+            let mut routing = edge.routing.read();
             for frame in frames {
                 match PeerMessage::decode(frame.payload) {
                     Ok(PeerMessage::Forward(message)) => {
                         edge.metrics.forwards_in.add(1);
-                        routing.local_deliveries(&message, &mut deliveries);
+                        routing.forwarded_deliveries(peer, &message, &mut deliveries);
                     }
                     Ok(PeerMessage::ForwardShared { draw, shares, message }) => {
                         edge.metrics.forwards_in.add(1);
-                        routing.local_share_deliveries(&message, &shares, draw, &mut deliveries);
+                        routing.forwarded_share_deliveries(peer, &message, &shares, draw, &mut deliveries);
+                    }
+                    Ok(PeerMessage::Mark { conn }) => {
+                        let Some(links) = &edge.links else { return false };
+                        // When there is no room for it, the other side asks again.
+                        links.forward(peer, |out| PeerMessage::MarkAnswer { conn }.encode(out));
+                    }
+                    Ok(PeerMessage::MarkAnswer { conn }) => {
+                        drop(routing);
+                        edge.routing.write().mark_answered(conn, peer);
+                        routing = edge.routing.read();
                     }
                     Ok(PeerMessage::Counters { values }) => {
                         edge.heard.lock().note(peer, Figures::of_peer(values), edge.clock.now());
@@ -101,6 +111,9 @@ impl PeerReceiver {
 impl LinkReceiver for PeerReceiver {
     async fn up(&self, peer: NodeId) {
         self.contact(peer, true);
+        if let Some(edge) = self.edge.get().and_then(Weak::upgrade) {
+            edge.send_marks(None);
+        }
         self.inbox.post_peer(vec![Event::PeerUp(peer)], 0).await;
     }
 
@@ -120,6 +133,8 @@ impl LinkReceiver for PeerReceiver {
                 Ok(
                     PeerMessage::Forward(_)
                     | PeerMessage::ForwardShared { .. }
+                    | PeerMessage::Mark { .. }
+                    | PeerMessage::MarkAnswer { .. }
                     | PeerMessage::Counters { .. }
                     | PeerMessage::Inquiry { .. }
                     | PeerMessage::InquiryAnswer { .. },

@@ -30,11 +30,14 @@ pub const REPLICATION_DEFAULT: u32 = 3;
 /// | level | since | what it brings |
 /// |---|---|---|
 /// | 1 | 0.1.0 | |
-/// | 2 | 0.2.0 | `Command::NodeListeners`, `Command::Backup`, and their records |
+/// | 2 | 0.2.0 | `Command::NodeListeners`, `Command::Backup`, and their records; marks on links between nodes |
 pub const LEVEL: u32 = 2;
 
 /// From this level on, control knows where clients reach each node.
 pub const LISTENERS_LEVEL: u32 = 2;
+
+/// From this level on, nodes know marks on the links between them.
+pub const MARKS_LEVEL: u32 = 2;
 
 /// From this level on, backups can be taken.
 pub const BACKUP_LEVEL: u32 = 2;

@@ -19,6 +19,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::ci::cargo_metadata;
 
@@ -112,32 +113,60 @@ fn missing_lints(path: &str, manifest: &str) -> Option<Finding> {
 /// The fuzz targets are a workspace of their own: a new version of ours must be in their lock file too, or they do not
 /// build with `--locked`.
 fn check_fuzz_lock(root: &Path) -> Result<Vec<Finding>> {
-    let read = |path: &str| fs::read_to_string(root.join(path)).with_context(|| format!("read {path}"));
-    Ok(stale_lock(&read("Cargo.lock")?, &read("fuzz/Cargo.lock")?))
+    let path = "fuzz/Cargo.lock";
+    let fuzz = fs::read_to_string(root.join(path)).with_context(|| format!("read {path}"))?;
+    Ok(stale_lock(&cargo_metadata(root)?, &fuzz))
 }
 
-fn stale_lock(workspace: &str, fuzz: &str) -> Vec<Finding> {
-    let message = "run `cargo update --workspace` in fuzz/: this crate has another version now".to_owned();
+/// `metadata` is what cargo says of the workspace.
+fn stale_lock(metadata: &Value, fuzz: &str) -> Vec<Finding> {
+    let message =
+        "run `cargo update --offline --workspace` in fuzz/: this crate is another one now".to_owned();
     let finding = |line| Finding {
         path: "fuzz/Cargo.lock".to_owned(),
         line,
         rule: "fuzz-lock",
         message: message.clone(),
     };
-    let known = own_versions(workspace);
-    let stale = |name: &str, version: &str| known.iter().any(|(_, own, now)| *own == name && *now != version);
-    own_versions(fuzz)
-        .into_iter()
-        .filter(|(_, name, version)| stale(name, version))
-        .map(|(line, ..)| finding(line))
-        .collect()
+    let packages = || metadata["packages"].as_array().into_iter().flatten();
+    let is_stale = |locked: &LockedPackage<'_>| {
+        packages().filter(|package| package["name"] == locked.name).any(|package| {
+            // What only tests need, or only some feature, is not in the other lock file.
+            let always = package["dependencies"].as_array().into_iter().flatten();
+            let mut always = always.filter(|need| need["kind"].is_null() && need["optional"] == false);
+            package["version"] != locked.version
+                || always.any(|need| !locked.needs.iter().any(|known| need["name"] == *known))
+        })
+    };
+    own_packages(fuzz).iter().filter(|locked| is_stale(locked)).map(|locked| finding(locked.line)).collect()
 }
 
-/// The crates of this project in a lock file: line, name, version.
-fn own_versions(lock: &str) -> Vec<(usize, &str, &str)> {
-    let pairs = (1..).zip(lock.lines().zip(lock.lines().skip(1)));
-    let own = pairs.filter(|(_, (name, _))| name.starts_with("name = \"quorate-"));
-    own.map(|(line, (name, version))| (line, name, version)).collect()
+/// A crate of this project in a lock file.
+struct LockedPackage<'a> {
+    line: usize,
+    name: &'a str,
+    version: &'a str,
+    /// Names of what it depends on; versions of the same crate may differ between two lock files.
+    needs: Vec<&'a str>,
+}
+
+fn own_packages(lock: &str) -> Vec<LockedPackage<'_>> {
+    let lines: Vec<(usize, &str)> = (1..).zip(lock.lines()).collect();
+    let packages = lines.split(|(_, line)| *line == "[[package]]");
+    let own = packages.filter_map(|package| {
+        let value = |field: &str| {
+            package.iter().find_map(|(number, line)| {
+                let value = line.strip_prefix(field)?.strip_prefix(" = \"")?.strip_suffix('"')?;
+                Some((*number, value))
+            })
+        };
+        let (line, name) = value("name").filter(|(_, name)| name.starts_with("quorate-"))?;
+        let (_, version) = value("version")?;
+        let needs = package.iter().filter_map(|(_, line)| line.strip_prefix(" \""));
+        let needs = needs.filter_map(|need| need.split([' ', '"']).next()).collect();
+        Some(LockedPackage { line, name, version, needs })
+    });
+    own.collect()
 }
 
 /// Files that name the version of the program, in the tag of its image or as the chart's.

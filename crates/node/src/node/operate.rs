@@ -128,6 +128,10 @@ impl Node {
                 "the cluster uses level {level}, and this program speaks levels up to {LEVEL}"
             ));
         }
+        if self.level_told != level {
+            self.level_told = level;
+            self.actions.push_back(Action::Level(level));
+        }
         let duty = self.own_duty();
         if self.duty_told != duty {
             self.duty_told = duty;

@@ -48,7 +48,7 @@ fn add(text: &str, qos: QoS, words: &str, client: u64) -> LocalChange {
 /// Connection, QoS, RETAIN and identifiers of every delivery.
 fn deliveries(routing: &Routing, message: &Arc<DirectMessage>) -> Vec<(u64, QoS, bool, Vec<u32>)> {
     let mut out = Vec::new();
-    routing.local_deliveries(message, &mut out);
+    routing.forwarded_deliveries(NodeId(9), message, &mut out);
     out.into_iter().map(|(conn, one)| (conn.0, one.qos, one.retain, one.identifiers)).collect()
 }
 
@@ -391,4 +391,36 @@ fn subscriptions_of_a_connection_are_listed_as_they_stand() {
     assert_eq!(of(&routing, conn).len(), 2);
     routing.apply_local(conn, LocalChange::RemoveAll);
     assert_eq!(of(&routing, conn), []);
+}
+
+#[test]
+fn resumed_session_takes_from_a_node_what_is_forwarded_after_its_answer() {
+    let mut routing = Routing::new(NodeId(1), 4);
+    let (moved, other) = (ConnId(7), ConnId(8));
+    let conns = |routing: &Routing, from: u64| {
+        let mut out = vec![(ConnId(99), DirectDelivery::clone(&first(routing)))];
+        routing.forwarded_deliveries(NodeId(from), &message("a", ZERO, false, NOBODY), &mut out);
+        out.into_iter().skip(1).map(|(conn, _)| conn).collect::<Vec<_>>()
+    };
+    routing.apply_local(other, add("a", ZERO, "", 2));
+    routing.fence(moved, BTreeSet::from([NodeId(2), NodeId(3)]));
+    routing.apply_local(moved, LocalChange::Resumed);
+    routing.apply_local(moved, add("a", ZERO, "durable", 1));
+    assert_eq!(routing.marks().collect::<Vec<_>>(), [(moved, NodeId(2)), (moved, NodeId(3))]);
+    assert_eq!((conns(&routing, 2), conns(&routing, 3)), (vec![other], vec![other]));
+    assert_eq!(conns(&routing, 4), [moved, other], "a node that came later has forwarded nothing before");
+    routing.mark_answered(moved, NodeId(2));
+    assert_eq!((conns(&routing, 2), conns(&routing, 3)), (vec![moved, other], vec![other]));
+    routing.node_gone(NodeId(3));
+    assert_eq!(conns(&routing, 3), [moved, other]);
+    routing.fence(moved, BTreeSet::from([NodeId(2)]));
+    routing.apply_local(moved, LocalChange::RemoveAll);
+    assert_eq!(routing.marks().count(), 0, "the end of a connection ends its fence");
+}
+
+/// Some delivery.
+fn first(routing: &Routing) -> DirectDelivery {
+    let mut out = Vec::new();
+    routing.forwarded_deliveries(NodeId(9), &message("a", ZERO, false, NOBODY), &mut out);
+    out.swap_remove(0).1
 }

@@ -394,6 +394,11 @@ impl<R: LinkReceiver> Links<R> {
         }
     }
 
+    /// All peers, whether there is a link or not.
+    pub fn ids(&self) -> Vec<NodeId> {
+        self.peers.read().keys().copied().collect()
+    }
+
     /// Peers whose raft link is up.
     pub fn connected(&self) -> Vec<NodeId> {
         let peers = self.peers.read();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use quorate_codec::{Limits, Packet, ProtocolVersion, Role};
-use quorate_node::edge::{ClientEvent, ClientOutput, DirectDelivery, DirectMessage};
+use quorate_node::edge::{ClientEvent, ClientOutput, DirectDelivery, DirectMessage, LocalChange};
 use quorate_node::peer::PeerMessage;
 use quorate_node::{Client, Context, SystemTopics};
 use quorate_state::{ConnId, NodeId, Owner};
@@ -213,6 +213,16 @@ impl World {
         }
     }
 
+    /// Sends the marks that have no answer, of one connection or of all.
+    pub(super) fn send_marks(&mut self, place: usize, process: &Process, of: Option<ConnId>) {
+        let marks: Vec<(ConnId, NodeId)> = process.routing.marks().collect();
+        for (conn, node) in marks.into_iter().filter(|(conn, _)| of.is_none_or(|of| of == *conn)) {
+            let mut bytes = BytesMut::new();
+            PeerMessage::Mark { conn }.encode(&mut bytes);
+            self.send_frame(place, process, node, Lane::Routing, bytes.freeze(), false);
+        }
+    }
+
     /// One turn of a connection's task.
     pub(super) fn serve(&mut self, place: usize, generation: u64, conn: ConnId, timer: bool) {
         let Some(mut process) = self.take_process(place, generation) else { return };
@@ -250,8 +260,12 @@ impl World {
         let conn = connection.client.owner().conn;
         let out = std::mem::take(&mut connection.out);
         for change in out.local {
+            if matches!(change, LocalChange::Resumed) {
+                process.routing.fence(conn, process.peers.clone());
+            }
             process.routing.apply_local(conn, change);
         }
+        self.send_marks(place, process, Some(conn));
         let (own, others): (Vec<_>, Vec<_>) = out.direct.into_iter().partition(|(to, _)| *to == conn);
         self.deliver_direct(place, process, others);
         if !own.is_empty() {

@@ -5,7 +5,7 @@
 
 use core::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use quorate_node::Event as NodeEvent;
 use quorate_node::peer::PeerMessage;
 use quorate_state::NodeId;
@@ -75,14 +75,26 @@ impl World {
             Some(bytes) => match PeerMessage::decode(bytes) {
                 Ok(PeerMessage::Forward(message)) => {
                     let mut deliveries = Vec::new();
-                    process.routing.local_deliveries(&message, &mut deliveries);
+                    process.routing.forwarded_deliveries(from, &message, &mut deliveries);
                     self.deliver_direct(to, &mut process, deliveries);
                 }
                 Ok(PeerMessage::ForwardShared { draw, shares, message }) => {
                     let mut deliveries = Vec::new();
-                    process.routing.local_share_deliveries(&message, &shares, draw, &mut deliveries);
+                    process.routing.forwarded_share_deliveries(
+                        from,
+                        &message,
+                        &shares,
+                        draw,
+                        &mut deliveries,
+                    );
                     self.deliver_direct(to, &mut process, deliveries);
                 }
+                Ok(PeerMessage::Mark { conn }) => {
+                    let mut bytes = BytesMut::new();
+                    PeerMessage::MarkAnswer { conn }.encode(&mut bytes);
+                    self.send_frame(to, &process, from, Lane::Routing, bytes.freeze(), false);
+                }
+                Ok(PeerMessage::MarkAnswer { conn }) => process.routing.mark_answered(conn, from),
                 Ok(mut message) => {
                     self.close_gap(&mut process, &mut message);
                     self.betray_shares(&mut message);

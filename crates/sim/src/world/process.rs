@@ -369,6 +369,11 @@ impl World {
 
     pub(super) fn tick(&mut self, place: usize, generation: u64) {
         self.report(place, generation, NodeEvent::Tick);
+        if let Some(process) = self.take_process(place, generation) {
+            // A mark, or its answer, may have been lost with its link.
+            self.send_marks(place, &process, None);
+            self.put_back(place, process);
+        }
         if self.hosts[place].process.as_ref().is_some_and(|process| process.generation == generation) {
             let span = self.hosts[place].world_span(TICK);
             self.schedule(span, Occurrence::Tick(place, generation));

@@ -188,7 +188,7 @@ impl World {
             Action::NewIncarnation => process.keeper_jobs.push_back(KeeperJob::NewIncarnation),
             Action::RemoveGroup(group) => process.keeper_jobs.push_back(KeeperJob::RemoveGroup(group)),
             Action::Joined { disk, decision, .. } => self.join_decided(disk, decision.ok()),
-            Action::Elsewhere(_) => {}
+            Action::Elsewhere(_) | Action::Level(_) => {}
             Action::Duty(duty) => self.note(|| format!("node {} is to do {duty:?}", process.node.id())),
             Action::Operated { number, outcome } => {
                 self.note(|| format!("node {}: operation {outcome:?}", process.node.id()));
@@ -203,6 +203,7 @@ impl World {
             Action::Note(note) => {
                 if let Note::NodeDown(node, incarnation) = note {
                     process.dead_nodes.insert(node, incarnation);
+                    process.routing.node_gone(node);
                     self.connections_forsaken(node);
                 }
                 self.note(|| format!("node {}: {note:?}", process.node.id()));

@@ -282,10 +282,17 @@ fn alerts_are_described_tested_and_read_metrics_that_exist() {
 
 #[test]
 fn fuzz_lock_of_another_version_is_flagged() {
-    let workspace = "[[package]]\nname = \"quorate-node\"\nversion = \"0.2.0\"\n";
-    let fuzz = workspace.replace("0.2.0", "0.1.0");
-    assert_eq!(stale_lock(workspace, workspace), []);
-    assert_eq!(stale_lock(workspace, &fuzz).iter().map(|finding| finding.line).collect::<Vec<_>>(), [2]);
+    let metadata = json!({"packages": [{"name": "quorate-node", "version": "0.2.0", "dependencies": [
+        {"name": "bytes", "kind": null, "optional": false},
+        {"name": "proptest", "kind": "dev", "optional": false},
+        {"name": "extra", "kind": null, "optional": true},
+    ]}]});
+    let lines = |lock: &str| stale_lock(&metadata, lock).iter().map(|found| found.line).collect::<Vec<_>>();
+    let lock =
+        "[[package]]\nname = \"quorate-node\"\nversion = \"0.2.0\"\ndependencies = [\n \"bytes 1.2.0\",\n]\n";
+    assert_eq!(lines(lock), [0; 0]);
+    assert_eq!(lines(&lock.replace("version = \"0.2.0\"", "version = \"0.1.0\"")), [2]);
+    assert_eq!(lines(&lock.replace("bytes", "nothing")), [2], "what it needs counts as well");
 }
 
 #[test]

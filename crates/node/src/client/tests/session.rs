@@ -257,7 +257,7 @@ fn resumed_session_brings_its_subscriptions_back() {
     harness.open(asked, true, SessionExpiry::After(60), vec![subscription]);
     let mut deliveries = Vec::new();
     let message = Arc::new(DirectMessage { message: message("a/b", ONE, "x") });
-    harness.routing.local_deliveries(&message, &mut deliveries);
+    harness.routing.forwarded_deliveries(NodeId(9), &message, &mut deliveries);
     let [(conn, delivery)] = &deliveries[..] else { panic!("{deliveries:?}") };
     assert_eq!((*conn, delivery.qos, &delivery.identifiers[..]), (OWNER.conn, ZERO, &[4][..]));
 }
@@ -270,7 +270,7 @@ fn resumed_session_that_now_ends_at_close_stays_with_its_partition() {
     harness.open(asked, true, SessionExpiry::AtClose, vec![subscription]);
     let mut deliveries = Vec::new();
     let message = Arc::new(DirectMessage { message: message("a", ONE, "x") });
-    harness.routing.local_deliveries(&message, &mut deliveries);
+    harness.routing.forwarded_deliveries(NodeId(9), &message, &mut deliveries);
     assert!(deliveries.is_empty());
 }
 
