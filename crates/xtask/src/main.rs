@@ -1,4 +1,4 @@
-//! Repository tasks: `cargo xtask ci`, `fix`, `tidy`, `sim`, `fuzz`, `interop`, `telemetry`, `dashboard` and `conformance`.
+//! Repository tasks: `cargo xtask ci`, `fix`, `tidy`, `sim`, `fuzz`, `interop`, `faults`, `telemetry`, `dashboard` and `conformance`.
 //!
 //! Owns: what "checked" means for a change, and the rules of the repository as executable checks.
 //! Does not: depend on any other crate of the workspace; write to the tree, except in `fix` and `conformance --write`.
@@ -11,6 +11,7 @@
 mod ci;
 mod dashboard;
 mod deploy;
+mod faults;
 mod fuzz;
 mod interop;
 mod package;
@@ -34,6 +35,8 @@ Usage: cargo xtask <task>
                  run fuzz targets, all by default, N seconds each (60); --merge takes what was found new into fuzz/corpus
   interop [CLIENT...]
                  run clients that others wrote, or those named, on a cluster of three nodes (docs/interop.md)
+  faults [--scenario NAME]... [--minutes N] [--seed N] [--list]
+                 real nodes under real faults, with checkers over all that their clients saw (docs/operations/faults.md)
   telemetry [PART...]
                  run the alert rules and the dashboard on a real Prometheus and Alertmanager: all parts, or those of
                  rules, alerts, dashboard that are named (docs/operations/telemetry.md)
@@ -64,7 +67,17 @@ fn run(arguments: &[String]) -> Result<()> {
     let Some((task, rest)) = arguments.split_first() else {
         bail!("no task named\n{USAGE}");
     };
-    let free = ["sim", "fuzz", "interop", "telemetry", "conformance", "deploy-check", "dashboard", "package"];
+    let free = [
+        "sim",
+        "fuzz",
+        "interop",
+        "faults",
+        "telemetry",
+        "conformance",
+        "deploy-check",
+        "dashboard",
+        "package",
+    ];
     if !free.contains(&task.as_str()) && !rest.is_empty() {
         bail!("{task} takes no arguments\n{USAGE}");
     }
@@ -76,6 +89,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "sim" => ci::sim(&root, rest),
         "fuzz" => fuzz::run(&root, rest),
         "interop" => interop::run(&root, rest),
+        "faults" => faults::run(&root, rest),
         "telemetry" => telemetry::run(&root, rest),
         "conformance" => ci::conformance(&root, rest),
         "package" => package::run(&root, rest),

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::Finding;
 
 /// Each package of the workspace with the packages of the workspace it may use, in any kind of dependency.
-const EDGES_ALLOWED: [(&str, &[&str]); 11] = [
+const EDGES_ALLOWED: [(&str, &[&str]); 12] = [
     ("quorate-codec", &[]),
     ("quorate-connection", &["quorate-codec"]),
     ("quorate-state", &["quorate-codec"]),
@@ -22,6 +22,7 @@ const EDGES_ALLOWED: [(&str, &[&str]); 11] = [
     ("quorate", &["quorate-codec", "quorate-api", "quorate-server"]),
     ("quorate-sim", &["quorate-codec", "quorate-state", "quorate-node", "quorate-storage"]),
     ("quorate-tests", &["quorate-codec", "quorate-api"]),
+    ("quorate-faults", &["quorate-api", "quorate-tests"]),
     ("quorate-xtask", &[]),
 ];
 

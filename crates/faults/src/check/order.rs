@@ -1,0 +1,48 @@
+//! D15: what a subscriber gets of one publisher for the first time, it gets in the order of publishing.
+//!
+//! Owns: that. Does not: care about copies, or about gaps, which are another checker's.
+//! Invariants: a publisher has one topic and one QoS.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Index;
+use crate::history::Event;
+
+/// First deliveries behind later ones.
+pub fn find(_events: &[Event], index: &Index) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (client, subscriber) in &index.subscribers {
+        let mut highest = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for delivery in subscriber.deliveries.iter().filter(|one| seen.insert((one.from, one.sequence))) {
+            let last = highest.entry(delivery.from).or_insert(delivery.sequence);
+            if delivery.sequence < *last {
+                lines.push(format!(
+                    "subscriber {client}: {} of publisher {} came first after {last}",
+                    delivery.sequence, delivery.from
+                ));
+            }
+            *last = delivery.sequence.max(*last);
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check, delivered, place};
+    use super::*;
+
+    #[test]
+    fn first_deliveries_out_of_order_are_flagged() {
+        check(find, "3 of publisher 1 came first after 4", |whats| {
+            let (one, other) = (place(whats, &delivered(1, 3, false)), place(whats, &delivered(1, 4, false)));
+            whats.swap(one, other);
+        });
+        check(find, "1 of publisher 0 came first after 5", |whats| {
+            let place = place(whats, &delivered(0, 1, false));
+            let late = whats.remove(place);
+            whats.push(late);
+        });
+    }
+}

@@ -1,0 +1,372 @@
+//! The cluster under test: real processes of `quorate serve`, each with its data folder, log and addresses.
+//!
+//! Owns: configuration, certificates, processes; all end with the value. Does not: inject faults; speak MQTT.
+//! Invariants: a process that ended although nobody ended it is noted. What was started is killed, whatever the run does.
+//! Limits: every wait has a deadline.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use quorate_api::{ClusterState, GroupStatus};
+use quorate_tests::{http, pause, wait_at_most};
+
+use crate::machine::{self, process_state, signal};
+
+/// Nodes of a run.
+pub const NODES: usize = 3;
+
+/// Groups that hold sessions.
+const PARTITIONS: u32 = 4;
+
+/// A cluster founds itself within so long, on a machine that has other work too.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// A signalled process ends within so long.
+const END_MAX: Duration = Duration::from_secs(20);
+
+/// One node.
+pub struct Node {
+    /// Name, `n1` to `n3`.
+    pub name: String,
+    /// MQTT listener.
+    pub mqtt: SocketAddr,
+    /// Admin listener.
+    pub admin: SocketAddr,
+    peer: SocketAddr,
+    process: Option<Child>,
+    /// Endings that nobody asked for.
+    pub surprises: Vec<String>,
+}
+
+/// A running cluster.
+pub struct Cluster {
+    /// Nodes, in order.
+    pub nodes: Vec<Node>,
+    dir: PathBuf,
+    binary: PathBuf,
+}
+
+impl Cluster {
+    /// Founds a cluster in a new folder and waits until it is ready. `port` is the first of twelve.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn start(dir: &Path, port: u16) -> Result<Cluster> {
+        let binary = quorate_tests::binary()?.to_owned();
+        let mut cluster = Cluster { nodes: Vec::new(), dir: dir.to_owned(), binary };
+        for place in 0..NODES {
+            let first = port + 4 * u16::try_from(place)?;
+            let address = |at: u16| SocketAddr::from(([127, 0, 0, 1], first + at));
+            cluster.nodes.push(Node {
+                name: format!("n{}", place + 1),
+                mqtt: address(0),
+                admin: address(1),
+                peer: address(2),
+                process: None,
+                surprises: Vec::new(),
+            });
+        }
+        cluster.prepare()?;
+        (0..NODES).try_for_each(|place| cluster.run(place))?;
+        cluster.wait_whole(START_MAX).context("found the cluster")?;
+        Ok(cluster)
+    }
+
+    /// Writes certificates and configuration.
+    fn prepare(&self) -> Result<()> {
+        let tls = self.dir.join("tls");
+        let make = |arguments: &[&str]| {
+            let program = self.binary.display().to_string();
+            machine::run(&program, &[arguments, &["--dir", &tls.display().to_string()]].concat())
+        };
+        make(&["cert", "ca"])?;
+        for node in &self.nodes {
+            make(&["cert", "node", &node.name, "--address", &node.peer.ip().to_string()])?;
+            std::fs::create_dir_all(self.data(&node.name))?;
+            std::fs::write(self.config(&node.name), self.config_text(node))?;
+        }
+        Ok(())
+    }
+
+    fn config_text(&self, node: &Node) -> String {
+        let Node { name, mqtt, admin, peer, .. } = node;
+        let first: Vec<String> = self
+            .nodes
+            .iter()
+            .map(|node| format!("  {{ name = \"{}\", peer = \"{}\" }},\n", node.name, node.peer))
+            .collect();
+        format!(
+            "[node]\nname = \"{name}\"\ndata_dir = \"{name}/data\"\n\
+             [[listener]]\nkind = \"tcp\"\nbind = \"{mqtt}\"\ninsecure = true\n\
+             [admin]\nbind = \"{admin}\"\ninsecure = true\n\
+             [peer]\nbind = \"{peer}\"\nca_file = \"tls/ca.pem\"\ncert_file = \"tls/{name}.pem\"\n\
+             key_file = \"tls/{name}.key\"\n\
+             [cluster]\nname = \"faults\"\nbootstrap = [\n{}]\npartitions = {PARTITIONS}\n",
+            first.concat()
+        )
+    }
+
+    fn config(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.toml"))
+    }
+
+    /// The folder that holds a node's data folder.
+    fn data(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// The node at a place.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn node(&self, place: usize) -> Result<&Node> {
+        self.nodes.get(place).with_context(|| format!("there is no node {}", place + 1))
+    }
+
+    /// Starts the process of a node.
+    ///
+    /// # Errors
+    /// When it runs already, or cannot be started.
+    pub fn run(&mut self, place: usize) -> Result<()> {
+        let name = self.node(place)?.name.clone();
+        let log = File::options().create(true).append(true).open(self.log_file(&name))?;
+        let mut command = Command::new(&self.binary);
+        command.args(["serve", "--config"]).arg(self.config(&name)).current_dir(&self.dir);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let node = self.nodes.get_mut(place).context("the node was there above")?;
+        ensure!(node.process.is_none(), "{name} runs already");
+        node.process = Some(command.spawn().with_context(|| format!("start {name}"))?);
+        Ok(())
+    }
+
+    /// Process identifier of a node.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self, place: usize) -> Result<u32> {
+        let node = self.node(place)?;
+        Ok(node.process.as_ref().with_context(|| format!("{} does not run", node.name))?.id())
+    }
+
+    /// Sends a signal by name to a node.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&self, place: usize, name: &str) -> Result<()> {
+        signal(self.pid(place)?, name)
+    }
+
+    /// kill -9 of nodes, before any has ended; gives their process identifiers, which are gone.
+    ///
+    /// # Errors
+    /// When one does not run, or does not end.
+    pub fn kill(&mut self, places: &[usize]) -> Result<Vec<u32>> {
+        let pids = places.iter().map(|place| self.pid(*place)).collect::<Result<Vec<u32>>>()?;
+        places.iter().try_for_each(|place| self.signal(*place, "KILL"))?;
+        for place in places {
+            self.wait_ended(*place)?;
+        }
+        for pid in &pids {
+            ensure!(process_state(*pid).is_none(), "process {pid} is still there after kill -9");
+        }
+        Ok(pids)
+    }
+
+    /// Waits until a process has ended, and how.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn wait_ended(&mut self, place: usize) -> Result<ExitStatus> {
+        let node = self.nodes.get_mut(place).context("a node of this place")?;
+        let process = node.process.as_mut().with_context(|| format!("{} does not run", node.name))?;
+        let status = wait_at_most(END_MAX, "a process to end", || process.try_wait().ok().flatten())?;
+        node.process = None;
+        Ok(status)
+    }
+
+    /// Starts every node that does not run. One that has ended by itself is noted.
+    ///
+    /// # Errors
+    /// When one cannot be started.
+    pub fn run_all(&mut self) -> Result<()> {
+        self.note_surprises()?;
+        for place in 0..self.nodes.len() {
+            if self.node(place)?.process.is_none() {
+                self.run(place)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes processes that have ended although nobody ended them.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn note_surprises(&mut self) -> Result<()> {
+        for node in &mut self.nodes {
+            let Some(process) = &mut node.process else { continue };
+            if let Some(status) = process.try_wait()? {
+                node.surprises.push(format!("{} ended with {status}", node.name));
+                node.process = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// The cluster as a node sees it.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn state(&self, place: usize, with_hash: bool) -> Result<ClusterState> {
+        let path = if with_hash { "/v1/cluster/state?hash=true" } else { "/v1/cluster/state" };
+        let answer = http::request(&self.node(place)?.admin.to_string(), &format!("GET {path}"), &[], "")?;
+        ensure!(answer.status == 200, "{path}: {} {}", answer.status, answer.body);
+        Ok(serde_json::from_str(&answer.body)?)
+    }
+
+    /// The node that leads most partitions, as any node that answers sees it.
+    ///
+    /// # Errors
+    /// When none answers, or no partition has a leader.
+    pub fn leader(&self) -> Result<usize> {
+        let states = (0..self.nodes.len()).filter_map(|place| self.state(place, false).ok());
+        let mut led: BTreeMap<u64, usize> = BTreeMap::new();
+        for state in states.take(1) {
+            for leader in state.groups.iter().filter(|group| group.id > 0).filter_map(|group| group.leader) {
+                *led.entry(leader).or_default() += 1;
+            }
+        }
+        let most = led.into_iter().max_by_key(|(_, count)| *count).context("no partition has a leader")?;
+        usize::try_from(most.0.saturating_sub(1)).context("a node id")
+    }
+
+    /// The sum of the terms of all groups, as the first node that answers sees it: it grows with every election.
+    ///
+    /// # Errors
+    /// When none answers.
+    pub fn terms(&self) -> Result<u64> {
+        let mut states = (0..self.nodes.len()).filter_map(|place| self.state(place, false).ok());
+        let state = states.next().context("no node answers")?;
+        Ok(state.groups.iter().map(|group| group.term).sum())
+    }
+
+    /// Waits until every node is ready and all agree on a leader for each group; gives how long it took.
+    ///
+    /// # Errors
+    /// When they do not in time: what is wrong at last.
+    pub fn wait_whole(&mut self, longest: Duration) -> Result<Duration> {
+        let begin = Instant::now();
+        loop {
+            let problem = match self.broken() {
+                None => return Ok(begin.elapsed()),
+                Some(problem) => problem,
+            };
+            self.note_surprises()?;
+            if begin.elapsed() > longest {
+                bail!("waited {longest:?}: {problem}");
+            }
+            pause();
+        }
+    }
+
+    /// What keeps the cluster from being whole.
+    fn broken(&self) -> Option<String> {
+        let mut leaders: BTreeMap<u32, u64> = BTreeMap::new();
+        for (place, node) in self.nodes.iter().enumerate() {
+            let ready = http::request(&node.admin.to_string(), "GET /readyz", &[], "");
+            match ready {
+                Ok(answer) if answer.status == 200 => {}
+                Ok(answer) => return Some(format!("{} is not ready: {}", node.name, answer.body)),
+                Err(error) => return Some(format!("{} does not answer: {error:#}", node.name)),
+            }
+            let state = match self.state(place, false) {
+                Ok(state) => state,
+                Err(error) => return Some(format!("{}: {error:#}", node.name)),
+            };
+            for GroupStatus { id, leader, .. } in state.groups {
+                let Some(leader) = leader else {
+                    return Some(format!("{} knows no leader of group {id}", node.name));
+                };
+                let agreed = *leaders.entry(id).or_insert(leader);
+                if agreed != leader {
+                    return Some(format!(
+                        "group {id} is led by {agreed} and, says {}, by {leader}",
+                        node.name
+                    ));
+                }
+            }
+        }
+        None
+    }
+
+    /// Compares the hashes of the state at equal applied indexes, until every group has one that all replicas have shown.
+    ///
+    /// # Errors
+    /// When two differ, or no equal index is seen in time.
+    pub fn compare_states(&self, longest: Duration) -> Result<()> {
+        let mut seen: BTreeMap<(u32, u64), BTreeMap<u64, String>> = BTreeMap::new();
+        let mut groups = BTreeMap::new();
+        let begin = Instant::now();
+        loop {
+            for place in 0..self.nodes.len() {
+                let state = self.state(place, true)?;
+                for group in state.groups {
+                    let Some(hash) = group.state_hash else { continue };
+                    groups.entry(group.id).or_insert(false);
+                    let hashes = seen.entry((group.id, group.applied)).or_default();
+                    hashes.insert(state.node_id, hash);
+                    let first = hashes.values().next();
+                    if hashes.values().any(|hash| Some(hash) != first) {
+                        bail!("group {} at index {}: the states differ: {hashes:?}", group.id, group.applied);
+                    }
+                    if hashes.len() == self.nodes.len() {
+                        groups.insert(group.id, true);
+                    }
+                }
+            }
+            if !groups.is_empty() && groups.values().all(|compared| *compared) {
+                return Ok(());
+            }
+            ensure!(begin.elapsed() < longest, "no equal applied index in {longest:?}: {groups:?}");
+        }
+    }
+
+    /// Lines of the nodes' logs that tell of a panic, and those of ERROR.
+    ///
+    /// # Errors
+    /// When a log cannot be read.
+    pub fn complaints(&self) -> Result<(Vec<String>, Vec<String>)> {
+        let (mut panics, mut errors) = (Vec::new(), Vec::new());
+        for node in &self.nodes {
+            let log = std::fs::read_to_string(self.log_file(&node.name))?;
+            for line in log.lines() {
+                if line.contains("panicked at") {
+                    panics.push(format!("{}: {line}", node.name));
+                } else if line.contains(" ERROR ") || line.contains("\"level\":\"ERROR\"") {
+                    errors.push(format!("{}: {line}", node.name));
+                }
+            }
+        }
+        Ok((panics, errors))
+    }
+
+    fn log_file(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.log"))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            if let Some(mut process) = node.process.take() {
+                let _ = process.kill();
+                let _ = process.wait();
+            }
+        }
+    }
+}
