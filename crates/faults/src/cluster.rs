@@ -16,6 +16,7 @@ use quorate_api::{ClusterState, GroupStatus};
 use quorate_tests::{http, pause, wait_at_most};
 
 use crate::machine::{self, process_state, signal};
+use crate::volume::{self, Volume};
 
 /// Nodes of a run.
 pub const NODES: usize = 3;
@@ -39,6 +40,7 @@ pub struct Node {
     pub admin: SocketAddr,
     peer: SocketAddr,
     process: Option<Child>,
+    volume: Option<Volume>,
     /// Endings that nobody asked for.
     pub surprises: Vec<String>,
 }
@@ -68,10 +70,12 @@ impl Cluster {
                 admin: address(1),
                 peer: address(2),
                 process: None,
+                volume: None,
                 surprises: Vec::new(),
             });
         }
         cluster.prepare()?;
+        cluster.mount()?;
         (0..NODES).try_for_each(|place| cluster.run(place))?;
         cluster.wait_whole(START_MAX).context("found the cluster")?;
         Ok(cluster)
@@ -87,10 +91,32 @@ impl Cluster {
         make(&["cert", "ca"])?;
         for node in &self.nodes {
             make(&["cert", "node", &node.name, "--address", &node.peer.ip().to_string()])?;
-            std::fs::create_dir_all(self.data(&node.name))?;
             std::fs::write(self.config(&node.name), self.config_text(node))?;
         }
         Ok(())
+    }
+
+    /// Gives each node a volume of its own, or just a folder when this machine cannot.
+    fn mount(&mut self) -> Result<()> {
+        let why_none = volume::why_none();
+        for place in 0..self.nodes.len() {
+            let path = self.folder(&self.node(place)?.name);
+            let node = self.nodes.get_mut(place).context("a node of this place")?;
+            match why_none {
+                None => node.volume = Some(Volume::mount(&path)?),
+                Some(_) => std::fs::create_dir_all(path)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The volume of a node.
+    ///
+    /// # Errors
+    /// When its data is in a plain folder.
+    pub fn volume(&mut self, place: usize) -> Result<&mut Volume> {
+        let node = self.nodes.get_mut(place).context("a node of this place")?;
+        node.volume.as_mut().with_context(|| format!("{} has no volume of its own", node.name))
     }
 
     fn config_text(&self, node: &Node) -> String {
@@ -116,7 +142,7 @@ impl Cluster {
     }
 
     /// The folder that holds a node's data folder.
-    fn data(&self, name: &str) -> PathBuf {
+    fn folder(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
@@ -175,6 +201,22 @@ impl Cluster {
             ensure!(process_state(*pid).is_none(), "process {pid} is still there after kill -9");
         }
         Ok(pids)
+    }
+
+    /// As [`Cluster::kill`], for nodes that may have ended by themselves in the course of a fault.
+    ///
+    /// # Errors
+    /// When one does not end.
+    pub fn kill_what_runs(&mut self, places: &[usize]) -> Result<()> {
+        for place in places {
+            let node = self.nodes.get_mut(*place).context("a node of this place")?;
+            if let Some(process) = &mut node.process {
+                // It may end between a look at it and the signal.
+                process.kill()?;
+                self.wait_ended(*place)?;
+            }
+        }
+        Ok(())
     }
 
     /// Waits until a process has ended, and how.

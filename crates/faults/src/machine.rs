@@ -24,6 +24,25 @@ pub fn run(program: &str, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Whether this process may do what only root may.
+fn is_root() -> bool {
+    run("id", &["-u"]).is_ok_and(|user| user.trim() == "0")
+}
+
+/// Why something that needs root and these programs cannot be done here, if so.
+pub fn lacking(programs: &[&str]) -> Option<String> {
+    if !is_root() {
+        return Some("it needs root".to_owned());
+    }
+    missing(programs)
+}
+
+/// The first of these programs that is not installed.
+pub fn missing(programs: &[&str]) -> Option<String> {
+    let absent = |program: &&&str| run("sh", &["-c", &format!("command -v {program}")]).is_err();
+    programs.iter().find(absent).map(|program| format!("{program} is not installed"))
+}
+
 /// Sends a signal by name to a process that this one started.
 ///
 /// # Errors

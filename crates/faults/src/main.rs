@@ -17,6 +17,7 @@ mod nemesis;
 mod random;
 mod report;
 mod run;
+mod volume;
 mod wire;
 
 use std::path::PathBuf;

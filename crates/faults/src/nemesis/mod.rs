@@ -3,9 +3,13 @@
 //! Owns: the list of them and what they have in common. Does not: judge what the clients saw.
 //! Invariants: a fault without proof is an error of the run; what this machine cannot do is skipped with its reason.
 
+mod full_disk;
+mod hung_disk;
 mod kill_all;
 mod kill_follower;
 mod kill_leader;
+mod power_cut;
+mod stop_leader;
 
 use std::time::Duration;
 
@@ -62,6 +66,12 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(kill_leader::KillLeader::default()),
         Box::new(kill_follower::KillFollower::default()),
         Box::new(kill_all::KillAll::default()),
+        Box::new(power_cut::PowerCut::of_one()),
+        Box::new(power_cut::PowerCut::of_all()),
+        Box::new(stop_leader::StopLeader::default()),
+        Box::new(hung_disk::HungDisk::default()),
+        Box::new(full_disk::FullDisk::of_one()),
+        Box::new(full_disk::FullDisk::of_quorum()),
     ]
 }
 
