@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use quorate_api::{ClusterState, GroupStatus};
 use quorate_tests::{http, pause, wait_at_most};
 
 use crate::machine::{self, process_state, signal};
+use crate::network::{self, Network};
 use crate::volume::{self, Volume};
 
 /// Nodes of a run.
@@ -49,6 +50,7 @@ pub struct Node {
 pub struct Cluster {
     /// Nodes, in order.
     pub nodes: Vec<Node>,
+    network: Option<Network>,
     dir: PathBuf,
     binary: PathBuf,
 }
@@ -60,10 +62,18 @@ impl Cluster {
     /// When it does not become ready.
     pub fn start(dir: &Path, port: u16) -> Result<Cluster> {
         let binary = quorate_tests::binary()?.to_owned();
-        let mut cluster = Cluster { nodes: Vec::new(), dir: dir.to_owned(), binary };
+        let network = match network::why_none() {
+            None => Some(Network::make(NODES)?),
+            Some(_) => None,
+        };
+        let mut cluster = Cluster { nodes: Vec::new(), network, dir: dir.to_owned(), binary };
         for place in 0..NODES {
             let first = port + 4 * u16::try_from(place)?;
-            let address = |at: u16| SocketAddr::from(([127, 0, 0, 1], first + at));
+            let host = match cluster.network {
+                Some(_) => network::address(place)?,
+                None => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            };
+            let address = |at: u16| SocketAddr::from((host, first + at));
             cluster.nodes.push(Node {
                 name: format!("n{}", place + 1),
                 mqtt: address(0),
@@ -119,6 +129,14 @@ impl Cluster {
         node.volume.as_mut().with_context(|| format!("{} has no volume of its own", node.name))
     }
 
+    /// The network of the nodes.
+    ///
+    /// # Errors
+    /// When they are on loopback.
+    pub fn network(&self) -> Result<&Network> {
+        self.network.as_ref().context("the nodes are not in networks of their own")
+    }
+
     fn config_text(&self, node: &Node) -> String {
         let Node { name, mqtt, admin, peer, .. } = node;
         let first: Vec<String> = self
@@ -161,8 +179,11 @@ impl Cluster {
     pub fn run(&mut self, place: usize) -> Result<()> {
         let name = self.node(place)?.name.clone();
         let log = File::options().create(true).append(true).open(self.log_file(&name))?;
-        let mut command = Command::new(&self.binary);
-        command.args(["serve", "--config"]).arg(self.config(&name)).current_dir(&self.dir);
+        let mut words = self.network.as_ref().map(|network| network.entrance(place)).unwrap_or_default();
+        words.push(self.binary.display().to_string());
+        let (program, arguments) = words.split_first().context("the program is there")?;
+        let mut command = Command::new(program);
+        command.args(arguments).args(["serve", "--config"]).arg(self.config(&name)).current_dir(&self.dir);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let node = self.nodes.get_mut(place).context("the node was there above")?;
         ensure!(node.process.is_none(), "{name} runs already");

@@ -14,6 +14,7 @@ mod history;
 mod machine;
 mod measure;
 mod nemesis;
+mod network;
 mod random;
 mod report;
 mod run;

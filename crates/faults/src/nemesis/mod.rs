@@ -8,7 +8,11 @@ mod hung_disk;
 mod kill_all;
 mod kill_follower;
 mod kill_leader;
+mod link_flap;
+mod partition;
 mod power_cut;
+mod reset_storm;
+mod slow_link;
 mod stop_leader;
 
 use std::time::Duration;
@@ -70,6 +74,12 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(power_cut::PowerCut::of_all()),
         Box::new(stop_leader::StopLeader::default()),
         Box::new(hung_disk::HungDisk::default()),
+        Box::new(partition::Partition::of(partition::Shape::Clean)),
+        Box::new(partition::Partition::of(partition::Shape::OneWay)),
+        Box::new(partition::Partition::of(partition::Shape::Overlapping)),
+        Box::new(slow_link::SlowLink::default()),
+        Box::new(reset_storm::ResetStorm::default()),
+        Box::new(link_flap::LinkFlap::default()),
         Box::new(full_disk::FullDisk::of_one()),
         Box::new(full_disk::FullDisk::of_quorum()),
     ]
