@@ -110,7 +110,7 @@ impl Cluster {
     fn mount(&mut self) -> Result<()> {
         let why_none = volume::why_none();
         for place in 0..self.nodes.len() {
-            let path = self.folder(&self.node(place)?.name);
+            let path = self.node_folder(&self.node(place)?.name);
             let node = self.nodes.get_mut(place).context("a node of this place")?;
             match why_none {
                 None => node.volume = Some(Volume::mount(&path)?),
@@ -160,8 +160,13 @@ impl Cluster {
     }
 
     /// The folder that holds a node's data folder.
-    fn folder(&self, name: &str) -> PathBuf {
+    fn node_folder(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// The folder of the run.
+    pub fn folder(&self) -> &Path {
+        &self.dir
     }
 
     /// The node at a place.

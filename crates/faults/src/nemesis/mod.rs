@@ -13,7 +13,9 @@ mod partition;
 mod power_cut;
 mod reset_storm;
 mod slow_link;
+mod starved;
 mod stop_leader;
+mod sync_error;
 
 use std::time::Duration;
 
@@ -80,6 +82,8 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(slow_link::SlowLink::default()),
         Box::new(reset_storm::ResetStorm::default()),
         Box::new(link_flap::LinkFlap::default()),
+        Box::new(sync_error::SyncError::default()),
+        Box::new(starved::Starved::default()),
         Box::new(full_disk::FullDisk::of_one()),
         Box::new(full_disk::FullDisk::of_quorum()),
     ]
