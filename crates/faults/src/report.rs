@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::check::{CHECKERS, Index};
+use crate::check::{CHECKERS, Index, told};
 use crate::machine;
 use crate::measure::{Around, Counts, around, counts};
 use crate::run::{Outcome, RECOVERY_PROMISED};
@@ -22,6 +22,9 @@ pub fn text(outcome: &Outcome, seed: u64) -> String {
     let mut text = String::new();
     for (checker, line) in &outcome.broken {
         let _ = writeln!(text, "BROKEN {checker}: {line}");
+    }
+    for line in told(outcome.errors.clone()) {
+        let _ = writeln!(text, "logged: {line}");
     }
     let _ = writeln!(text, "{}", sentence(&counts(&outcome.events, &index), outcome, seed));
     for (name, kind) in around(&index, &outcome.faults) {
@@ -86,7 +89,8 @@ pub fn page(outcome: &Outcome, seed: u64, skipped: &[Skipped]) -> Result<String>
         let _ = writeln!(text, "- {name}: {reason}");
     }
     if !outcome.errors.is_empty() {
-        let _ = writeln!(text, "\nThe nodes logged {} lines of ERROR.", outcome.errors.len());
+        let count = outcome.errors.len();
+        let _ = writeln!(text, "\nThe nodes logged {count} lines of ERROR, as they should when a sync fails or power is cut.");
     }
     Ok(text)
 }
