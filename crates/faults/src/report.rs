@@ -90,7 +90,10 @@ pub fn page(outcome: &Outcome, seed: u64, skipped: &[Skipped]) -> Result<String>
     }
     if !outcome.errors.is_empty() {
         let count = outcome.errors.len();
-        let _ = writeln!(text, "\nThe nodes logged {count} lines of ERROR, as they should when a sync fails or power is cut.");
+        let _ = writeln!(
+            text,
+            "\nThe nodes logged {count} lines of ERROR; a failed sync or a power cut makes some."
+        );
     }
     Ok(text)
 }

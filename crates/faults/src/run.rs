@@ -84,7 +84,8 @@ pub struct Outcome {
 /// Runs the nemeses in random order for a time, each at least once when the time is enough.
 ///
 /// # Errors
-/// When a fault cannot be injected, proven or healed, or the cluster does not recover.
+/// When clients cannot begin, or a history cannot be written. A fault that cannot be injected, proven or healed, or from which
+/// the cluster does not recover, ends the run and is part of what came of it.
 pub fn run(
     cluster: &mut Cluster,
     nemeses: &mut [Box<dyn Nemesis>],
@@ -98,6 +99,7 @@ pub fn run(
     let load = Load::start(cluster, &recorder)?;
     let mut faults: Vec<Fault> = Vec::new();
     let mut order: Vec<usize> = Vec::new();
+    let mut cut = None;
     while begin.elapsed() < time || faults.is_empty() {
         if order.is_empty() {
             order = shuffled(nemeses.len(), &mut random);
@@ -105,7 +107,15 @@ pub fn run(
         let next = order.pop().context("a nemesis to run")?;
         let nemesis = nemeses.get_mut(next).context("a nemesis to run")?;
         let fault = one_fault(cluster, nemesis.as_mut(), &recorder, &mut random)
-            .with_context(|| format!("fault {} ({})", faults.len() + 1, nemesis.name()))?;
+            .and_then(|fault| load.wait_progress(&recorder).map(|()| fault))
+            .with_context(|| format!("fault {} ({})", faults.len() + 1, nemesis.name()));
+        let fault = match fault {
+            Ok(fault) => fault,
+            Err(error) => {
+                cut = Some(format!("{error:#}"));
+                break;
+            }
+        };
         println!(
             "{:>6.1} s  {}: {}; whole again {} ms after healing, terms +{}",
             begin.elapsed().as_secs_f64(),
@@ -115,11 +125,11 @@ pub fn run(
             fault.terms
         );
         faults.push(fault);
-        load.wait_progress(&recorder)?;
         let_pass(random.between(Duration::from_millis(500), Duration::from_secs(4)));
     }
-    let drained = load.end(&recorder)?;
-    let mut outcome = judge(cluster, &recorder)?;
+    // A cluster that did not recover gives no last answers: nobody waits for them.
+    let drained = load.end(&recorder, cut.is_some())?;
+    let mut outcome = judge(cluster, &recorder, cut)?;
     outcome.faults = faults;
     outcome.drained = drained;
     outcome.elapsed = begin.elapsed();
@@ -210,15 +220,15 @@ impl Load {
         Ok(())
     }
 
-    /// Ends the load, and waits until subscribers have everything; gives how long that took.
-    fn end(mut self, recorder: &Recorder) -> Result<Duration> {
+    /// Ends the load and, unless it is cut, waits until subscribers have everything; gives how long that took.
+    fn end(mut self, recorder: &Recorder, cut: bool) -> Result<Duration> {
         let begin = Instant::now();
         self.ground.closing.store(true, Ordering::Relaxed);
         let publishers = &self.publishers;
         let done = || publishers.iter().all(JoinHandle::is_finished).then_some(());
         // Those that are not done have publishes without an answer, which a checker says.
-        let answered = wait_at_most(DRAIN_MAX, "all publishes to be answered", done);
-        while answered.is_ok() && begin.elapsed() < DRAIN_MAX && !nothing_missing(&recorder.events()?) {
+        let answered = !cut && wait_at_most(DRAIN_MAX, "all publishes to be answered", done).is_ok();
+        while answered && begin.elapsed() < DRAIN_MAX && !nothing_missing(&recorder.events()?) {
             let_pass(Duration::from_millis(500));
         }
         let drained = begin.elapsed();
@@ -239,9 +249,10 @@ impl Drop for Load {
     }
 }
 
-fn judge(cluster: &mut Cluster, recorder: &Recorder) -> Result<Outcome> {
-    let mut broken = Vec::new();
-    if let Err(error) = cluster.compare_states(COMPARE_MAX) {
+fn judge(cluster: &mut Cluster, recorder: &Recorder, cut: Option<String>) -> Result<Outcome> {
+    let whole = cut.is_none();
+    let mut broken: Vec<(&str, String)> = cut.into_iter().map(|error| ("recovery", error)).collect();
+    if whole && let Err(error) = cluster.compare_states(COMPARE_MAX) {
         broken.push(("states", format!("{error:#}")));
     }
     cluster.note_surprises()?;
@@ -251,7 +262,7 @@ fn judge(cluster: &mut Cluster, recorder: &Recorder) -> Result<Outcome> {
     broken.extend(surprises.map(|line| ("processes", line)));
     let events = recorder.events()?;
     let index = Index::of(&events);
-    for checker in CHECKERS {
+    for checker in CHECKERS.iter().filter(|checker| whole || checker.of_cut) {
         let found = told((checker.find)(&events, &index));
         broken.extend(found.into_iter().map(|line| (checker.name, line)));
     }

@@ -31,20 +31,27 @@ pub struct Checker {
     pub name: &'static str,
     /// The promises that it checks.
     pub promises: &'static str,
+    /// Whether it says anything of a history that was cut before everything had its end.
+    pub of_cut: bool,
     /// What breaks them, as lines; empty when nothing does.
     pub find: fn(&[Event], &Index) -> Vec<String>,
 }
 
 /// All checkers.
 pub const CHECKERS: [Checker; 8] = [
-    Checker { name: "loss", promises: "D1", find: loss::find },
-    Checker { name: "phantoms", promises: "D2", find: phantoms::find },
-    Checker { name: "duplicates", promises: "D3, D4, D5, D6", find: duplicates::find },
-    Checker { name: "retained", promises: "D9", find: retained::find },
-    Checker { name: "sessions", promises: "D11", find: sessions::find },
-    Checker { name: "order", promises: "D15", find: order::find },
-    Checker { name: "minority", promises: "no acknowledgement without a majority", find: minority::find },
-    Checker { name: "answers", promises: "no stuck operation", find: answers::find },
+    Checker { name: "loss", promises: "D1", of_cut: false, find: loss::find },
+    Checker { name: "phantoms", promises: "D2", of_cut: true, find: phantoms::find },
+    Checker { name: "duplicates", promises: "D3, D4, D5, D6", of_cut: true, find: duplicates::find },
+    Checker { name: "retained", promises: "D9", of_cut: true, find: retained::find },
+    Checker { name: "sessions", promises: "D11", of_cut: true, find: sessions::find },
+    Checker { name: "order", promises: "D15", of_cut: true, find: order::find },
+    Checker {
+        name: "minority",
+        promises: "no acknowledgement without a majority",
+        of_cut: true,
+        find: minority::find,
+    },
+    Checker { name: "answers", promises: "no stuck operation", of_cut: false, find: answers::find },
 ];
 
 /// What a checker found, in few lines.
