@@ -257,28 +257,31 @@ impl Routing {
         self.matches(message.message.topic.as_str()).hand_over(message, draw, direct, forwards);
     }
 
-    /// Direct deliveries of a message that another node forwarded to this one, in order of the connections.
+    /// Direct deliveries of a message that another node forwarded to this one, in order of the connections; how many are
+    /// dropped because they come too early for a connection that is fenced.
     pub fn forwarded_deliveries(
         &self,
         from: NodeId,
         message: &Arc<DirectMessage>,
         out: &mut Vec<(ConnId, DirectDelivery)>,
-    ) {
+    ) -> u64 {
         let before = out.len();
         self.matches(message.message.topic.as_str()).deliver(message, out);
-        self.hold_off(from, before, out);
+        self.hold_off(from, before, out)
     }
 
-    /// Takes out what comes too early for connections that are fenced from a node.
-    fn hold_off(&self, from: NodeId, before: usize, out: &mut Vec<(ConnId, DirectDelivery)>) {
+    /// Takes out what comes too early for connections that are fenced from a node; how much that is.
+    fn hold_off(&self, from: NodeId, before: usize, out: &mut Vec<(ConnId, DirectDelivery)>) -> u64 {
         if self.fences.is_empty() {
-            return;
+            return 0;
         }
+        let all = out.len();
         let mut at = 0;
         out.retain(|(conn, _)| {
             at += 1;
             at <= before || !self.fences.get(conn).is_some_and(|nodes| nodes.contains(&from))
         });
+        u64::try_from(all - out.len()).unwrap_or(u64::MAX)
     }
 
     /// A session goes on with this connection: it takes nothing that these nodes forward until each has answered a mark that
@@ -331,10 +334,10 @@ impl Routing {
         shares: &[TopicFilter],
         draw: Draw,
         out: &mut Vec<(ConnId, DirectDelivery)>,
-    ) {
+    ) -> u64 {
         let before = out.len();
         self.local_share_deliveries(message, shares, draw, out);
-        self.hold_off(from, before, out);
+        self.hold_off(from, before, out)
     }
 
     fn local_share_deliveries(

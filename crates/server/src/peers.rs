@@ -75,11 +75,19 @@ impl PeerReceiver {
                 match PeerMessage::decode(frame.payload) {
                     Ok(PeerMessage::Forward(message)) => {
                         edge.metrics.forwards_in.add(1);
-                        routing.forwarded_deliveries(peer, &message, &mut deliveries);
+                        let early = routing.forwarded_deliveries(peer, &message, &mut deliveries);
+                        edge.metrics.dropped_link.add(early);
                     }
                     Ok(PeerMessage::ForwardShared { draw, shares, message }) => {
                         edge.metrics.forwards_in.add(1);
-                        routing.forwarded_share_deliveries(peer, &message, &shares, draw, &mut deliveries);
+                        let early = routing.forwarded_share_deliveries(
+                            peer,
+                            &message,
+                            &shares,
+                            draw,
+                            &mut deliveries,
+                        );
+                        edge.metrics.dropped_link.add(early);
                     }
                     Ok(PeerMessage::Mark { conn }) => {
                         let Some(links) = &edge.links else { return false };

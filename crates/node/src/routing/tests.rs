@@ -408,6 +408,9 @@ fn resumed_session_takes_from_a_node_what_is_forwarded_after_its_answer() {
     routing.apply_local(moved, add("a", ZERO, "durable", 1));
     assert_eq!(routing.marks().collect::<Vec<_>>(), [(moved, NodeId(2)), (moved, NodeId(3))]);
     assert_eq!((conns(&routing, 2), conns(&routing, 3)), (vec![other], vec![other]));
+    let one = message("a", ZERO, false, NOBODY);
+    let dropped = |from| routing.forwarded_deliveries(NodeId(from), &one, &mut Vec::new());
+    assert_eq!((dropped(2), dropped(4)), (1, 0), "what is dropped is counted");
     assert_eq!(conns(&routing, 4), [moved, other], "a node that came later has forwarded nothing before");
     routing.mark_answered(moved, NodeId(2));
     assert_eq!((conns(&routing, 2), conns(&routing, 3)), (vec![moved, other], vec![other]));
