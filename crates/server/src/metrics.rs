@@ -155,6 +155,8 @@ pub struct Metrics {
     pub dropped_mailbox: Counter,
     /// Direct messages dropped because the routing link's queue was full.
     pub dropped_link: Counter,
+    /// Forwarded messages that came too early for a session that goes on here.
+    pub dropped_moved: Counter,
     /// Messages between nodes lost because the link was down or full.
     pub peer_messages_lost: Counter,
     /// Syncs of the log.
@@ -227,7 +229,11 @@ impl Metrics {
     pub fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let by_reason =
             REASONS.iter().zip(&self.dropped).map(|((_, name), counter)| (*name, counter.value()));
-        let here = [("mailbox_full", &self.dropped_mailbox), ("link_full", &self.dropped_link)];
+        let here = [
+            ("mailbox_full", &self.dropped_mailbox),
+            ("link_full", &self.dropped_link),
+            ("session_moved", &self.dropped_moved),
+        ];
         by_reason.chain(here.map(|(name, counter)| (name, counter.value())))
     }
 

@@ -76,7 +76,7 @@ impl PeerReceiver {
                     Ok(PeerMessage::Forward(message)) => {
                         edge.metrics.forwards_in.add(1);
                         let early = routing.forwarded_deliveries(peer, &message, &mut deliveries);
-                        edge.metrics.dropped_link.add(early);
+                        edge.metrics.dropped_moved.add(early);
                     }
                     Ok(PeerMessage::ForwardShared { draw, shares, message }) => {
                         edge.metrics.forwards_in.add(1);
@@ -87,7 +87,7 @@ impl PeerReceiver {
                             draw,
                             &mut deliveries,
                         );
-                        edge.metrics.dropped_link.add(early);
+                        edge.metrics.dropped_moved.add(early);
                     }
                     Ok(PeerMessage::Mark { conn }) => {
                         let Some(links) = &edge.links else { return false };
