@@ -26,6 +26,14 @@ pub const LEASE_WAIT: Duration = Duration::from_millis(770);
 /// How often a node renews its lease.
 pub const LEASE_RENEW: Duration = Duration::from_millis(100);
 
+/// A write that takes longer than this means that the disk hangs: a leader hands on what it leads. The contract's bound; longer
+/// than the worst sync of a healthy disk on a busy machine most of the time, and a mistake costs a transfer.
+pub const DISK_HANG: Duration = Duration::from_millis(500);
+
+/// How long a disk must have kept up after it hung until the node is to lead again, so that leadership does not follow every
+/// hiccup. A node that comes back and catches up for longer than `DISK_HANG` waits as long.
+pub const DISK_TRUST_AFTER: Duration = Duration::from_secs(3);
+
 /// Bytes of commands in one entry. Bounds what one message between peers carries and what one apply does.
 pub const ENTRY_BYTES_MAX: usize = 1024 * 1024;
 

@@ -11,6 +11,7 @@
 mod clients;
 mod connection;
 mod deliver;
+mod disk_watch;
 mod explain;
 mod leadership;
 mod lease;
@@ -57,6 +58,7 @@ pub use status::{Clause, GroupStatus, NodeDuty, NodeStatus};
 use clients::Op;
 use connection::Connections;
 use deliver::DeliveryBatch;
+use disk_watch::DiskWatch;
 use lease::{Lease, LeaseTable};
 use retained::{RetainedReads, Wanted};
 use retained_bounds::RetainedBounds;
@@ -175,6 +177,8 @@ pub struct Node {
     renewing: bool,
     /// About to stop: it leads nothing from now on.
     leaving: bool,
+    /// How the disk keeps up.
+    disk: DiskWatch,
     /// What the shell was last told to be wanted of this node.
     duty_told: Duty,
     /// The level that the shell was last told.
@@ -225,6 +229,7 @@ impl Node {
             now,
             renewing: false,
             leaving: false,
+            disk: DiskWatch::default(),
             duty_told: Duty::Full,
             level_told: 0,
             listeners_told: None,
@@ -342,6 +347,7 @@ impl Node {
             Event::Peer(from, message) => self.receive(from, message, now),
             Event::Client(conn, request) => self.client_request(conn, request, now),
             Event::Persisted(ticket) => {
+                self.disk.done(ticket, now);
                 for group in self.groups.values_mut() {
                     group.persisted(ticket, &mut self.turn);
                 }
@@ -525,6 +531,7 @@ impl Node {
         self.tick_releases();
         self.route_wills(now);
         self.tick_placement(now);
+        self.tick_disk(now);
         let due: Vec<GroupId> =
             self.groups.values().filter(|group| group.checkpoint_due()).map(Group::id).collect();
         for group in due {
@@ -731,6 +738,9 @@ impl Node {
             }
         }
         if !turn.records.is_empty() || turn.sync {
+            if turn.sync {
+                self.disk.begun(ticket, self.now);
+            }
             self.actions.push_back(Action::Persist { ticket, records: turn.records, sync: turn.sync });
         }
         self.actions.extend(turn.checkpoints);

@@ -76,6 +76,8 @@ pub struct Group {
     members: ConfState,
     applied: Position,
     catch_up: CatchUp,
+    /// As leader: where the log ended at the last ticks, oldest first.
+    lasts: VecDeque<(Duration, u64)>,
     unpersisted: VecDeque<Unpersisted>,
     installing: bool,
     leading: Option<Leading>,
@@ -153,6 +155,7 @@ impl Group {
             members,
             applied,
             catch_up: CatchUp::default(),
+            lasts: VecDeque::new(),
             unpersisted: VecDeque::new(),
             installing: false,
             leading: None,
@@ -278,6 +281,24 @@ impl Group {
         self.raw.tick();
         self.apply_jitter();
         self.end_lost_leadership();
+        self.note_last(now);
+    }
+
+    /// Remembers where the log ended, to tell later which members have had the time to write it.
+    fn note_last(&mut self, now: Duration) {
+        if self.leading.is_none() {
+            self.lasts.clear();
+            return;
+        }
+        self.lasts.push_back((now, self.raw.raft.raft_log.last_index()));
+        while self.lasts.get(1).is_some_and(|(at, _)| now.saturating_sub(*at) >= limits::DISK_HANG) {
+            self.lasts.pop_front();
+        }
+    }
+
+    /// As leader: where the log ended `DISK_HANG` ago. A member that has not written so far has a disk that hangs, or no link.
+    pub fn last_before_hang(&self) -> u64 {
+        self.lasts.front().map_or(0, |(_, last)| *last)
     }
 
     /// Starts an election now.

@@ -1,9 +1,11 @@
 //! Which voter leads a group, and how leadership gets there.
 //!
 //! Owns: the order in which the voters of a group are to lead it, moving leadership towards it, and away from a node that is
-//! to lead nothing. Does not: elect; Raft does, and whoever was elected hands on.
+//! to lead nothing or whose disk hangs. Does not: elect; Raft does, and whoever was elected hands on.
 //! Invariants: all nodes compute the same order; a node that is to lead nothing leads only what nobody else can.
 //! Spec: Raft 3.10. See: docs/operations/rolling-restart.md.
+
+use core::time::Duration;
 
 use quorate_state::command::Duty;
 use quorate_state::control::NodeStatus;
@@ -12,7 +14,8 @@ use quorate_state::{Control, GroupId, NodeId};
 use super::Node;
 use crate::consensus::group::Group;
 
-/// A member is caught up when it lacks no more entries than this: a transfer to it takes no noticeable time.
+/// A member is caught up when it lacks no more entries than this, and none that is older than a disk may take: a transfer to
+/// it takes no noticeable time, and its disk does not hang.
 const CAUGHT_UP_ENTRIES: u64 = 64;
 
 /// The voters of a group in the order in which they are to lead it. The groups take turns, and so do their second choices:
@@ -66,21 +69,38 @@ impl Node {
         }
     }
 
+    /// A disk that hangs would hold up every group that this node leads.
+    pub(super) fn tick_disk(&mut self, now: Duration) {
+        self.disk.look(now);
+        for group in self.leads.iter().filter_map(|id| self.groups.get(id)) {
+            let last = group.last_before_hang();
+            for (member, at) in group.progress() {
+                if member != self.id && at.0 < last {
+                    self.disk.is_late(member, now);
+                }
+            }
+        }
+        if !self.disk.is_trusted(now) {
+            self.hand_over_all();
+        }
+    }
+
     /// Whether this node is to lead groups.
     fn serves_as_leader(&self) -> bool {
-        !self.leaving && self.own_duty() == Duty::Full
+        !self.leaving && self.own_duty() == Duty::Full && self.disk.is_trusted(self.now)
     }
 
     /// Gives leadership of a group to the voter that should have it, of those that are there and caught up.
     pub(super) fn move_leadership(&mut self, id: GroupId) {
         let stays = self.serves_as_leader();
         let Some(group) = self.groups.get(&id).filter(|group| !group.transferring()) else { return };
-        let floor = group.committed().0.saturating_sub(CAUGHT_UP_ENTRIES);
+        let floor = group.committed().0.saturating_sub(CAUGHT_UP_ENTRIES).max(group.last_before_hang());
         let progress = group.progress();
         let caught_up = |node: &NodeId| progress.iter().any(|(member, at)| member == node && at.0 >= floor);
         let order = leader_order(id, &voters_of(group));
         let mut fit = order.iter().filter(|node| {
-            let is_there = self.peers_up.contains(node) && caught_up(node);
+            let is_there =
+                self.peers_up.contains(node) && caught_up(node) && self.disk.trusts(**node, self.now);
             if **node == self.id { stays } else { is_there && is_to_lead(self.control(), **node) }
         });
         let Some(best) = fit.next().copied().filter(|best| *best != self.id) else { return };

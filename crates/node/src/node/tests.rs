@@ -16,6 +16,7 @@ use crate::action::LogRecord;
 use crate::consensus::log::StoredEntry;
 use crate::edge::{ClientEvent, ClientRequest, ConnectRequest, PublishOutcome};
 
+mod disk;
 mod duty;
 mod listing;
 mod shares;
@@ -73,6 +74,8 @@ struct World {
     members: BTreeMap<NodeId, Member>,
     network: VecDeque<(NodeId, NodeId, PeerMessage)>,
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// Nodes whose disk hangs, with the last write that waits.
+    hung: BTreeMap<NodeId, Option<u64>>,
     snapshots: BTreeMap<(GroupId, u64), Records>,
     /// Answers to operations, in order.
     operated: Vec<Result<(), String>>,
@@ -154,6 +157,7 @@ impl World {
             members: BTreeMap::new(),
             network: VecDeque::new(),
             cut: BTreeSet::new(),
+            hung: BTreeMap::new(),
             snapshots: BTreeMap::new(),
             operated: Vec::new(),
             duties: Vec::new(),
@@ -195,7 +199,10 @@ impl World {
                 }
                 Action::Persist { ticket, records, .. } => {
                     member.log.write(&records);
-                    later.push(Event::Persisted(ticket));
+                    match self.hung.get_mut(&id) {
+                        Some(waits) => *waits = Some(ticket),
+                        None => later.push(Event::Persisted(ticket)),
+                    }
                 }
                 Action::Client(conn, event) => member.events.entry(conn).or_default().push(event),
                 Action::LeaseUntil(until) => member.lease_until = until,

@@ -1,0 +1,82 @@
+//! Whether the disks of nodes keep up with what is written: leadership must not wait for one that does not.
+//!
+//! Owns: how long this node's oldest write has been underway, which members were late to write what this node leads, and for
+//! how long a disk that hung is not trusted. Does not: move leadership; see `leadership`.
+//! Invariants: a disk is trusted again only after it has kept up for a while, so that leadership does not come and go.
+//! Limits: `DISK_HANG`, `DISK_TRUST_AFTER`.
+
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+
+use quorate_state::NodeId;
+
+use crate::limits::{DISK_HANG, DISK_TRUST_AFTER};
+
+/// Writes underway, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct DiskWatch {
+    underway: VecDeque<(u64, Duration)>,
+    /// When the disk was last seen to hang.
+    hung_at: Option<Duration>,
+    /// When other nodes were last seen to be late.
+    late: BTreeMap<NodeId, Duration>,
+}
+
+impl DiskWatch {
+    /// A write that is to be synced was handed over.
+    pub(super) fn begun(&mut self, ticket: u64, now: Duration) {
+        self.underway.push_back((ticket, now));
+    }
+
+    /// All writes up to this one are on disk.
+    pub(super) fn done(&mut self, ticket: u64, now: Duration) {
+        self.look(now);
+        while self.underway.front().is_some_and(|(begun, _)| *begun <= ticket) {
+            self.underway.pop_front();
+        }
+    }
+
+    /// Notes what can be seen now.
+    pub(super) fn look(&mut self, now: Duration) {
+        if self.underway.front().is_some_and(|(_, since)| now.saturating_sub(*since) >= DISK_HANG) {
+            self.hung_at = Some(now);
+        }
+    }
+
+    /// A member has not written what it was sent `DISK_HANG` ago.
+    pub(super) fn is_late(&mut self, node: NodeId, now: Duration) {
+        self.late.insert(node, now);
+    }
+
+    /// Whether this node's disk has kept up lately.
+    pub(super) fn is_trusted(&self, now: Duration) -> bool {
+        self.hung_at.is_none_or(|hung| now.saturating_sub(hung) >= DISK_TRUST_AFTER)
+    }
+
+    /// Whether another node's disk has, as far as can be seen from here.
+    pub(super) fn trusts(&self, node: NodeId, now: Duration) -> bool {
+        self.late.get(&node).is_none_or(|late| now.saturating_sub(*late) >= DISK_TRUST_AFTER)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disk_that_hung_is_trusted_again_after_a_while() {
+        let mut watch = DiskWatch::default();
+        let ms = Duration::from_millis;
+        watch.begun(1, ms(0));
+        watch.begun(2, ms(400));
+        watch.done(1, ms(499));
+        watch.look(ms(899));
+        assert!(watch.is_trusted(ms(899)), "each write is judged by its own time");
+        watch.look(ms(900));
+        assert!(!watch.is_trusted(ms(900)));
+        watch.done(2, ms(2000));
+        assert!(!watch.is_trusted(ms(2000)), "its end does not make it sound");
+        assert!(!watch.is_trusted(ms(1999) + DISK_TRUST_AFTER));
+        assert!(watch.is_trusted(ms(2000) + DISK_TRUST_AFTER));
+    }
+}

@@ -1,0 +1,63 @@
+//! Nodes whose disk hangs while all else of them works.
+
+use super::*;
+use crate::limits::DISK_TRUST_AFTER;
+
+impl World {
+    fn leads_any(&self, node: NodeId) -> bool {
+        let status = self.members[&node].node.status(false, self.now);
+        status.groups.iter().any(|group| group.leader == Some(node))
+    }
+
+    fn leader_of_control(&self) -> NodeId {
+        let (_, member) = self.members.first_key_value().unwrap();
+        let status = member.node.status(false, self.now);
+        status.groups.iter().find(|group| group.group == CONTROL).and_then(|group| group.leader).unwrap()
+    }
+}
+
+#[test]
+fn leader_whose_disk_hangs_hands_on_all_it_leads_and_what_waits_goes_on() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    let hung = world.leader_of_control();
+    let asked = NodeId(hung.0 % 3 + 1);
+    world.hung.insert(hung, None);
+    let begun = world.now;
+    let operation = Operation::SetDuty { node: asked, duty: Duty::Full };
+    world.event(asked, Event::Operate { number: 1, operation });
+    world.until("the hung node leads nothing", |world| !world.leads_any(hung));
+    world.until("what was asked is done", |world| !world.operated.is_empty());
+    assert!(world.now - begun <= Duration::from_millis(1500), "{:?}", world.now - begun);
+    // Heartbeats work, and nobody gives anything back while the disk is not trusted.
+    let until = world.now + Duration::from_secs(5);
+    world.until("time passed", |world| world.now > until);
+    assert!(!world.leads_any(hung));
+    let waits = world.hung.remove(&hung).flatten();
+    world.event(hung, Event::Persisted(waits.unwrap()));
+    let healed = world.now;
+    world.until("it leads again", |world| world.leads_any(hung));
+    assert!(world.now - healed >= DISK_TRUST_AFTER, "only after a while: {:?}", world.now - healed);
+}
+
+#[test]
+fn leadership_stays_where_nobody_elses_disk_is_better() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    let leader = world.leader_of_control();
+    for node in [1, 2, 3].map(NodeId) {
+        world.hung.insert(node, None);
+    }
+    let operation = Operation::SetDuty { node: leader, duty: Duty::Full };
+    world.event(leader, Event::Operate { number: 1, operation });
+    // Until check-quorum: what waits for a disk holds back the answers to heartbeats too.
+    let until = world.now + Duration::from_millis(700);
+    world.until("time passed", |world| world.now > until);
+    assert_eq!(world.leader_of_control(), leader);
+    for node in [1, 2, 3].map(NodeId) {
+        if let Some(Some(waits)) = world.hung.remove(&node) {
+            world.event(node, Event::Persisted(waits));
+        }
+    }
+    world.until("what was asked is done", |world| !world.operated.is_empty());
+}
