@@ -574,6 +574,11 @@ impl Connection {
         self.answer(&Packet::PubComp(plain_ack(packet_id, reason)));
     }
 
+    /// The protocol version of the CONNECT; 5 before it.
+    pub fn version(&self) -> ProtocolVersion {
+        self.version
+    }
+
     /// Whether the packet identifier of a QoS 2 PUBLISH that came on this connection is in use.
     pub fn is_unreleased(&self, packet_id: PacketId) -> bool {
         self.inbound.holds(packet_id)

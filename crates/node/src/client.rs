@@ -35,7 +35,9 @@ mod publish;
 mod subscribe;
 mod system;
 
-use limits::{CLIENT_ID_BYTES_MAX, PUBLISHES_PENDING_MAX, RETRY_AFTER, SUBSCRIBES_PENDING_MAX};
+use limits::{
+    CLIENT_ID_BYTES_MAX, PUBLISHES_PENDING_MAX, RETRY_AFTER, ROOM_RETRY_AFTER, SUBSCRIBES_PENDING_MAX,
+};
 
 /// What holds for all client connections of a node.
 #[derive(Clone, Debug)]
@@ -72,6 +74,19 @@ pub struct Context<'a> {
     pub incarnation: Incarnation,
     /// The node takes no new clients: it is taken out of service, or stops.
     pub draining: bool,
+    /// Whether the node has room for messages.
+    pub intake: Intake,
+}
+
+/// Whether messages of clients are taken in. Everything else is: acknowledgements and what frees room most of all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Intake {
+    /// They are.
+    #[default]
+    Open,
+    /// The disk has little room left. QoS 1 and 2 of MQTT 5 are refused with Quota exceeded (0x97); MQTT 3 has no word for it, so
+    /// its publishers are not read until there is room; QoS 0 is dropped and counted.
+    Closed,
 }
 
 /// One client connection. Sans IO, like the machine within: `handle_*` take input with `now`; after each, the shell
@@ -443,13 +458,16 @@ impl Client {
             self.retained_given = false;
             out.requests.push(ClientRequest::RetainedTaken);
         }
-        let waits_for_lease = !self.withheld.is_empty() || self.publishing.waits_for_lease();
+        let fenced = self.fenced(context, now);
+        let waits_for_lease = !self.withheld.is_empty() || (fenced && self.publishing.waits_for_lease());
         if self.has_work() {
             self.retry_at = Some(now);
         } else if waits_for_lease
             || ((self.outgoing.waits_for_output() || self.retained_given) && self.is_slow())
         {
             self.retry_at = Some(now + RETRY_AFTER);
+        } else if self.publishing.holds() {
+            self.retry_at = Some(now + ROOM_RETRY_AFTER);
         }
     }
 

@@ -153,6 +153,8 @@ pub struct StorageSettings {
     pub body_cache_bytes: u64,
     /// Log size above which old segments are compacted.
     pub log_bytes_target: u64,
+    /// With fewer free bytes on the disk no message of a client is taken in; 0 for no such limit.
+    pub disk_soft_bytes: u64,
 }
 
 /// The topics below `$SYS`.
@@ -259,7 +261,12 @@ impl Default for LimitSettings {
 
 impl Default for StorageSettings {
     fn default() -> Self {
-        StorageSettings { segment_bytes: 64 * MIB, body_cache_bytes: 64 * MIB, log_bytes_target: 512 * MIB }
+        StorageSettings {
+            segment_bytes: 64 * MIB,
+            body_cache_bytes: 64 * MIB,
+            log_bytes_target: 512 * MIB,
+            disk_soft_bytes: 256 * MIB,
+        }
     }
 }
 
@@ -579,6 +586,9 @@ fn read_storage(
         log_bytes_target: section
             .bytes(reader, "log_bytes_target", 128 * MIB, 1 << 45)
             .unwrap_or(defaults.log_bytes_target),
+        disk_soft_bytes: section
+            .bytes(reader, "disk_soft_bytes", 0, 1 << 45)
+            .unwrap_or(defaults.disk_soft_bytes),
     };
     if storage.log_bytes_target < storage.segment_bytes.saturating_mul(4) {
         let place = section.place_of("log_bytes_target");

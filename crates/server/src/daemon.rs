@@ -589,6 +589,7 @@ impl Parts<'_> {
             traces: Arc::default(),
             lookout: Lookout::default(),
         });
+        edge.room.limit_disk(self.config.storage.disk_soft_bytes);
         let staged: Arc<Staged> = Arc::default();
         let parts = PartReader {
             reader: reader.clone(),

@@ -119,7 +119,9 @@ impl Edge {
         let system = self.system.read();
         let LeaseState { until: lease_until, incarnation } = lease;
         let draining = self.departure.borrow().is_on();
-        let context = Context { routing: &routing, system: &system, lease_until, incarnation, draining };
+        let intake = self.room.intake();
+        let context =
+            Context { routing: &routing, system: &system, lease_until, incarnation, draining, intake };
         handle(&context, self.clock.now())
     }
 

@@ -400,6 +400,10 @@ pub const BACKUP_ERROR_BYTES_MAX: usize = 4 * 1024;
 /// Highest incarnation that is believed of a backup: beyond what starts can count up to, and far below where counting ends.
 pub const INCARNATION_MAX: u64 = 1 << 48;
 
+/// Most free bytes beyond `storage.disk_soft_bytes` that a node waits for until it takes messages in again, when a quarter of that
+/// would be more: a segment of the usual size, so that it does not come and go with each of them.
+pub const DISK_SOFT_MARGIN_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
 const _: () = assert!(BACKUP_ERROR_BYTES_MAX * 6 < BACKUP_JSON_BYTES_MAX);
 const _: () = assert!(HANDSHAKES_MAX * UNAUTHENTICATED_BYTES_MAX * 2 <= 64 * 1024 * 1024);
 const _: () = assert!(ADDRESS_HANDSHAKES_MAX <= HANDSHAKES_MAX);

@@ -28,7 +28,7 @@ pub fn reason_name(reason: DropReason) -> &'static str {
 }
 
 /// Why this process dropped messages, besides what the replicated state counts.
-const REASONS: [(DropReason, &str); 9] = [
+const REASONS: [(DropReason, &str); 10] = [
     (DropReason::QueueMessages, "queue_messages"),
     (DropReason::QueueBytes, "queue_bytes"),
     (DropReason::MessageExpired, "message_expired"),
@@ -38,6 +38,7 @@ const REASONS: [(DropReason, &str); 9] = [
     (DropReason::RetainedTopics, "retained_topics"),
     (DropReason::RefusedLate, "refused_late"),
     (DropReason::ReadOnlyTopic, "read_only_topic"),
+    (DropReason::DiskLow, "disk_low"),
 ];
 
 /// Why a client connection was closed as it came.
@@ -173,6 +174,8 @@ pub struct Metrics {
     pub log_size: Gauge,
     /// 1 while an append waits for room on the disk.
     pub log_waits_for_space: Gauge,
+    /// 1 while messages are not taken in because the disk has little room.
+    pub disk_low: Gauge,
     /// When the write that is underway began.
     sync_began: Mutex<Option<Instant>>,
     /// From reading a publish that goes into groups until all of them have applied it.
@@ -341,6 +344,7 @@ impl Metrics {
             (catalog::LOG_SIZE, &self.log_size),
             (catalog::BACKUP_LAST, &self.backup_last_s),
             (catalog::LOG_WAITS_FOR_SPACE, &self.log_waits_for_space),
+            (catalog::DISK_LOW, &self.disk_low),
             (catalog::DRAINING, &self.draining),
         ] {
             text.value(&metric, gauge.value());

@@ -162,6 +162,7 @@ impl Reloader {
         }
         self.guard.replace(rules);
         self.edge.live.send_replace(Arc::new(live));
+        self.edge.room.limit_disk(config.storage.disk_soft_bytes);
         *current = config;
         let Difference { applied, needs_restart, without_effect } = difference;
         Outcome { applied, needs_restart, without_effect, errors: Vec::new() }

@@ -2,31 +2,44 @@
 //!
 //! Owns: [`Room`], and looking every second. Does not: free anything.
 //! Invariants: clients get no file beyond `FILES_RESERVED` of what the process may open: the admin listener, links to peers and
-//! storage go on when clients have taken the rest. What cannot be found out is no trouble.
-//! Limits: `DISK_FREE_BYTES_MIN`, `DISK_FREE_BYTES_ENOUGH`, `FILES_RESERVED`.
+//! storage go on when clients have taken the rest. Messages are taken in while more is free than `storage.disk_soft_bytes`. What
+//! cannot be found out is no trouble.
+//! Limits: `DISK_FREE_BYTES_MIN`, `DISK_FREE_BYTES_ENOUGH`, `DISK_SOFT_MARGIN_BYTES_MAX`, `FILES_RESERVED`.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use quorate_node::client::Intake;
 use quorate_storage::Disk;
 
 use crate::edge::Edge;
-use crate::limits::{DISK_FREE_BYTES_ENOUGH, DISK_FREE_BYTES_MIN, FILES_RESERVED, LOOK_EVERY};
+use crate::limits::{
+    DISK_FREE_BYTES_ENOUGH, DISK_FREE_BYTES_MIN, DISK_SOFT_MARGIN_BYTES_MAX, FILES_RESERVED, LOOK_EVERY,
+};
 use crate::metrics::process::open_files_max;
 
 /// The figures of the last look.
 pub struct Room {
     /// Free bytes of the disk while they are too few; `u64::MAX` while they are enough.
     disk_low_bytes: AtomicU64,
+    /// With fewer free bytes no message is taken in; 0 for no such limit.
+    disk_soft_bytes: AtomicU64,
+    /// No message is taken in.
+    closed: AtomicBool,
     /// Files that the process may have open; `u64::MAX` when that is not known.
     files_max: AtomicU64,
 }
 
 impl Default for Room {
     fn default() -> Self {
-        Room { disk_low_bytes: AtomicU64::new(u64::MAX), files_max: AtomicU64::new(u64::MAX) }
+        Room {
+            disk_low_bytes: AtomicU64::new(u64::MAX),
+            disk_soft_bytes: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            files_max: AtomicU64::new(u64::MAX),
+        }
     }
 }
 
@@ -42,8 +55,23 @@ pub struct NoFiles {
 }
 
 impl Room {
-    /// So many bytes are free. Between the two limits it stays as it was: a segment more or less is no news.
+    /// From the next look on no message is taken in with fewer free bytes; 0 for no such limit.
+    pub fn limit_disk(&self, disk_soft_bytes: u64) {
+        self.disk_soft_bytes.store(disk_soft_bytes, Ordering::Relaxed);
+    }
+
+    /// Whether messages of clients are taken in.
+    pub fn intake(&self) -> Intake {
+        if self.closed.load(Ordering::Relaxed) { Intake::Closed } else { Intake::Open }
+    }
+
+    /// So many bytes are free. Between two limits it stays as it was: a segment more or less is no news.
     pub fn note_disk(&self, free_bytes: u64) {
+        let soft = self.disk_soft_bytes.load(Ordering::Relaxed);
+        let margin = (soft / 4).min(DISK_SOFT_MARGIN_BYTES_MAX);
+        let was_closed = self.closed.load(Ordering::Relaxed);
+        let least = if was_closed { soft.saturating_add(margin) } else { soft };
+        self.closed.store(free_bytes < least, Ordering::Relaxed);
         let was_low = self.disk_low_bytes.load(Ordering::Relaxed) != u64::MAX;
         let least = if was_low { DISK_FREE_BYTES_ENOUGH } else { DISK_FREE_BYTES_MIN };
         let low = if free_bytes < least { free_bytes } else { u64::MAX };
@@ -94,10 +122,34 @@ pub async fn watch(edge: Arc<Edge>, disk: Arc<dyn Disk>) {
         let disk = disk.clone();
         let look = move || (disk.usage().ok(), open_files_max());
         if let Ok((usage, files_max)) = tokio::task::spawn_blocking(look).await {
-            edge.room.note_disk(usage.map_or(u64::MAX, |usage| usage.available_bytes));
+            let before = edge.room.intake();
+            let free_bytes = usage.map_or(u64::MAX, |usage| usage.available_bytes);
+            edge.room.note_disk(free_bytes);
             edge.room.note_files(files_max);
+            tell(&edge, before, free_bytes);
         }
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Tells operators whether messages are taken in, when that has changed.
+fn tell(edge: &Edge, before: Intake, free_bytes: u64) {
+    let intake = edge.room.intake();
+    if intake == before {
+        return;
+    }
+    match intake {
+        Intake::Closed => {
+            edge.metrics.disk_low.set(1);
+            tracing::warn!(
+                free_bytes,
+                "the disk has little room left: no message is taken in until there is more"
+            );
+        }
+        Intake::Open => {
+            edge.metrics.disk_low.set(0);
+            tracing::info!(free_bytes, "the disk has room again: messages are taken in");
+        }
     }
 }
 
@@ -123,6 +175,26 @@ mod tests {
             low.push(room.disk_trouble().is_some());
         }
         assert_eq!(low, [false, false, true, true, true, true, false, false]);
+    }
+
+    #[test]
+    fn intake_is_closed_below_the_soft_limit_and_until_there_is_more() {
+        const MIB: u64 = 1 << 20;
+        let room = Room::default();
+        let look = |soft: u64, free: u64| {
+            room.limit_disk(soft * MIB);
+            room.note_disk(free * MIB);
+            room.intake() == Intake::Closed
+        };
+        assert!(!look(0, 0), "no limit");
+        let closed = [256, 255, 256, 319, 320, 300].map(|free| look(256, free));
+        assert_eq!(closed, [false, true, true, true, false, false]);
+        let closed = [10_000, 9_999, 10_063, 10_064].map(|free| look(10_000, free));
+        assert_eq!(closed, [false, true, true, false], "the margin is bounded");
+        assert!(look(100, 99) && !look(0, 99), "a limit that is lifted");
+        assert!(look(100, 99));
+        room.note_disk(u64::MAX);
+        assert_eq!(room.intake(), Intake::Open, "what is not known is no trouble");
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Drops {
     }
 }
 
-const REASONS: [DropReason; 9] = [
+const REASONS: [DropReason; 10] = [
     DropReason::QueueMessages,
     DropReason::QueueBytes,
     DropReason::MessageExpired,
@@ -86,6 +86,7 @@ const REASONS: [DropReason; 9] = [
     DropReason::RetainedTopics,
     DropReason::RefusedLate,
     DropReason::ReadOnlyTopic,
+    DropReason::DiskLow,
 ];
 
 /// The number of a reason in records. It never changes.
@@ -100,6 +101,7 @@ fn code(reason: DropReason) -> u8 {
         DropReason::RetainedTopics => 6,
         DropReason::RefusedLate => 7,
         DropReason::ReadOnlyTopic => 8,
+        DropReason::DiskLow => 9,
     }
 }
 

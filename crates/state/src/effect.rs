@@ -126,6 +126,8 @@ pub enum DropReason {
     RefusedLate,
     /// A QoS 0 message to a topic that clients may not publish to.
     ReadOnlyTopic,
+    /// A QoS 0 message that came while the disk of its publisher's node had little room.
+    DiskLow,
 }
 
 /// Answer to a command.

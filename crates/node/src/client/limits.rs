@@ -21,6 +21,10 @@ pub const PUBLISHES_PENDING_MAX: usize = 65_535;
 /// How soon a connection looks again whether the lease is back or a slow client has read, when nothing else wakes it.
 pub const RETRY_AFTER: Duration = Duration::from_millis(50);
 
+/// How soon a connection of MQTT 3 that is not read, because the disk has little room, looks again. Many may do so for hours,
+/// and publishing is to go on within 5 s.
+pub const ROOM_RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// What a queued message counts besides its topic, payload and properties.
 pub const QUEUED_MESSAGE_OVERHEAD_BYTES: usize = 128;
 

@@ -7,7 +7,8 @@
 //! Invariants: PUBACK or PUBREC with success needs an [`Ack`], which only the report of a commit or the hand-over to the direct
 //! receivers can make; they leave in the order of the publishes
 //! [MQTT-4.6.0-2, MQTT-4.6.0-3]; a direct receiver sees a QoS 1
-//! message only after all partitions that must store it have; nothing is routed or acknowledged while fenced.
+//! message only after all partitions that must store it have; nothing is routed or acknowledged while fenced; without room on
+//! the disk no message is taken in but one that may have been taken before.
 //! Limits: PUBLISHES_PENDING_MAX. Spec: MQTT 5, 3.3 to 3.7, 4.3.
 
 use core::time::Duration;
@@ -15,12 +16,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use quorate_codec::{PacketId, Publish, PublishProperties, QoS, ReasonCode, TopicName};
+use quorate_codec::{PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, TopicName};
 use quorate_connection::{Connection, PublishToken};
 use quorate_state::effect::DropReason;
 use quorate_state::{Command, GroupId, Message, PublishTarget};
 
-use super::{Client, Context, DurableSession, Phase};
+use super::{Client, Context, DurableSession, Intake, Phase};
 use crate::durable::Durable;
 use crate::edge::{ClientOutput, ClientRequest, DirectMessage, PublishNumber, PublishOutcome};
 use crate::routing::{Draw, RouteCache, RouteMatch, retained_partition};
@@ -33,7 +34,8 @@ pub(super) struct Publishing {
     last: PublishNumber,
     /// Publishes of QoS 1 and 2 that were routed, in order; numbers grow.
     pending: VecDeque<Pending>,
-    /// Publishes of QoS 1 and 2 that arrived while fenced, in order: the routes may be stale.
+    /// Publishes of QoS 1 and 2 that arrived while fenced, in order: the routes may be stale. And those of MQTT 3 that came while
+    /// there was no room.
     held: VecDeque<(Publish, TopicName, PublishToken)>,
     /// PUBRELs of a durable session without PUBCOMP.
     releasing: usize,
@@ -76,7 +78,7 @@ impl Publishing {
         self.pending.len() + self.held.len() + self.releasing
     }
 
-    /// Whether publishes wait for the lease before they are routed. Nothing more is read then: what came in one read is
+    /// Whether publishes wait for the lease or for room before they are routed. Nothing more is read then: what came in one read is
     /// all that waits.
     pub(super) fn holds(&self) -> bool {
         !self.held.is_empty()
@@ -113,8 +115,9 @@ impl Client {
     ) {
         match token {
             None if is_read_only(topic.as_str()) => out.dropped.push((DropReason::ReadOnlyTopic, 1)),
+            None if context.intake == Intake::Closed => out.dropped.push((DropReason::DiskLow, 1)),
             None => self.publish_at_most_once(&publish, topic, context, out),
-            Some(token) if self.fenced(context, now) || !self.publishing.held.is_empty() => {
+            Some(token) if self.holds_back(context, now) || !self.publishing.held.is_empty() => {
                 self.publishing.held.push_back((publish, topic, token));
             }
             Some(token) => self.publish_acknowledged(&publish, topic, token, context, out),
@@ -136,12 +139,21 @@ impl Client {
         }
     }
 
+    /// Whether a publish that comes now must wait: for the lease, or for room when its publisher cannot be told that there is
+    /// none.
+    fn holds_back(&self, context: &Context<'_>, now: Duration) -> bool {
+        let tells = self.connection.version() == ProtocolVersion::V5;
+        self.fenced(context, now) || (context.intake == Intake::Closed && !tells)
+    }
+
     /// Routes what was held and acknowledges what is complete, in order. Does nothing while fenced.
     pub(super) fn settle_publishes(&mut self, context: &Context<'_>, out: &mut ClientOutput, now: Duration) {
         if self.fenced(context, now) {
             return;
         }
-        while let Some((publish, topic, token)) = self.publishing.held.pop_front() {
+        while !self.holds_back(context, now)
+            && let Some((publish, topic, token)) = self.publishing.held.pop_front()
+        {
             self.publish_acknowledged(&publish, topic, token, context, out);
         }
         while self.publishing.pending.front().is_some_and(|first| first.outstanding == 0) {
@@ -218,6 +230,9 @@ impl Client {
     ) {
         if is_read_only(topic.as_str()) {
             return self.refuse_in_order(token, ReasonCode::NOT_AUTHORIZED);
+        }
+        if context.intake == Intake::Closed && !may_be_repeated(publish, &token) {
+            return self.refuse_in_order(token, ReasonCode::QUOTA_EXCEEDED);
         }
         let route = self.publishing.cache.lookup(context.routing, topic.as_str());
         let message = self.message(publish, topic, token.qos());
@@ -319,6 +334,12 @@ impl Client {
             payload: publish.payload.clone(),
         }
     }
+}
+
+/// Whether a QoS 2 message may have been taken before. To refuse it then would free its packet identifier for the publisher only:
+/// the next message under it would pass for a copy of this one [MQTT-3.3.1-1, MQTT-4.3.3-4].
+fn may_be_repeated(publish: &Publish, token: &PublishToken) -> bool {
+    token.qos() == QoS::ExactlyOnce && (publish.dup || token.is_repeated())
 }
 
 /// The only way to a PUBACK with success.

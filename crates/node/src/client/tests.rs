@@ -35,6 +35,7 @@ struct Harness {
     now: Duration,
     lease_until: Duration,
     draining: bool,
+    intake: Intake,
     incarnation: Incarnation,
     out: ClientOutput,
 }
@@ -68,6 +69,7 @@ impl Harness {
             now,
             lease_until: now + Duration::from_secs(1_000_000),
             draining: false,
+            intake: Intake::Open,
             incarnation: OWNER.incarnation,
             out: ClientOutput::default(),
         }
@@ -110,6 +112,7 @@ impl Harness {
             lease_until,
             incarnation,
             draining: self.draining,
+            intake: self.intake,
         };
         handle(&mut self.client, &context, &mut self.out, self.now);
         for change in self.out.local.drain(..) {

@@ -138,6 +138,8 @@ catalog! {
             "the sync alone: what the disk takes to make it durable";
         LOG_WAITS_FOR_SPACE = Gauge "quorate_log_waits_for_space" []
             "1: the disk is full, and an append waits until there is room";
+        DISK_LOW = Gauge "quorate_disk_low" []
+            "1: fewer than `storage.disk_soft_bytes` are free, and no message of a client is taken in";
         WORKER_TURNS = Counter "quorate_worker_turns_total" []
             "turns of the worker";
         WORKER_TURN_TIME = Histogram "quorate_worker_turn_seconds" []

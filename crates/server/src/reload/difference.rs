@@ -53,7 +53,7 @@ pub fn merge(old: &Config, new: &Config) -> (Config, Difference) {
     difference.note(Kind::Restart, "peer", &old.peer, peer);
     compare_cluster(&mut difference, &old.cluster, cluster);
     merged.limits = merge_limits(&mut difference, &old.limits, limits);
-    compare_storage(&mut difference, &old.storage, storage);
+    merged.storage = merge_storage(&mut difference, &old.storage, storage);
     let SysSettings { interval } = sys;
     difference.note(Kind::Restart, "sys.interval", &old.sys.interval, interval);
     let TelemetrySettings { otlp_endpoint, sample_ratio } = telemetry;
@@ -227,11 +227,17 @@ fn merge_limits(difference: &mut Difference, old: &LimitSettings, new: &LimitSet
     }
 }
 
-fn compare_storage(difference: &mut Difference, old: &StorageSettings, new: &StorageSettings) {
-    let StorageSettings { segment_bytes, body_cache_bytes, log_bytes_target } = new;
+fn merge_storage(
+    difference: &mut Difference,
+    old: &StorageSettings,
+    new: &StorageSettings,
+) -> StorageSettings {
+    let StorageSettings { segment_bytes, body_cache_bytes, log_bytes_target, disk_soft_bytes } = new;
     difference.note(Kind::Restart, "storage.segment_bytes", &old.segment_bytes, segment_bytes);
     difference.note(Kind::Restart, "storage.body_cache_bytes", &old.body_cache_bytes, body_cache_bytes);
     difference.note(Kind::Restart, "storage.log_bytes_target", &old.log_bytes_target, log_bytes_target);
+    difference.note(Kind::Live, "storage.disk_soft_bytes", &old.disk_soft_bytes, disk_soft_bytes);
+    StorageSettings { disk_soft_bytes: *disk_soft_bytes, ..old.clone() }
 }
 
 #[cfg(test)]
@@ -274,6 +280,9 @@ mod tests {
         assert_eq!((merged.limits.receive_max, merged.limits.queue_messages_max), (7, 10_000_000));
         check("", "[cluster]\npartitions = 3\n", &[], &[], &["cluster.partitions"]);
         check("", "[storage]\nbody_cache_bytes = \"1MiB\"\n", &[], &["storage.body_cache_bytes"], &[]);
+        let live = ["storage.disk_soft_bytes"];
+        let merged = check("", "[storage]\ndisk_soft_bytes = \"1GiB\"\n", &live, &[], &[]);
+        assert_eq!(merged.storage.disk_soft_bytes, 1 << 30);
     }
 
     #[test]

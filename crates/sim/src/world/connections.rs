@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use quorate_codec::{Limits, Packet, ProtocolVersion, Role};
+use quorate_node::client::Intake;
 use quorate_node::edge::{ClientEvent, ClientOutput, DirectDelivery, DirectMessage, LocalChange};
 use quorate_node::peer::PeerMessage;
 use quorate_node::{Client, Context, SystemTopics};
@@ -387,8 +388,9 @@ impl ServerConnection {
             if lease_ignored { self.client.owner().incarnation } else { process.lease_incarnation };
         // Nothing here asks for `$SYS`: its values come from clocks and counters of the shell.
         let system = SystemTopics::default();
-        let context =
-            Context { routing: &process.routing, system: &system, lease_until, incarnation, draining: false };
+        let routing = &process.routing;
+        let (draining, intake) = (false, Intake::Open);
+        let context = Context { routing, system: &system, lease_until, incarnation, draining, intake };
         let out = &mut self.out;
         self.wake_scheduled = false;
         if timer {

@@ -161,3 +161,23 @@ fn delivery_to_a_transient_session_is_released_at_once() {
     harness.direct(delivery(TWO, "y"));
     assert_eq!(harness.publishes().len(), 1);
 }
+
+#[test]
+fn without_room_a_message_that_may_have_been_taken_before_is_not_refused() {
+    let repeated = |packet_id: u16| match publish_2("a", packet_id) {
+        Packet::Publish(publish) => Packet::Publish(Publish { dup: true, ..publish }),
+        other => other,
+    };
+    let mut harness = Harness::durable();
+    durable_route(&mut harness, "a", 2);
+    harness.intake = Intake::Closed;
+    harness.send(publish_2("a", 10));
+    assert_eq!(harness.received(), [Packet::PubRec(failed(10, ReasonCode::QUOTA_EXCEEDED))]);
+    // Its home knows whether it has it.
+    harness.send(repeated(11));
+    let (number, ..) = asked_once(&mut harness);
+    outcome(&mut harness, number, PublishOutcome::Duplicate);
+    assert_eq!(harness.received(), [Packet::PubRec(ack(11))]);
+    harness.send(Packet::PubRel(ack(11)));
+    assert!(matches!(harness.requests()[..], [ClientRequest::Release { .. }]));
+}

@@ -368,3 +368,60 @@ fn publish_before_a_disconnect_in_the_same_read_is_handed_over() {
         assert!(harness.client.is_closed());
     }
 }
+
+#[test]
+fn without_room_messages_are_refused_in_order_and_all_else_goes_on() {
+    let mut harness = Harness::transient();
+    durable_route(&mut harness, "a", 1);
+    harness.send(publish_1("a", 1));
+    assert_eq!(numbers(&mut harness), [1]);
+    harness.intake = Intake::Closed;
+    harness.send_all(&[publish_1("a", 2), Packet::PingReq]);
+    assert_eq!(harness.received(), [Packet::PingResp], "the first one comes first");
+    harness.applied(1);
+    assert_eq!(harness.pubacks(), [(1, OK), (2, ReasonCode::QUOTA_EXCEEDED)]);
+    harness.send(Packet::Publish(publish("a", PublishQoS::AtMostOnce, "x")));
+    assert_eq!(harness.dropped(), [(DropReason::DiskLow, 1)]);
+    assert!(harness.requests().is_empty() && harness.client.wants_read());
+    harness.intake = Intake::Open;
+    harness.send(publish_1("a", 3));
+    assert_eq!(numbers(&mut harness).len(), 1);
+}
+
+#[test]
+fn without_room_an_older_client_that_publishes_is_not_read_until_there_is() {
+    let mut harness = Harness::new(ProtocolVersion::V311);
+    harness.open(connect(ProtocolVersion::V311, "me"), false, SessionExpiry::AtClose, vec![]);
+    durable_route(&mut harness, "a", 1);
+    harness.intake = Intake::Closed;
+    harness.send(Packet::PingReq);
+    assert!(harness.client.wants_read(), "it publishes nothing");
+    assert_eq!(harness.received(), [Packet::PingResp]);
+    harness.send_all(&[publish_1("a", 1), publish_1("a", 2)]);
+    assert!(!harness.client.wants_read() && harness.requests().is_empty());
+    let soon = harness.client.poll_timeout().expect("it looks again");
+    assert!(soon > harness.now && soon <= harness.now + Duration::from_secs(1));
+    harness.now = soon;
+    harness.timeout();
+    assert!(harness.requests().is_empty() && harness.client.poll_timeout() > Some(harness.now));
+    harness.intake = Intake::Open;
+    harness.timeout();
+    assert_eq!(numbers(&mut harness), [1, 2]);
+    assert!(harness.client.wants_read());
+    harness.applied(1);
+    harness.applied(2);
+    assert_eq!(harness.pubacks(), [(1, OK), (2, OK)]);
+}
+
+#[test]
+fn what_waited_for_the_lease_is_judged_by_the_room_of_then() {
+    let mut harness = Harness::transient();
+    durable_route(&mut harness, "a", 1);
+    harness.lose_lease();
+    harness.send(publish_1("a", 1));
+    harness.intake = Intake::Closed;
+    harness.regain_lease();
+    harness.timeout();
+    assert_eq!(harness.pubacks(), [(1, ReasonCode::QUOTA_EXCEEDED)]);
+    assert!(harness.requests().is_empty() && harness.client.wants_read());
+}
