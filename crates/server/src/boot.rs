@@ -27,6 +27,7 @@ use crate::config::{Config, StorageSettings};
 use crate::exit::ExitCode;
 use crate::founding::{Founding, FoundingError, Settings};
 use crate::keeper::load;
+use crate::limits::DISK_KEPT_BYTES;
 
 /// Folder of the index store in the data folder.
 const CHECKPOINTS: &str = "checkpoints";
@@ -372,6 +373,7 @@ impl DataFolder {
             salt: u64::from_le_bytes(random()?),
             directory: LOG.to_owned(),
             bodies_directory: BODIES.to_owned(),
+            kept_bytes: DISK_KEPT_BYTES,
             ..LogOptions::default()
         };
         Ok(Log::open(self.disk.clone(), options)?)

@@ -21,6 +21,7 @@ use crate::inbox::Inbox;
 use crate::log_writer::LogJob;
 use crate::metrics::Metrics;
 use crate::question::{LiveIndex, Question, ask};
+use crate::space::Space;
 
 /// How often the log is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -41,6 +42,8 @@ pub struct Compaction {
     pub inbox: Arc<Inbox<Question>>,
     /// Body files.
     pub bodies: Bodies,
+    /// Room on the disk.
+    pub space: Arc<Space>,
     /// Parts of a backup that are kept.
     pub cuts: Arc<Cuts>,
     /// Counters.
@@ -109,6 +112,11 @@ impl Compaction {
         let live = LiveIndex::new(self.inbox.clone());
         let needed = |group, index| self.is_needed(&live, group, index);
         if let Err(error) = carry.copy_bodies(&needed) {
+            if matches!(&error, CarryError::Write(error) if error.is_no_space()) {
+                // Nothing was dropped, and what was copied is not copied again: the next look goes on from there.
+                self.space.give_back();
+                return Ok(false);
+            }
             let code = match error {
                 CarryError::Read(_) => ExitCode::Corrupt,
                 CarryError::Write(_) | CarryError::Log(_) => ExitCode::Disk,
@@ -139,6 +147,10 @@ impl Compaction {
                 rewritten_bytes = outcome.bytes_rewritten,
                 "body files looked through"
             ),
+            // What was to be merged stays where it is.
+            Err(error) if error.is_no_space() => {
+                tracing::warn!("no room to merge body files: the next sweep tries again")
+            }
             Err(error) => stop_now(ExitCode::Disk, &chain(&error)),
         }
     }

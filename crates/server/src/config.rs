@@ -155,6 +155,8 @@ pub struct StorageSettings {
     pub log_bytes_target: u64,
     /// With fewer free bytes on the disk no message of a client is taken in; 0 for no such limit.
     pub disk_soft_bytes: u64,
+    /// Bytes of the disk that are held for the time when it is full; 0 for none.
+    pub disk_reserve_bytes: u64,
 }
 
 /// The topics below `$SYS`.
@@ -266,6 +268,7 @@ impl Default for StorageSettings {
             body_cache_bytes: 64 * MIB,
             log_bytes_target: 512 * MIB,
             disk_soft_bytes: 256 * MIB,
+            disk_reserve_bytes: 64 * MIB,
         }
     }
 }
@@ -589,6 +592,9 @@ fn read_storage(
         disk_soft_bytes: section
             .bytes(reader, "disk_soft_bytes", 0, 1 << 45)
             .unwrap_or(defaults.disk_soft_bytes),
+        disk_reserve_bytes: section
+            .bytes(reader, "disk_reserve_bytes", 0, 1 << 40)
+            .unwrap_or(defaults.disk_reserve_bytes),
     };
     if storage.log_bytes_target < storage.segment_bytes.saturating_mul(4) {
         let place = section.place_of("log_bytes_target");

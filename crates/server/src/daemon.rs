@@ -65,6 +65,7 @@ use crate::question::Question;
 use crate::reload::{LiveSettings, Outcome, Reloader};
 use crate::room::Room;
 use crate::snapshots::{SnapshotReceiver, SnapshotSender, Staged, send_places};
+use crate::space::Space;
 use crate::telemetry::Telemetry;
 use crate::telemetry::exporter::Exporter;
 use crate::worker_beat::WorkerBeat;
@@ -167,6 +168,7 @@ pub struct Daemon {
     inquiries: Task<()>,
     lookout: Task<()>,
     room: Task<()>,
+    space: Arc<Space>,
     reloader: Arc<Reloader>,
     /// Sends spans, until it is told that no more come.
     exporter: Option<(watch::Sender<bool>, Task<()>)>,
@@ -247,6 +249,7 @@ impl Daemon {
                 first.carry_out(&mut folder, state)?
             }
         };
+        let space = Arc::new(Space::open(folder.disk.clone(), config.storage.disk_reserve_bytes));
         let recovered = folder.recover(&founding, &config.storage)?;
         local.update(|hello| {
             hello.id = NodeId(folder.identity.node_id);
@@ -280,6 +283,7 @@ impl Daemon {
             links,
             peer_expiry_s,
             record,
+            space,
         };
         parts.run(folder, recovered, sockets.clients, sockets.admin, addresses)
     }
@@ -327,6 +331,7 @@ impl Daemon {
                 }
             }
         });
+        self.space.stop();
         self.edge.inbox.stop();
         join("worker", self.worker);
         drop(self.compaction.0);
@@ -527,6 +532,7 @@ struct Parts<'a> {
     /// When the certificate of the links expires, in seconds since 1970.
     peer_expiry_s: Option<u64>,
     record: NodeRecord,
+    space: Arc<Space>,
 }
 
 impl Parts<'_> {
@@ -603,13 +609,14 @@ impl Parts<'_> {
                 bodies: bodies.clone(),
                 staged: staged.clone(),
                 inbox: self.inbox.clone(),
+                space: self.space.clone(),
                 alone: tokio::sync::Mutex::new(()),
             }),
             parts.clone(),
             self.founding.clone(),
         );
         let (log_sender, log_jobs) = sync_channel(LOG_BATCHES_MAX);
-        let writer = LogWriter::new(log, self.inbox.clone(), metrics.clone());
+        let writer = LogWriter::new(log, self.inbox.clone(), metrics.clone(), self.space.clone());
         let log_thread = spawn("log", move || writer.run(&log_jobs))?;
         let sender = self.links.clone().map(|links| SnapshotSender {
             checkpoints: checkpoints.clone(),
@@ -628,6 +635,7 @@ impl Parts<'_> {
             sender,
             identity: folder.identity.clone(),
             disk: folder.disk.clone(),
+            space: self.space.clone(),
             local: self.local,
             log: log_sender.clone(),
             inbox: self.inbox.clone(),
@@ -640,6 +648,7 @@ impl Parts<'_> {
             log: log_sender.clone(),
             inbox: self.inbox,
             bodies,
+            space: self.space.clone(),
             cuts: edge.cuts.clone(),
             metrics,
         };
@@ -674,7 +683,8 @@ impl Parts<'_> {
         let sys = self.runtime.spawn(crate::sys::run(edge.clone(), self.config.sys.interval));
         let inquiries = self.runtime.spawn(crate::inquiry::run(edge.clone()));
         let lookout = self.runtime.spawn(crate::lookout::run(edge.clone(), log));
-        let room = self.runtime.spawn(crate::room::watch(edge.clone(), folder.disk.clone()));
+        let room =
+            self.runtime.spawn(crate::room::watch(edge.clone(), folder.disk.clone(), self.space.clone()));
         let exporter = self.config.telemetry.otlp_endpoint.clone().zip(spans).map(|(endpoint, spans)| {
             let resource = vec![
                 ("service.name", "quorate".to_owned()),
@@ -698,6 +708,7 @@ impl Parts<'_> {
             inquiries,
             lookout,
             room,
+            space: self.space,
             reloader,
             exporter,
             worker,

@@ -1,7 +1,8 @@
 //! The keeper thread: checkpoints, snapshots to install, incarnations.
 //!
 //! Owns: the checkpoint store's writes and the identity file. Does not: touch the log; it asks the log writer.
-//! Invariants: what is reported is durable; a failed write ends the process at once with exit code 74.
+//! Invariants: what is reported is durable; a failed write ends the process at once with exit code 74; before a write it waits for
+//! room, and an identity that found none is written again.
 //! Limits: `KEEPER_JOBS_MAX` jobs; snapshots are sent by tasks of their own.
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::net::peer::Local;
 use crate::question::Question;
 use crate::snapshots::{SnapshotMessage, SnapshotSender, Staged};
+use crate::space::{Space, Stopping};
 
 /// Bytes of records read at once when a checkpoint is loaded.
 pub const LOAD_CHUNK_BYTES: usize = 1024 * 1024;
@@ -81,6 +83,8 @@ pub struct Keeper {
     pub identity: Identity,
     /// Where the identity file is.
     pub disk: Arc<dyn Disk>,
+    /// Room on that disk.
+    pub space: Arc<Space>,
     /// What peers are told.
     pub local: Arc<Local>,
     /// The log writer.
@@ -96,9 +100,17 @@ pub struct Keeper {
 impl Keeper {
     /// Runs until told to stop, or until everyone who could tell is gone.
     pub fn run(mut self, jobs: &Receiver<KeeperJob>) {
+        if let Err(Stopping) = self.work(jobs) {
+            tracing::warn!("stopped while the disk was full: a checkpoint is not written");
+        }
+    }
+
+    fn work(&mut self, jobs: &Receiver<KeeperJob>) -> Result<(), Stopping> {
         while let Ok(job) = jobs.recv() {
             match job {
                 KeeperJob::Checkpoint { group, index, term, conf_state, changes, keep_for } => {
+                    // The index store cannot go on after a write that found no room.
+                    self.space.wait_for(room_of(&changes))?;
                     let mark = AppliedMark { index: index.0, term, conf_state };
                     let result = self.checkpoints.write(group.0, &mark, changes);
                     result.unwrap_or_else(|error| fail(&error));
@@ -112,12 +124,19 @@ impl Keeper {
                     Some(sender) => sender.send(to, group, message),
                     None => self.inbox.report(Event::SnapshotSent { to, group, delivered: false }),
                 },
-                KeeperJob::InstallSnapshot { group, index, term } => self.install(group, index, term),
-                KeeperJob::NewIncarnation => self.new_incarnation(),
-                KeeperJob::RemoveGroup(group) => self.remove(group),
-                KeeperJob::Stop => return,
+                KeeperJob::InstallSnapshot { group, index, term } => {
+                    self.space.wait_for(0)?;
+                    self.install(group, index, term);
+                }
+                KeeperJob::NewIncarnation => self.new_incarnation()?,
+                KeeperJob::RemoveGroup(group) => {
+                    self.space.wait_for(0)?;
+                    self.remove(group);
+                }
+                KeeperJob::Stop => return Ok(()),
             }
         }
+        Ok(())
     }
 
     /// The checkpoint just written is a part of a backup.
@@ -148,20 +167,22 @@ impl Keeper {
         self.inbox.report(Event::SnapshotInstalled { group, index, records });
     }
 
-    fn new_incarnation(&mut self) {
-        match self.identity.next_incarnation(self.disk.as_ref()) {
-            Ok(incarnation) => {
-                let incarnation = Incarnation(incarnation);
-                let tell = || self.local.update(|hello| hello.incarnation = incarnation);
-                match &self.sender {
-                    Some(sender) => sender.links.begin_anew(tell),
-                    None => tell(),
-                }
-                tracing::warn!(incarnation = incarnation.0, "this node was declared down and begins anew");
-                self.inbox.report(Event::Incarnation(incarnation));
+    fn new_incarnation(&mut self) -> Result<(), Stopping> {
+        let incarnation = loop {
+            match self.identity.next_incarnation(self.disk.as_ref()) {
+                Ok(incarnation) => break Incarnation(incarnation),
+                Err(error) if error.is_no_space() => self.space.pause()?,
+                Err(error) => stop_now(ExitCode::Disk, &chain(&error)),
             }
-            Err(error) => stop_now(ExitCode::Disk, &chain(&error)),
+        };
+        let tell = || self.local.update(|hello| hello.incarnation = incarnation);
+        match &self.sender {
+            Some(sender) => sender.links.begin_anew(tell),
+            None => tell(),
         }
+        tracing::warn!(incarnation = incarnation.0, "this node was declared down and begins anew");
+        self.inbox.report(Event::Incarnation(incarnation));
+        Ok(())
     }
 
     fn remove(&self, group: GroupId) {
@@ -173,6 +194,12 @@ impl Keeper {
             tracing::debug!(group = group.0, "the log writer ended before it could forget a group");
         }
     }
+}
+
+/// Bytes that a checkpoint may take: its journal, and the same again when that is flushed.
+fn room_of(changes: &[(Vec<u8>, Option<Vec<u8>>)]) -> u64 {
+    let bytes = changes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len));
+    u64::try_from(bytes.sum::<usize>()).unwrap_or(u64::MAX).saturating_mul(2)
 }
 
 /// All records of a group's checkpoint.

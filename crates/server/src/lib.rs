@@ -44,6 +44,7 @@ pub mod reload;
 pub mod room;
 mod serve;
 pub mod snapshots;
+pub mod space;
 pub mod sys;
 pub mod telemetry;
 #[cfg(test)]

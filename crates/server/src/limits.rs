@@ -320,7 +320,7 @@ pub const DEPARTURE_LOOK_EVERY: Duration = Duration::from_millis(20);
 pub const DISK_STALLED: Duration = Duration::from_secs(2);
 
 /// Free bytes on the disk of the data below which the node is not ready: two segments of the usual size, one for the log and
-/// one for checkpoints and bodies. A checkpoint that finds no room ends the process, which must not come as a surprise.
+/// one for checkpoints and bodies. What finds no room waits, which must not come as a surprise.
 pub const DISK_FREE_BYTES_MIN: u64 = 128 * 1024 * 1024;
 
 /// Free bytes from which on a node that had too few is ready again: one more segment, so that readiness does not come and go
@@ -400,6 +400,13 @@ pub const BACKUP_ERROR_BYTES_MAX: usize = 4 * 1024;
 /// Highest incarnation that is believed of a backup: beyond what starts can count up to, and far below where counting ends.
 pub const INCARNATION_MAX: u64 = 1 << 48;
 
+/// Free bytes that the log and large writes leave on the disk: the index store flushes and merges in threads of its own, a few MiB at a
+/// time, and cannot go on after a write of it that found no room.
+pub const DISK_KEPT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Pause before a write that found the disk full is tried again; space that has returned is seen within it.
+pub const FULL_DISK_PAUSE: Duration = Duration::from_millis(200);
+
 /// Most free bytes beyond `storage.disk_soft_bytes` that a node waits for until it takes messages in again, when a quarter of that
 /// would be more: a segment of the usual size, so that it does not come and go with each of them.
 pub const DISK_SOFT_MARGIN_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -419,5 +426,6 @@ const _: () = assert!(
 );
 const _: () = assert!(PEER_KEEP_ALIVE.as_millis() * 3 < PEER_IDLE_MAX.as_millis());
 const _: () = assert!(DISK_FREE_BYTES_MIN < DISK_FREE_BYTES_ENOUGH);
+const _: () = assert!(DISK_KEPT_BYTES < DISK_FREE_BYTES_MIN);
 const _: () = assert!(SPANS_BATCH_WAIT.as_millis() < EXPORT_STOP_TIMEOUT.as_millis());
 const _: () = assert!(STOP_TRANSFER_TIMEOUT.as_millis() * 2 < STOP_TIMEOUT.as_millis());

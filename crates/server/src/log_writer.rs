@@ -2,7 +2,7 @@
 //!
 //! Owns: the [`Log`]. Does not: decide what is written, or when a segment goes.
 //! Invariants: a ticket is reported only after the sync that covers it; any failed write or sync ends the process at
-//! once with exit code 74 and is never tried again; a full disk waits.
+//! once with exit code 74 and is never tried again; a full disk waits, until the node stops.
 //! Limits: `LOG_BATCHES_MAX` jobs; one append takes what waits, up to `GROUP_COMMIT_BYTES`.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use quorate_node::Event;
 use quorate_node::action::LogRecord;
@@ -24,12 +24,10 @@ use crate::exit::{ExitCode, chain, stop_now};
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::question::Question;
+use crate::space::{Space, Stopping};
 
 /// Bytes of entries that one append gathers at most, so that a sync never covers too much.
 const GROUP_COMMIT_BYTES: usize = 8 * 1024 * 1024;
-
-/// Pause before an append that found the disk full is tried again.
-const FULL_DISK_PAUSE: Duration = Duration::from_millis(200);
 
 /// Work for the log writer.
 pub enum LogJob {
@@ -86,6 +84,7 @@ pub struct LogWriter {
     log: Log,
     inbox: Arc<Inbox<Question>>,
     metrics: Arc<Metrics>,
+    space: Arc<Space>,
     records: Vec<Record>,
     bytes: usize,
     ticket: u64,
@@ -95,39 +94,46 @@ pub struct LogWriter {
 
 impl LogWriter {
     /// A writer for this log.
-    pub fn new(log: Log, inbox: Arc<Inbox<Question>>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(log: Log, inbox: Arc<Inbox<Question>>, metrics: Arc<Metrics>, space: Arc<Space>) -> Self {
         let (records, bytes, ticket, wants_sync, spare) = (Vec::new(), 0, 0, false, None);
-        LogWriter { log, inbox, metrics, records, bytes, ticket, wants_sync, spare }
+        LogWriter { log, inbox, metrics, space, records, bytes, ticket, wants_sync, spare }
     }
 
     /// Runs until told to stop, or until everyone who could tell is gone.
     pub fn run(mut self, jobs: &Receiver<LogJob>) {
+        if let Err(Stopping) = self.work(jobs) {
+            tracing::warn!("stopped while the disk was full: what was not acknowledged is not written");
+        }
+    }
+
+    fn work(&mut self, jobs: &Receiver<LogJob>) -> Result<(), Stopping> {
         while let Ok(first) = jobs.recv() {
             let mut next = Some(first);
             while let Some(job) = next {
                 match job {
                     LogJob::Append { ticket, records, sync } => self.gather(ticket, records, sync),
                     LogJob::Stop => {
-                        self.commit();
+                        self.commit()?;
                         if let Err(error) = self.log.sync() {
                             fail(&error);
                         }
-                        return;
+                        return Ok(());
                     }
                     other => {
-                        self.commit();
+                        self.commit()?;
                         let before = self.log.status();
                         // It writes to the disk as well, and appends wait behind it.
                         self.metrics.note_sync(Some(Instant::now()));
-                        self.maintain(other);
+                        self.maintain(other)?;
                         self.metrics.note_sync(None);
                         self.count_since(&before);
                     }
                 }
                 next = if self.bytes < GROUP_COMMIT_BYTES { jobs.try_recv().ok() } else { None };
             }
-            self.commit();
+            self.commit()?;
         }
+        Ok(())
     }
 
     fn gather(&mut self, ticket: u64, records: Vec<LogRecord>, sync: bool) {
@@ -143,14 +149,16 @@ impl LogWriter {
     }
 
     /// Writes what was gathered.
-    fn commit(&mut self) {
+    fn commit(&mut self) -> Result<(), Stopping> {
         if self.records.is_empty() && !self.wants_sync {
-            return;
+            return Ok(());
         }
         let began = Instant::now();
         self.metrics.note_sync(Some(began));
         let before = self.log.status();
-        self.append();
+        let records = std::mem::take(&mut self.records);
+        self.patiently(|log| log.append(&records))?;
+        self.records = records;
         if self.wants_sync {
             let sync_began = Instant::now();
             if let Err(error) = self.log.sync() {
@@ -166,6 +174,7 @@ impl LogWriter {
         self.bytes = 0;
         self.wants_sync = false;
         self.prepare_spare();
+        Ok(())
     }
 
     /// Counts what was written since `before`.
@@ -176,14 +185,16 @@ impl LogWriter {
         self.metrics.log_records.add(after.records.saturating_sub(before.records));
     }
 
-    fn append(&mut self) {
+    /// Writes to the log, and as long as there is no room for that, again: the reserve of the disk goes first.
+    fn patiently(&mut self, mut write: impl FnMut(&mut Log) -> Result<(), LogError>) -> Result<(), Stopping> {
         let mut told = false;
         loop {
-            match self.log.append(&self.records) {
+            match write(&mut self.log) {
                 Ok(()) => {
                     self.metrics.log_waits_for_space.set(0);
-                    return;
+                    return Ok(());
                 }
+                Err(LogError::NoSpace { .. }) if self.space.give_back() => (),
                 Err(LogError::NoSpace { bytes }) => {
                     self.metrics.log_waits_for_space.set(1);
                     if !told {
@@ -193,11 +204,7 @@ impl LogWriter {
                         );
                         told = true;
                     }
-                    #[expect(
-                        clippy::disallowed_methods,
-                        reason = "nothing tells when a disk has room again"
-                    )]
-                    thread::sleep(FULL_DISK_PAUSE);
+                    self.space.pause()?;
                 }
                 Err(error) => fail(&error),
             }
@@ -221,20 +228,16 @@ impl LogWriter {
         }
     }
 
-    fn maintain(&mut self, job: LogJob) {
+    fn maintain(&mut self, job: LogJob) -> Result<(), Stopping> {
         match job {
             LogJob::Append { .. } | LogJob::Stop => (),
             LogJob::Reset { group, index, term, done } => {
-                if let Err(error) = self.log.reset_group(group.0, index.0, term) {
-                    fail(&error);
-                }
+                self.patiently(|log| log.reset_group(group.0, index.0, term))?;
                 // Whoever asked may have ended.
                 let _told = done.send(());
             }
             LogJob::RemoveGroup(group) => {
-                if let Err(error) = self.log.remove_group(group.0) {
-                    fail(&error);
-                }
+                self.patiently(|log| log.remove_group(group.0))?;
             }
             LogJob::Look(answer) => {
                 let _told = answer.send((self.log.status(), self.log.droppable()));
@@ -247,6 +250,7 @@ impl LogWriter {
                 let _told = answer.send(self.finish_drop(carry, &groups));
             }
         }
+        Ok(())
     }
 
     fn finish_drop(&mut self, carry: CarryOver, groups: &[Group]) -> DropOutcome {
@@ -296,9 +300,10 @@ fn fail(error: &LogError) -> ! {
 mod tests {
     use super::*;
     use crate::inbox::Batch;
-    use quorate_storage::LogOptions;
     use quorate_storage::disk::memory::MemoryDisk;
+    use quorate_storage::{Disk, LogOptions};
     use std::sync::mpsc::sync_channel;
+    use std::time::Duration;
 
     fn entry(index: u64) -> LogRecord {
         LogRecord::Entry {
@@ -311,6 +316,47 @@ mod tests {
         }
     }
 
+    fn space() -> Arc<Space> {
+        Arc::new(Space::open(Arc::new(MemoryDisk::new()), 0))
+    }
+
+    #[test]
+    fn full_disk_holds_up_an_append_until_there_is_room_or_the_node_stops() {
+        for stops in [false, true] {
+            let disk = MemoryDisk::new();
+            let options = LogOptions { segment_bytes: 8 << 10, spare_segments: 0, ..LogOptions::default() };
+            let (log, _) = Log::open(Arc::new(disk.clone()), options).unwrap();
+            let reader = log.reader();
+            let space = Arc::new(Space::open(Arc::new(disk.clone()), 1 << 20));
+            space.renew(u64::MAX, 0);
+            // The reserve is enough for some segments, but not for all.
+            let used = u64::MAX - disk.usage().unwrap().available_bytes;
+            disk.limit_capacity(Some(used));
+            let (inbox, metrics) = (Arc::new(Inbox::default()), Arc::new(Metrics::default()));
+            let (sender, jobs) = sync_channel(100_000);
+            for number in 1..=20_000 {
+                let (records, sync) = (vec![entry(number)], number == 20_000);
+                sender.send(LogJob::Append { ticket: number, records, sync }).unwrap();
+            }
+            sender.send(LogJob::Stop).unwrap();
+            let writer = LogWriter::new(log, inbox, metrics.clone(), space.clone());
+            let writing = thread::spawn(move || writer.run(&jobs));
+            let begun = Instant::now();
+            while metrics.log_waits_for_space.value() == 0 {
+                assert!(begun.elapsed() < Duration::from_secs(60), "it does not wait");
+                thread::yield_now();
+            }
+            assert!(!space.give_back(), "the reserve went first");
+            if stops {
+                space.stop();
+            } else {
+                disk.limit_capacity(None);
+            }
+            writing.join().unwrap();
+            assert_eq!(reader.last_index(1) == 20_000, !stops, "nothing is written by halves");
+        }
+    }
+
     #[test]
     fn maintenance_that_hangs_shows_as_a_write_underway() {
         let (log, _) = Log::open(Arc::new(MemoryDisk::new()), LogOptions::default()).unwrap();
@@ -320,7 +366,7 @@ mod tests {
         let (answer, answered) = sync_channel(0);
         sender.send(LogJob::Look(answer)).unwrap();
         sender.send(LogJob::Stop).unwrap();
-        let writer = LogWriter::new(log, Arc::new(Inbox::default()), metrics.clone());
+        let writer = LogWriter::new(log, Arc::new(Inbox::default()), metrics.clone(), space());
         let writing = thread::spawn(move || writer.run(&jobs));
         let begun = Instant::now();
         while metrics.sync_underway().is_none() {
@@ -346,7 +392,7 @@ mod tests {
                 .unwrap();
         }
         sender.send(LogJob::Stop).unwrap();
-        LogWriter::new(log, inbox.clone(), metrics.clone()).run(&jobs);
+        LogWriter::new(log, inbox.clone(), metrics.clone(), space()).run(&jobs);
         assert_eq!(metrics.log_syncs.value(), 1);
         assert_eq!(reader.last_index(1), 3);
         let mut batch = Batch::default();

@@ -16,9 +16,11 @@ use quorate_storage::Disk;
 
 use crate::edge::Edge;
 use crate::limits::{
-    DISK_FREE_BYTES_ENOUGH, DISK_FREE_BYTES_MIN, DISK_SOFT_MARGIN_BYTES_MAX, FILES_RESERVED, LOOK_EVERY,
+    DISK_FREE_BYTES_ENOUGH, DISK_FREE_BYTES_MIN, DISK_KEPT_BYTES, DISK_SOFT_MARGIN_BYTES_MAX, FILES_RESERVED,
+    LOOK_EVERY,
 };
 use crate::metrics::process::open_files_max;
+use crate::space::Space;
 
 /// The figures of the last look.
 pub struct Room {
@@ -68,14 +70,18 @@ impl Room {
     /// So many bytes are free. Between two limits it stays as it was: a segment more or less is no news.
     pub fn note_disk(&self, free_bytes: u64) {
         let soft = self.disk_soft_bytes.load(Ordering::Relaxed);
-        let margin = (soft / 4).min(DISK_SOFT_MARGIN_BYTES_MAX);
         let was_closed = self.closed.load(Ordering::Relaxed);
-        let least = if was_closed { soft.saturating_add(margin) } else { soft };
+        let least = if was_closed { with_margin(soft) } else { soft };
         self.closed.store(free_bytes < least, Ordering::Relaxed);
         let was_low = self.disk_low_bytes.load(Ordering::Relaxed) != u64::MAX;
         let least = if was_low { DISK_FREE_BYTES_ENOUGH } else { DISK_FREE_BYTES_MIN };
         let low = if free_bytes < least { free_bytes } else { u64::MAX };
         self.disk_low_bytes.store(low, Ordering::Relaxed);
+    }
+
+    /// Free bytes from which on the disk has no trouble of any kind.
+    fn enough_bytes(&self) -> u64 {
+        with_margin(self.disk_soft_bytes.load(Ordering::Relaxed)).max(DISK_FREE_BYTES_ENOUGH)
     }
 
     /// Why the disk may not take what is written next; `None` while it has room.
@@ -115,12 +121,26 @@ impl Room {
     }
 }
 
+/// Free bytes from which on a node that took no messages in takes them again.
+fn with_margin(soft_bytes: u64) -> u64 {
+    soft_bytes.saturating_add((soft_bytes / 4).min(DISK_SOFT_MARGIN_BYTES_MAX))
+}
+
 /// Looks every second, until the task is dropped. A disk that does not even say how much is free holds up one thread and this
 /// task, nothing else.
-pub async fn watch(edge: Arc<Edge>, disk: Arc<dyn Disk>) {
+pub async fn watch(edge: Arc<Edge>, disk: Arc<dyn Disk>, space: Arc<Space>) {
     loop {
-        let disk = disk.clone();
-        let look = move || (disk.usage().ok(), open_files_max());
+        let (disk, space) = (disk.clone(), space.clone());
+        let enough_bytes = edge.room.enough_bytes();
+        let look = move || {
+            let usage = disk.usage().ok();
+            match usage {
+                Some(usage) if usage.available_bytes < DISK_KEPT_BYTES => _ = space.give_back(),
+                Some(usage) => space.renew(usage.available_bytes, enough_bytes),
+                None => (),
+            }
+            (usage, open_files_max())
+        };
         if let Ok((usage, files_max)) = tokio::task::spawn_blocking(look).await {
             let before = edge.room.intake();
             let free_bytes = usage.map_or(u64::MAX, |usage| usage.available_bytes);

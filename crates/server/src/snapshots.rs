@@ -28,6 +28,7 @@ use crate::net::hello::LinkKind;
 use crate::net::peer::{Links, PeerConnection, PeerError};
 use crate::peers::PeerReceiver;
 use crate::question::{LIVE_BLOCK_ENTRIES, LiveIndex, Question};
+use crate::space::Space;
 
 /// Bytes of one chunk, about.
 pub const CHUNK_BYTES: usize = 256 * 1024;
@@ -58,6 +59,9 @@ pub enum SnapshotError {
     /// The other side sent something that is no snapshot.
     #[error("snapshot from a peer: {0}")]
     Content(&'static str),
+    /// The disk has no room for it. Raft asks for it again.
+    #[error("no room on the disk for a snapshot")]
+    NoSpace,
     /// Local storage failed.
     #[error("snapshot and storage: {0}")]
     Storage(String),
@@ -243,6 +247,8 @@ pub struct SnapshotReceiver {
     pub staged: Arc<Staged>,
     /// Reports.
     pub inbox: Arc<Inbox<Question>>,
+    /// Room on the disk.
+    pub space: Arc<Space>,
     /// One at a time: two for one group would mix.
     pub alone: tokio::sync::Mutex<()>,
 }
@@ -318,6 +324,11 @@ impl SnapshotReceiver {
     }
 
     fn store(&self, progress: &mut Progress, payload: &Bytes) -> Result<(), SnapshotError> {
+        let bytes = u64::try_from(payload.len()).unwrap_or(u64::MAX);
+        if !self.space.has(bytes.saturating_mul(2)) {
+            self.space.give_back();
+            return Err(SnapshotError::NoSpace);
+        }
         let chunk = Chunk::decode(payload).map_err(|_| SnapshotError::Content("a chunk does not decode"))?;
         let storage = |error: &dyn std::error::Error| SnapshotError::Storage(chain(error));
         if progress.group.is_none() {

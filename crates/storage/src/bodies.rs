@@ -14,7 +14,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 use crate::cache::{Cache, Cached, DrainDetector, Origin, Place};
-use crate::disk::{Disk, DiskFile, read_up_to};
+use crate::disk::{Disk, DiskFile, is_no_space, read_up_to};
 use crate::field::{array, length_u32, memory, put, u32_at, u64_at};
 use crate::limits::{BODIES_PER_FILE_MAX, BODY_FILE_LIVE_DIVISOR, BODY_FILES_MERGED_MIN, BODY_HANDLES_MAX};
 use crate::{Group, Index};
@@ -53,6 +53,13 @@ pub enum BodyError {
         /// What does not hold.
         what: &'static str,
     },
+}
+
+impl BodyError {
+    /// Whether the disk has no room. What is in force has not changed, and the same may be tried again.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_no_space(source))
+    }
 }
 
 /// Place of a body.

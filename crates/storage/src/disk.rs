@@ -21,6 +21,16 @@ pub trait Disk: Send + Sync + 'static {
     /// Fails with `AlreadyExists` if the name is taken. When it fails in mid-way no file is left behind.
     fn create(&self, path: &str, length: u64) -> io::Result<Arc<dyn DiskFile>>;
 
+    /// Takes room for `length` bytes under this name; what the file holds says nothing. Replaces what has the name. When it fails
+    /// no file is left behind.
+    fn allocate(&self, path: &str, length: u64) -> io::Result<()> {
+        match self.unlink(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.create(path, length).map(|_| ())
+    }
+
     /// Opens a file for reading and writing. Reads that follow come from the device where the system allows it, not
     /// from a cache that a failed sync has made a liar.
     fn open(&self, path: &str) -> io::Result<Arc<dyn DiskFile>>;
@@ -96,6 +106,17 @@ pub(crate) fn read_up_to(file: &dyn DiskFile, offset: u64, length: usize) -> io:
     }
     bytes.truncate(filled);
     Ok(bytes)
+}
+
+/// Whether a call failed because the disk has no room. It may be made again when there is.
+pub fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether a file of `length` bytes would leave so many bytes free. A disk that does not say counts as one with room.
+pub(crate) fn leaves(disk: &dyn Disk, length: u64, kept_bytes: u64) -> bool {
+    let needed = length.saturating_add(kept_bytes);
+    kept_bytes == 0 || disk.usage().map_or(true, |usage| usage.available_bytes >= needed)
 }
 
 /// Directory part of a path.

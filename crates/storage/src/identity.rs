@@ -7,7 +7,7 @@
 
 use std::io;
 
-use crate::disk::{Disk, read_up_to};
+use crate::disk::{Disk, is_no_space, read_up_to};
 use crate::field::{array, length_u32, u32_at, u64_at};
 use crate::limits::NAME_BYTES_MAX;
 
@@ -77,6 +77,13 @@ pub enum IdentityError {
         /// Limit.
         bytes_max: usize,
     },
+}
+
+impl IdentityError {
+    /// Whether the disk has no room: what was attempted has not happened and may be tried again.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_no_space(source))
+    }
 }
 
 fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> IdentityError {

@@ -13,6 +13,10 @@ pub const SEGMENT_BYTES_MIN: u64 = 8 << 10;
 /// Largest segment that may be configured. Offsets inside a segment are kept as `u32`.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
+/// Size of a segment when there is no room for a whole one: small enough to leave nothing unused, large enough for some seconds of
+/// acknowledgements. A batch that would not fit gets a larger one.
+pub const SHORT_SEGMENT_BYTES: u64 = 4 << 20;
+
 /// Largest payload of one record: the largest MQTT packet (256 MiB) with room for the batch around it. A segment is
 /// made larger than configured for a batch that would not fit.
 pub const RECORD_PAYLOAD_BYTES_MAX: u64 = 288 << 20;

@@ -13,12 +13,12 @@ use bytes::Bytes;
 
 use crate::bodies::Bodies;
 use crate::cache::{Cached, Origin, Place};
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, is_no_space, leaves};
 use crate::field::length_u32;
 use crate::index::{Position, SegmentState};
 use crate::limits::{
     APPEND_BYTES_MAX, BODY_FILE_BYTES_DEFAULT, CACHE_BYTES_DEFAULT, RECORD_PAYLOAD_BYTES_MAX,
-    SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SPARE_SEGMENTS_DEFAULT,
+    SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SHORT_SEGMENT_BYTES, SPARE_SEGMENTS_DEFAULT,
     WRITE_BUFFER_BYTES_KEPT,
 };
 use crate::reader::{LogReader, ReadError, Shared};
@@ -42,6 +42,8 @@ pub struct LogOptions {
     pub body_file_bytes: u64,
     /// Segments kept ready for reuse, the reserve for a full disk.
     pub spare_segments: usize,
+    /// Free bytes of the disk that new segments leave to others, who cannot wait as the log can.
+    pub kept_bytes: u64,
     /// A number that clients cannot know, drawn by the caller: it keeps payloads from posing as records.
     pub salt: u64,
 }
@@ -55,6 +57,7 @@ impl Default for LogOptions {
             cache_bytes: CACHE_BYTES_DEFAULT,
             body_file_bytes: BODY_FILE_BYTES_DEFAULT,
             spare_segments: SPARE_SEGMENTS_DEFAULT,
+            kept_bytes: 0,
             salt: 0,
         }
     }
@@ -180,6 +183,7 @@ pub struct SpareTask {
     path: String,
     number: u32,
     length: u64,
+    kept_bytes: u64,
 }
 
 /// A spare segment that is ready.
@@ -192,6 +196,9 @@ pub struct Spare {
 impl SpareTask {
     /// Writes the file. A failure leaves nothing behind and harms nothing: the log will try again when it must.
     pub fn run(self) -> io::Result<Spare> {
+        if !leaves(self.disk.as_ref(), self.length, self.kept_bytes) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let file = self.disk.create(&self.path, self.length)?;
         file.sync_data()?;
         Ok(Spare { number: self.number, length: self.length })
@@ -319,7 +326,8 @@ impl Log {
         }
         self.spare_pending = true;
         let (path, number) = self.spare_path_next();
-        Some(SpareTask { disk: self.disk.clone(), path, number, length: self.options.segment_bytes })
+        let LogOptions { segment_bytes: length, kept_bytes, .. } = self.options;
+        Some(SpareTask { disk: self.disk.clone(), path, number, length, kept_bytes })
     }
 
     /// Takes the result of a `SpareTask`.
@@ -490,7 +498,18 @@ impl Log {
         if let Some(slot) = self.spares.iter().position(|spare| spare.length >= needed) {
             return Ok(self.spares.swap_remove(slot));
         }
-        let length = needed.max(self.options.segment_bytes).next_multiple_of(SEGMENT_HEADER_BYTES as u64);
+        let fit = |bytes: u64| needed.max(bytes).next_multiple_of(SEGMENT_HEADER_BYTES as u64);
+        let (whole, short) = (fit(self.options.segment_bytes), fit(SHORT_SEGMENT_BYTES));
+        match self.new_spare(whole) {
+            Err(LogError::NoSpace { .. }) if short < whole => self.new_spare(short),
+            made => made,
+        }
+    }
+
+    fn new_spare(&mut self, length: u64) -> Result<Spare, LogError> {
+        if !leaves(self.disk.as_ref(), length, self.options.kept_bytes) {
+            return Err(LogError::NoSpace { bytes: length });
+        }
         let (path, number) = self.spare_path_next();
         match self.disk.create(&path, length) {
             Ok(_) => Ok(Spare { number, length }),
@@ -523,10 +542,6 @@ pub(crate) fn begin_segment(
     disk.rename(&spare_path, &path)?;
     disk.sync_directory(directory)?;
     Ok(file)
-}
-
-fn is_no_space(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn batch_bytes(drafts: &[Draft]) -> Result<u64, LogError> {

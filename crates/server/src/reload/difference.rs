@@ -232,7 +232,15 @@ fn merge_storage(
     old: &StorageSettings,
     new: &StorageSettings,
 ) -> StorageSettings {
-    let StorageSettings { segment_bytes, body_cache_bytes, log_bytes_target, disk_soft_bytes } = new;
+    let StorageSettings {
+        segment_bytes,
+        body_cache_bytes,
+        log_bytes_target,
+        disk_soft_bytes,
+        disk_reserve_bytes,
+    } = new;
+    let (old_reserve, new_reserve) = (&old.disk_reserve_bytes, disk_reserve_bytes);
+    difference.note(Kind::Restart, "storage.disk_reserve_bytes", old_reserve, new_reserve);
     difference.note(Kind::Restart, "storage.segment_bytes", &old.segment_bytes, segment_bytes);
     difference.note(Kind::Restart, "storage.body_cache_bytes", &old.body_cache_bytes, body_cache_bytes);
     difference.note(Kind::Restart, "storage.log_bytes_target", &old.log_bytes_target, log_bytes_target);

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::Advice;
+use rustix::fs::{Advice, FallocateFlags};
 
 use super::{Disk, DiskFile, DiskUsage, parent};
 
@@ -55,6 +55,21 @@ impl Disk for OsDisk {
                 Err(error)
             }
         }
+    }
+
+    /// Without writing, where the file system can.
+    fn allocate(&self, path: &str, length: u64) -> io::Result<()> {
+        let full = self.path(path);
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&full)?;
+        let allocated = match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, length) {
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => zero_fill(&file, length),
+            result => result.map_err(io::Error::from).and_then(|()| file.sync_all()),
+        };
+        if allocated.is_err() {
+            // The first error is the one to report; what is left behind holds no room.
+            let _ = std::fs::remove_file(&full);
+        }
+        allocated
     }
 
     fn open(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {

@@ -865,3 +865,37 @@ fn same_operations_leave_the_same_bytes() {
     };
     assert!(run() == run());
 }
+
+#[test]
+fn little_room_makes_short_segments_and_leaves_what_is_kept() {
+    let disk = MemoryDisk::new();
+    let kept_bytes = 16 << 20;
+    let options = LogOptions { segment_bytes: 64 << 20, kept_bytes, spare_segments: 1, ..options() };
+    let (mut log, _) = Log::open(Arc::new(disk.clone()), options.clone()).unwrap();
+    let used = u64::MAX - disk.usage().unwrap().available_bytes;
+    disk.limit_capacity(Some(used + kept_bytes + 2 * SHORT_SEGMENT_BYTES));
+    assert!(log.spare_task().unwrap().run().is_err(), "no room for a whole one");
+    let large = |index: u64| Record::Entry {
+        group: 1,
+        index,
+        term: 1,
+        entry_type: 0,
+        data: vec![7; 1 << 20].into(),
+        context: Bytes::new(),
+    };
+    let mut index = 0;
+    while log.append(&[large(index + 1)]).is_ok() {
+        index += 1;
+    }
+    assert_eq!(log.status().segments, 3, "two short ones behind the first");
+    assert_eq!(disk.usage().unwrap().available_bytes, kept_bytes);
+    log.sync().unwrap();
+    disk.limit_capacity(None);
+    log.append(&[large(index + 1)]).unwrap();
+    log.sync().unwrap();
+    drop(log);
+    disk.crash(3);
+    let (log, recovery) = Log::open(Arc::new(disk), options).unwrap();
+    assert_eq!(recovery.groups[&1].last, index + 1);
+    assert_eq!(log.reader().entry(1, index).unwrap().unwrap().data.len(), 1 << 20);
+}

@@ -6,6 +6,7 @@
 
 mod backup;
 mod barrier;
+mod disk_full;
 mod front_door;
 mod identifiers;
 mod kills;
@@ -21,7 +22,10 @@ mod wills;
 mod wipe;
 
 use std::collections::BTreeMap;
+use std::process::Command;
 
+use quorate_tests::Cluster;
+use quorate_tests::fault::Volume;
 use quorate_tests::message::Message;
 use quorate_tests::raw::{Connect, Packet, Raw};
 
@@ -70,4 +74,18 @@ fn collect(
     }
     raw.disconnect().unwrap();
     counts
+}
+
+/// Moves the data of a node to a volume, adds to its `[storage]`, and waits until it is ready there.
+fn place_on(cluster: &mut Cluster, place: usize, volume: &Volume, storage: &str) {
+    cluster.stop(place).unwrap();
+    let name = cluster.node(place).name.clone();
+    let data = cluster.folder().join(name).join("data");
+    let copied = Command::new("cp").args(["-a", &data.display().to_string(), &volume.path()]).status();
+    assert!(copied.unwrap().success(), "copy the data");
+    let moved = format!("data_dir = \"{}/data\"", volume.path());
+    let change = |text: String| text.replace("data_dir = \"./data\"", &moved) + "\n[storage]\n" + storage;
+    cluster.configure(place, change).unwrap();
+    cluster.restart(place).unwrap();
+    (0..cluster.nodes.len()).for_each(|place| cluster.wait_ready(place).unwrap());
 }

@@ -14,6 +14,8 @@ use quorate_tests::fault::{FewFiles, Held, Volume, lacking};
 use quorate_tests::raw::{Connect, Raw};
 use quorate_tests::{Cluster, binary, pause, wait_for};
 
+use super::place_on;
+
 /// Longer than a worker may be silent before `/livez` fails (10 s).
 const STUCK: Duration = Duration::from_secs(13);
 
@@ -134,17 +136,9 @@ fn clauses_of_readiness_fail_by_their_causes_and_hold_again() {
 /// Three nodes, the third with its data on the volume and with segments of the smallest size.
 fn cluster_on(volume: &Volume, test: &str) -> Cluster {
     let mut cluster = Cluster::start(test, 3).unwrap();
-    cluster.stop(2).unwrap();
-    let data = cluster.folder().join("n3/data");
-    let copied = Command::new("cp").args(["-a", &data.display().to_string(), &volume.path()]).status();
-    assert!(copied.unwrap().success(), "copy the data");
-    let place = format!("data_dir = \"{}/data\"", volume.path());
-    let change = |text: String| {
-        text.replace("data_dir = \"./data\"", &place) + "\n[storage]\nsegment_bytes = \"32MiB\"\n"
-    };
-    cluster.configure(2, change).unwrap();
-    cluster.restart(2).unwrap();
-    (0..3).for_each(|place| cluster.wait_ready(place).unwrap());
+    // Messages are to come until there is no room at all.
+    let storage = "segment_bytes = \"32MiB\"\ndisk_soft_bytes = \"0\"\ndisk_reserve_bytes = \"0\"\n";
+    place_on(&mut cluster, 2, volume, storage);
     cluster
 }
 
