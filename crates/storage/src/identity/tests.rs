@@ -54,6 +54,26 @@ fn incarnation_that_could_not_be_stored_is_not_used() {
 }
 
 #[test]
+fn incarnation_that_finds_no_room_is_begun_when_there_is() {
+    for operation in
+        [Operation::Create, Operation::Write, Operation::Sync, Operation::Rename, Operation::SyncDirectory]
+    {
+        let memory = MemoryDisk::new();
+        let disk = FaultyDisk::new(Arc::new(memory.clone()), 1);
+        identity().create(&disk).unwrap();
+        let mut identity = Identity::load(&disk).unwrap().unwrap();
+        let kind = FaultKind::NoSpace;
+        disk.arm(Fault { operation, path_contains: String::new(), after: 0, times: 2, kind });
+        for _ in 0..2 {
+            assert!(identity.next_incarnation(&disk).unwrap_err().is_no_space(), "{operation:?}");
+        }
+        assert_eq!(identity.next_incarnation(&disk).unwrap(), 1);
+        memory.crash(1);
+        assert_eq!(Identity::load(&memory).unwrap(), Some(identity), "{operation:?}");
+    }
+}
+
+#[test]
 fn directory_with_data_but_without_identity_is_refused() {
     let disk = MemoryDisk::new();
     disk.create_directory("log").unwrap();

@@ -899,3 +899,41 @@ fn little_room_makes_short_segments_and_leaves_what_is_kept() {
     assert_eq!(recovery.groups[&1].last, index + 1);
     assert_eq!(log.reader().entry(1, index).unwrap().unwrap().data.len(), 1 << 20);
 }
+
+#[test]
+fn bodies_that_find_no_room_are_copied_when_there_is() {
+    for operation in [Operation::Create, Operation::Write, Operation::Sync, Operation::Rename] {
+        let memory = MemoryDisk::new();
+        let disk = FaultyDisk::new(Arc::new(memory.clone()), 1);
+        let (mut log, _) = Log::open(Arc::new(disk.clone()), options()).unwrap();
+        for index in 1..=70 {
+            log.append(&[entry(1, index, 1)]).unwrap();
+        }
+        log.sync().unwrap();
+        let range = log.droppable().unwrap();
+        let floors = |_: Group| 70;
+        let live = |_: Group, _: Index| true;
+        // The first file is written, the second is not.
+        let kind = FaultKind::NoSpace;
+        disk.arm(Fault { operation, path_contains: "bodies".into(), after: 1, times: 1, kind });
+        let mut carry = log.begin_drop(range.segment, &floors, SlowGroups::Keep).unwrap();
+        match carry.copy_bodies(&live) {
+            Err(crate::carry::CarryError::Write(error)) => assert!(error.is_no_space(), "{operation:?}"),
+            other => panic!("{operation:?}: {other:?}"),
+        }
+        drop(carry);
+        let mut carry = log.begin_drop(range.segment, &floors, SlowGroups::Keep).unwrap();
+        carry.copy_bodies(&live).unwrap();
+        assert!(matches!(log.finish_drop(carry).unwrap(), DropOutcome::Dropped { .. }));
+        let (_, _, high) = range.groups[0];
+        memory.crash(5);
+        let (log, _) = open(&memory);
+        for index in 1..=high {
+            assert_eq!(
+                log.bodies().read(1, index).unwrap(),
+                Some(body(1, index, 1)),
+                "{operation:?} {index}"
+            );
+        }
+    }
+}

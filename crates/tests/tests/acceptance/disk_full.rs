@@ -77,6 +77,11 @@ fn wait_low(cluster: &Cluster, place: usize, low: f64) {
     .unwrap();
 }
 
+fn wait_reserve(volume: &Volume) {
+    let reserve = format!("{}/data/reserve", volume.path());
+    wait_for("the reserve", || std::fs::metadata(&reserve).ok()).unwrap();
+}
+
 fn assert_live(cluster: &Cluster) {
     for place in 0..3 {
         assert_eq!(cluster.get(place, "/livez").unwrap().0, 200, "node {place}");
@@ -102,10 +107,9 @@ fn full_disks_refuse_messages_end_nothing_and_resume_alone() {
     let mut audit = Audit::new(2, 1);
     offline_session(cluster.node(1).mqtt_port, "keeps", "full/#");
     audit.connected(Who::Subscriber(0), false);
-    for place in 0..3 {
+    for (place, volume) in volumes.iter().enumerate() {
         assert!(publish(&cluster, place, &mut audit) < 0x80);
-        let reserve = format!("{}/data/reserve", volumes[place].path());
-        wait_for("the reserve", || std::fs::metadata(&reserve).ok()).unwrap();
+        wait_reserve(volume);
     }
 
     // One node, which leads a third of the groups: its own publishers hear of it, those of other nodes do not.
@@ -148,10 +152,7 @@ fn full_disks_refuse_messages_end_nothing_and_resume_alone() {
     assert!(took <= RESUMED, "{took:?}");
     drain(&cluster, 2, &mut audit);
     assert_live(&cluster);
-    for volume in &volumes {
-        let reserve = format!("{}/data/reserve", volume.path());
-        wait_for("the reserve", || std::fs::metadata(&reserve).ok()).unwrap();
-    }
+    volumes.iter().for_each(wait_reserve);
     assert_eq!(audit.verdict(), Vec::<String>::new());
     println!("{test}: resumed {} ms after there was room, {}", took.as_millis(), audit.summary());
 }
