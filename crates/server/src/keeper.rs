@@ -227,3 +227,77 @@ fn fail(error: &CheckpointError) -> ! {
     };
     stop_now(code, &chain(error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::DISK_KEPT_BYTES;
+    use crate::net::hello::{Hello, LinkKind};
+    use quorate_storage::checkpoint::MemoryCheckpoints;
+    use quorate_storage::disk::memory::MemoryDisk;
+    use quorate_storage::{Log, LogOptions};
+    use std::thread;
+
+    const MIB: usize = 1 << 20;
+
+    /// Lets a keeper do its jobs on a disk that has room for so many MiB of a checkpoint, until `then` makes more or ends
+    /// it; gives the mark and the incarnation that are durable then.
+    fn work(room_mib: u64, then: impl FnOnce(&MemoryDisk, &Space)) -> (Option<u64>, u64) {
+        let disk = MemoryDisk::new();
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let name = "n1".to_owned();
+        let (node_id, incarnation, disk_uuid) = (1, 1, [7; 16]);
+        let identity =
+            Identity { node_id, incarnation, disk_uuid, cluster_id: String::new(), node_name: name.clone() };
+        identity.create(shared.as_ref()).unwrap();
+        let (log, _) = Log::open(shared.clone(), LogOptions::default()).unwrap();
+        let checkpoints = Arc::new(MemoryCheckpoints::new());
+        let space = Arc::new(Space::open(shared.clone(), 0));
+        let hello = Hello {
+            link: LinkKind::Probe,
+            cluster: name.clone(),
+            agreement: [0; 16],
+            cluster_id: [0; 16],
+            name,
+            id: NodeId(1),
+            disk: disk_uuid,
+            incarnation: Incarnation(1),
+            members: Vec::new(),
+        };
+        let keeper = Keeper {
+            checkpoints: checkpoints.clone(),
+            bodies: log.bodies(),
+            staged: Arc::default(),
+            sender: None,
+            identity,
+            disk: shared.clone(),
+            space: space.clone(),
+            local: Arc::new(Local::new(hello)),
+            log: sync_channel(1).0,
+            cuts: Arc::default(),
+            inbox: Arc::default(),
+            metrics: Arc::default(),
+        };
+        let used = u64::MAX - shared.usage().unwrap().available_bytes;
+        disk.limit_capacity(Some(used + DISK_KEPT_BYTES + (room_mib << 20)));
+        let (sender, jobs) = sync_channel(3);
+        let changes = vec![(vec![1], Some(vec![7; MIB]))];
+        let (group, index, conf_state) = (GroupId(1), LogIndex(5), Vec::new());
+        let checkpoint = KeeperJob::Checkpoint { group, index, term: 1, conf_state, changes, keep_for: None };
+        for job in [checkpoint, KeeperJob::NewIncarnation, KeeperJob::Stop] {
+            sender.send(job).unwrap();
+        }
+        let working = thread::spawn(move || keeper.run(&jobs));
+        then(&disk, &space);
+        working.join().unwrap();
+        let mark = checkpoints.mark(1).unwrap().map(|mark| mark.index);
+        (mark, Identity::load(shared.as_ref()).unwrap().unwrap().incarnation)
+    }
+
+    #[test]
+    fn checkpoint_waits_for_room_for_itself_and_the_rest_or_for_the_end() {
+        assert_eq!(work(3, |_, _| ()), (Some(5), 2), "there is room");
+        assert_eq!(work(1, |disk, _| disk.limit_capacity(None)), (Some(5), 2), "later");
+        assert_eq!(work(1, |_, space| space.stop()), (None, 1), "never");
+    }
+}
