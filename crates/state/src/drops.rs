@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn unknown_or_repeated_reason_is_not_read() {
-        for reasons in [[9, 0], [1, 1]] {
+        for reasons in [[10, 0], [1, 1]] {
             let mut out = BytesMut::new();
             out.put_u64_le(0);
             put_count(&mut out, 2);
