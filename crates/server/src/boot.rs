@@ -24,6 +24,7 @@ use rustls::crypto::SecureRandom;
 
 use crate::backup::restored::{Restored, RestoredError};
 use crate::config::{Config, StorageSettings};
+use crate::damaged::{self, Damaged, DamagedError};
 use crate::exit::ExitCode;
 use crate::founding::{Founding, FoundingError, Settings};
 use crate::keeper::load;
@@ -78,6 +79,15 @@ pub enum BootError {
     /// What was restored into the folder.
     #[error(transparent)]
     Restored(#[from] RestoredError),
+    /// What is set aside.
+    #[error(transparent)]
+    Damaged(#[from] DamagedError),
+    /// The state is damaged and the configuration names no other node.
+    #[error(
+        "the node's state is damaged (see damaged.json), and cluster.bootstrap names no other node to get it from: add one, or \
+         see replace-node.md"
+    )]
+    DamagedAlone,
     /// The log is gone although the node has run.
     #[error("the node has run before, but its log is gone: this disk must not be used again as it is")]
     LogGone,
@@ -104,13 +114,26 @@ impl BootError {
                 FoundingError::Unknown { .. } | FoundingError::Late { .. } => ExitCode::Unavailable,
             },
             BootError::Restored(error) => error.exit_code(),
+            BootError::Damaged(error) => error.exit_code(),
             BootError::Log(
                 OpenError::Io { .. } | OpenError::Begin(_) | OpenError::Bodies(BodyError::Io { .. }),
             )
             | BootError::LogWrite(_) => ExitCode::Disk,
-            BootError::Log(_) | BootError::LogGone => ExitCode::Corrupt,
-            BootError::Checkpoint(CheckpointError::Corrupt { .. }) => ExitCode::Corrupt,
+            BootError::Log(_) | BootError::LogGone | BootError::DamagedAlone => ExitCode::Corrupt,
+            BootError::Checkpoint(CheckpointError::Corrupt { .. } | CheckpointError::Version { .. }) => {
+                ExitCode::Corrupt
+            }
             BootError::Checkpoint(_) => ExitCode::Disk,
+        }
+    }
+
+    /// Whether the state of the node's groups is damaged, so that only the other nodes can give it back. Who the node is and
+    /// in which cluster must be whole for that: those files are no part of it.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            BootError::Log(error) => error.is_damage(),
+            BootError::Checkpoint(error) => matches!(error, CheckpointError::Corrupt { .. }),
+            _ => false,
         }
     }
 }
@@ -131,6 +154,10 @@ pub struct DataFolder {
     pub founding: Option<Founding>,
     /// The backup that was restored into the folder; `None` without one, and once the node has started.
     pub restored: Option<Restored>,
+    /// What is damaged, from when it was found until the node has joined anew.
+    pub damaged: Option<Damaged>,
+    /// What was damaged, if this start has joined anew for it.
+    pub joined_anew: Option<Damaged>,
     path: PathBuf,
     _lock: DirectoryLock,
 }
@@ -196,7 +223,17 @@ impl DataFolder {
         }
         let founding = Founding::read(disk.as_ref())?;
         let restored = if founding.is_none() { Restored::read(disk.as_ref())? } else { None };
-        Ok(DataFolder { disk, identity, founding, restored, path: path.to_owned(), _lock: lock })
+        let damaged = Damaged::read(disk.as_ref())?;
+        Ok(DataFolder {
+            disk,
+            identity,
+            founding,
+            restored,
+            damaged,
+            joined_anew: None,
+            path: path.to_owned(),
+            _lock: lock,
+        })
     }
 
     /// Settings of the cluster that this node, which has not started yet, is to found: those of its configuration, or of the
@@ -317,10 +354,11 @@ impl DataFolder {
         self.identity.node_id = me.0;
         self.identity.cluster_id = crate::founding::hex(&founding.cluster_id());
         self.identity.next_incarnation(self.disk.as_ref())?;
-        let (mut log, recovery) = self.open_log(settings)?;
-        if recovery.created {
+        // Asked before the log is opened: that would make one, and the next start would take it for the node's own.
+        if !self.has_log()? {
             return Err(BootError::LogGone);
         }
+        let (mut log, recovery) = self.open_log(settings)?;
         if let Some(torn) = &recovery.torn_tail {
             tracing::info!(
                 segment = torn.segment,
@@ -338,6 +376,58 @@ impl DataFolder {
             groups.push(RestoredGroup::empty(CONTROL));
         }
         Ok(Recovered { log, checkpoints, groups })
+    }
+
+    /// Notes that the state of the groups is damaged. From now on every start asks the cluster to take the node in anew, as
+    /// another node on another disk: it no longer knows what it promised.
+    pub fn give_up(&mut self, reason: &str) -> Result<(), BootError> {
+        let damaged = Damaged::new(self.identity.node_id, random()?, reason);
+        damaged.write(self.disk.as_ref())?;
+        self.damaged = Some(damaged);
+        Ok(())
+    }
+
+    /// Sets aside what is damaged and takes the new identity. Broken off, it is done again: control knows the new disk by then.
+    pub fn begin_anew(
+        &mut self,
+        damaged: &Damaged,
+        id: NodeId,
+        founding: Founding,
+        settings: &StorageSettings,
+    ) -> Result<(), BootError> {
+        if self.identity.disk_uuid != damaged.new_disk() {
+            damaged.keep_identity(&self.path)?;
+            self.identity.disk_uuid = damaged.new_disk();
+            self.identity.incarnation = 0;
+        }
+        damaged.set_aside(&self.path, &[LOG, BODIES, CHECKPOINTS])?;
+        self.identity.cluster_id = crate::founding::hex(&founding.cluster_id());
+        self.take_identity(id, founding, settings)?;
+        damaged.settle(&self.path)?;
+        self.joined_anew = self.damaged.take();
+        Ok(())
+    }
+
+    /// Folders with damaged state that are kept.
+    pub fn damaged_kept(&self) -> Result<Vec<String>, BootError> {
+        Ok(damaged::kept(&self.path)?)
+    }
+
+    fn has_log(&self) -> Result<bool, BootError> {
+        let folder = self.path.join(LOG);
+        let failed = |source| BootError::Folder { folder: folder.clone(), source };
+        match std::fs::read_dir(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(failed(error)),
+            Ok(names) => {
+                for name in names {
+                    if name.map_err(failed)?.file_name().to_string_lossy().starts_with("segment-") {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+        }
     }
 
     /// Removes what an attempt to start or to restore has left behind; only for a folder whose node has not started.

@@ -55,7 +55,7 @@ use crate::logging::LogLevel;
 use crate::lookout::Lookout;
 use crate::metrics::process::ProcessFigures;
 use crate::metrics::{Metrics, listeners};
-use crate::net::hello::{Hello, LinkKind, Member};
+use crate::net::hello::{Fingerprint, Hello, LinkKind, Member};
 use crate::net::listener::{Listener, ListenerError};
 use crate::net::peer::{Links, Local, PeerPlace};
 use crate::net::tls::{PeerTls, TlsError};
@@ -69,6 +69,10 @@ use crate::space::Space;
 use crate::telemetry::Telemetry;
 use crate::telemetry::exporter::Exporter;
 use crate::worker_beat::WorkerBeat;
+
+mod anew;
+
+use anew::Anew;
 
 /// Pause before joining is tried again.
 const JOIN_PAUSE: Duration = Duration::from_millis(500);
@@ -238,8 +242,9 @@ impl Daemon {
                     own,
                     links: links.as_ref(),
                     addresses: &addresses,
+                    cluster: None,
                 };
-                let mut stop = stop;
+                let mut stop = stop.clone();
                 let state = runtime.block_on(async {
                     tokio::select! {
                         state = first.decide() => state.map_err(StartError::Boot),
@@ -250,9 +255,12 @@ impl Daemon {
             }
         };
         let space = Arc::new(Space::open(folder.disk.clone(), config.storage.disk_reserve_bytes));
-        let recovered = folder.recover(&founding, &config.storage)?;
+        let anew = Anew { config, founding: &founding, links: links.as_ref(), addresses: &addresses };
+        let (recovered, new_peers) = anew.recover(&mut folder, runtime, stop)?;
+        peers.extend(new_peers);
         local.update(|hello| {
             hello.id = NodeId(folder.identity.node_id);
+            hello.disk = folder.identity.disk_uuid;
             hello.incarnation = Incarnation(folder.identity.incarnation);
             hello.cluster_id = founding.cluster_id();
             hello.members = founding.members();
@@ -412,6 +420,8 @@ struct FirstStart<'a> {
     own: Hello,
     links: Option<&'a Arc<Links<PeerReceiver>>>,
     addresses: &'a Addresses,
+    /// The only cluster that it may join, if it was in one before.
+    cluster: Option<Fingerprint>,
 }
 
 /// What a first start came to.
@@ -428,26 +438,25 @@ impl FirstStart<'_> {
             Ok(members) => Ok(FirstState::Founded(members)),
             Err(FoundingError::Unknown { cluster }) => {
                 tracing::info!(cluster, "the cluster runs and does not know this disk: asking to join");
-                let peer = self.config.peer.as_ref().map(|peer| peer.advertise.clone()).unwrap_or_default();
-                let request = JoinRequest {
-                    peer,
-                    mqtt: self.addresses.mqtt(),
-                    admin: self.addresses.admin_url(),
-                    zone: self.config.node.zone.clone(),
-                    version: env!("CARGO_PKG_VERSION").to_owned(),
-                    level: quorate_state::LEVEL,
-                };
-                Ok(FirstState::Joined(Box::new(self.join(links, &request).await)))
+                Ok(FirstState::Joined(Box::new(self.join(links).await)))
             }
             Err(error) => Err(error.into()),
         }
     }
 
     /// Asks until the cluster lets the node in: a lost node of the same name must be declared down first.
-    async fn join(&self, links: &Arc<Links<PeerReceiver>>, request: &JoinRequest) -> Joined {
+    async fn join(&self, links: &Arc<Links<PeerReceiver>>) -> Joined {
+        let request = JoinRequest {
+            peer: self.config.peer.as_ref().map(|peer| peer.advertise.clone()).unwrap_or_default(),
+            mqtt: self.addresses.mqtt(),
+            admin: self.addresses.admin_url(),
+            zone: self.config.node.zone.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            level: quorate_state::LEVEL,
+        };
         let mut told = String::new();
         loop {
-            let error = match join::join(links, &self.own, self.settings, request).await {
+            let error = match join::join(links, &self.own, self.settings, self.cluster, &request).await {
                 Ok(joined) => return joined,
                 Err(error) => error.to_string(),
             };
@@ -596,6 +605,11 @@ impl Parts<'_> {
             lookout: Lookout::default(),
         });
         edge.room.limit_disk(self.config.storage.disk_soft_bytes);
+        let kept = folder.damaged_kept().map_err(StartError::Boot)?;
+        metrics.damaged_folders.set(kept.len() as u64);
+        if let Some(damaged) = &folder.joined_anew {
+            edge.events.note(&anew::event(damaged));
+        }
         let staged: Arc<Staged> = Arc::default();
         let parts = PartReader {
             reader: reader.clone(),

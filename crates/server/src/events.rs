@@ -75,6 +75,8 @@ pub enum NodeEvent {
     Trace(String),
     /// What a backup came to.
     Backup(String),
+    /// The node's state was damaged, and it has joined anew: what was given up, and where the damaged state is.
+    JoinedAnew(String),
 }
 
 impl NodeEvent {
@@ -124,6 +126,7 @@ impl NodeEvent {
             NodeEvent::LogLevelChanged(_) => "log_level_changed",
             NodeEvent::Trace(_) => "trace",
             NodeEvent::Backup(_) => "backup",
+            NodeEvent::JoinedAnew(_) => "joined_anew",
         }
     }
 
@@ -191,7 +194,7 @@ impl NodeEvent {
             NodeEvent::ConfigurationApplied(keys) => format!("In force now: {}.", keys.join(", ")),
             NodeEvent::ConfigurationRefused(error) => format!("The configuration was refused: {error}."),
             NodeEvent::LogLevelChanged(filter) => format!("The log's filter is {filter}."),
-            NodeEvent::Trace(what) | NodeEvent::Backup(what) => what.clone(),
+            NodeEvent::Trace(what) | NodeEvent::Backup(what) | NodeEvent::JoinedAnew(what) => what.clone(),
         };
         if text.len() > NODE_EVENT_TEXT_BYTES_MAX {
             let end = (0..=NODE_EVENT_TEXT_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end));

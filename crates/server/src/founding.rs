@@ -359,7 +359,8 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn unhex(text: &str) -> Option<Fingerprint> {
+/// What [`hex`] made; `None` for anything else.
+pub fn unhex(text: &str) -> Option<Fingerprint> {
     u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32).map(u128::to_be_bytes)
 }
 

@@ -80,16 +80,18 @@ pub enum JoinError {
     Refused(String),
 }
 
-/// Asks one member after the other until one answers. Gives the last error when none did.
+/// Asks one member after the other until one answers. Gives the last error when none did. A node that was in a cluster
+/// before asks that one only.
 pub async fn join<R: LinkReceiver>(
     links: &Links<R>,
     own: &Hello,
     settings: &Settings,
+    cluster: Option<Fingerprint>,
     request: &JoinRequest,
 ) -> Result<Joined, JoinError> {
     let mut last = JoinError::Malformed;
     for (name, address) in settings.bootstrap_list().iter().filter(|(name, _)| *name != own.name) {
-        match ask(links, name, address, request).await {
+        match ask(links, own, (name, address), cluster, request).await {
             Ok(joined) => return Ok(joined),
             Err(error) => {
                 tracing::debug!(peer = %name, %error, "this member could not let the node join");
@@ -102,13 +104,17 @@ pub async fn join<R: LinkReceiver>(
 
 async fn ask<R: LinkReceiver>(
     links: &Links<R>,
-    name: &str,
-    address: &str,
+    own: &Hello,
+    (name, address): (&str, &str),
+    cluster: Option<Fingerprint>,
     request: &JoinRequest,
 ) -> Result<Joined, JoinError> {
-    let (mut connection, hello) = links.open_join(name, address).await?;
+    let (mut connection, hello) = links.open_join(own, name, address).await?;
     if hello.is_fresh() {
         return Err(PeerError::Refused("it is fresh itself").into());
+    }
+    if cluster.is_some_and(|cluster| cluster != hello.cluster_id) {
+        return Err(PeerError::Refused("it is of another cluster than this node was").into());
     }
     let payload = serde_json::to_vec(request).map_err(|_| JoinError::Malformed)?;
     connection.write(FrameKind::JoinRequest, &payload).await?;

@@ -219,7 +219,7 @@ pub fn load(store: &dyn CheckpointStore, group: GroupId) -> Result<Vec<(Bytes, B
 
 fn fail(error: &CheckpointError) -> ! {
     let code = match error {
-        CheckpointError::Corrupt { .. } => ExitCode::Corrupt,
+        CheckpointError::Corrupt { .. } | CheckpointError::Version { .. } => ExitCode::Corrupt,
         CheckpointError::Behind { .. } | CheckpointError::NotInstalling { .. } => ExitCode::Internal,
         CheckpointError::Store { .. } | CheckpointError::Open(_) | CheckpointError::Injected { .. } => {
             ExitCode::Disk

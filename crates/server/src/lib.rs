@@ -17,6 +17,7 @@ pub mod config;
 pub mod connection_task;
 pub mod cuts;
 pub mod daemon;
+pub mod damaged;
 pub mod departure;
 pub mod edge;
 pub mod event_loop;

@@ -411,6 +411,17 @@ pub const FULL_DISK_PAUSE: Duration = Duration::from_millis(200);
 /// would be more: a segment of the usual size, so that it does not come and go with each of them.
 pub const DISK_SOFT_MARGIN_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// Bytes of the reason in `damaged.json`; the rest of a longer one is cut. The log of the process has all of it.
+pub const DAMAGED_REASON_BYTES_MAX: usize = 1024;
+
+/// Largest `damaged.json`: the reason, of which each byte may take six in JSON, and a few short fields.
+pub const DAMAGED_JSON_BYTES_MAX: usize = 8 * 1024;
+
+/// Folders with damaged state that a node keeps. When it has joined anew once more, the older one goes: it may be as large
+/// as all the node holds, and the node was sound in between.
+pub const DAMAGED_FOLDERS_KEPT: usize = 1;
+
+const _: () = assert!(DAMAGED_REASON_BYTES_MAX * 6 + 1024 < DAMAGED_JSON_BYTES_MAX);
 const _: () = assert!(BACKUP_ERROR_BYTES_MAX * 6 < BACKUP_JSON_BYTES_MAX);
 const _: () = assert!(HANDSHAKES_MAX * UNAUTHENTICATED_BYTES_MAX * 2 <= 64 * 1024 * 1024);
 const _: () = assert!(ADDRESS_HANDSHAKES_MAX <= HANDSHAKES_MAX);

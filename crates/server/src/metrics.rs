@@ -176,6 +176,8 @@ pub struct Metrics {
     pub log_waits_for_space: Gauge,
     /// 1 while messages are not taken in because the disk has little room.
     pub disk_low: Gauge,
+    /// Folders with damaged state at the start.
+    pub damaged_folders: Gauge,
     /// When the write that is underway began.
     sync_began: Mutex<Option<Instant>>,
     /// From reading a publish that goes into groups until all of them have applied it.
@@ -345,6 +347,7 @@ impl Metrics {
             (catalog::BACKUP_LAST, &self.backup_last_s),
             (catalog::LOG_WAITS_FOR_SPACE, &self.log_waits_for_space),
             (catalog::DISK_LOW, &self.disk_low),
+            (catalog::DAMAGED_FOLDERS, &self.damaged_folders),
             (catalog::DRAINING, &self.draining),
         ] {
             text.value(&metric, gauge.value());

@@ -53,6 +53,14 @@ pub enum BodyError {
         /// What does not hold.
         what: &'static str,
     },
+    /// A file is whole, and of a version that this program does not know: another program wrote it.
+    #[error("version {version} of {path} is not known")]
+    Version {
+        /// Which file.
+        path: String,
+        /// Its version.
+        version: u8,
+    },
 }
 
 impl BodyError {
@@ -588,6 +596,9 @@ fn read_table(
     let corrupt = |what| BodyError::Corrupt { path: path.to_string(), what };
     let header = read_up_to(file, 0, BODY_HEADER_BYTES).map_err(Inner::io("read", path))?;
     let length = file.len().map_err(Inner::io("measure", path))?;
+    if let Some(version) = other_version(&header) {
+        return Err(BodyError::Version { path: path.to_string(), version });
+    }
     let count =
         decode_header(&header, group, number, length).ok_or(corrupt("its header does not validate"))?;
     let table = read_up_to(file, BODY_HEADER_BYTES as u64, count * BODY_ROW_BYTES);
@@ -598,6 +609,13 @@ fn read_table(
     let rows: Option<Vec<BodyPosition>> =
         table.chunks_exact(BODY_ROW_BYTES).map(|row| decode_row(row, number)).collect();
     rows.ok_or(corrupt("its table is too short"))
+}
+
+/// The version of a header that is whole but not of this program's version: it is not damage.
+fn other_version(header: &[u8]) -> Option<u8> {
+    let whole =
+        array(header, 0) == Some(BODY_MAGIC) && u32_at(header, 36) == Some(crc32c::crc32c(header.get(..36)?));
+    header.get(8).copied().filter(|version| whole && *version != BODY_VERSION)
 }
 
 /// Number of bodies, if the header is that of this file and the file has its full length.

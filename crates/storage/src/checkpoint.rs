@@ -53,6 +53,13 @@ impl AppliedMark {
         let (index, term) = (u64_at(content, 4)?, u64_at(content, 12)?);
         intact.then(|| Self { index, term, conf_state: conf_state.to_vec() })
     }
+
+    /// The version of a mark that is whole but not of this program's version: it is not damage.
+    fn other_version(bytes: &[u8]) -> Option<u8> {
+        let (content, crc) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
+        let whole = u32_at(crc, 0) == Some(crc32c::crc32c(content));
+        content.first().copied().filter(|version| whole && *version != MARK_VERSION)
+    }
 }
 
 /// A changed record: key, and value or `None` for a deletion.
@@ -120,6 +127,14 @@ pub enum CheckpointError {
     Corrupt {
         /// Group.
         group: Group,
+    },
+    /// A stored mark or pointer is of a version that this program does not know: another program wrote it.
+    #[error("version {version} of the checkpoint of group {group} is not known")]
+    Version {
+        /// Group.
+        group: Group,
+        /// Its version.
+        version: u8,
     },
     /// The mark would go back.
     #[error("a checkpoint of group {group} at {index} is behind the one at {current}")]

@@ -284,6 +284,13 @@ impl SegmentHeader {
         intact.then_some(header)
     }
 
+    /// The version of a header page that is whole but not of this program's version: it is not damage.
+    pub fn other_version(bytes: &[u8]) -> Option<u8> {
+        let whole = array(bytes, 0) == Some(SEGMENT_MAGIC)
+            && u32_at(bytes, 48) == Some(crc32c::crc32c(bytes.get(..48)?));
+        bytes.get(8).copied().filter(|version| whole && *version != SEGMENT_VERSION)
+    }
+
     /// Checksum seed of its records.
     pub fn seed(&self) -> u32 {
         seed_of(self.salt, self.number)

@@ -1,7 +1,7 @@
 //! Opening a log: reading back what a crash has left.
 //!
 //! Owns: replay of all segments, the judgement on their tails, bringing the tail to the device before it is trusted.
-//! Does not: repair. A log that is corrupt is reported and left as it is; the replica gets its groups from its peers.
+//! Does not: repair. A log that is corrupt is reported and left as it is; the node gets its groups from its peers.
 //! Invariants: nothing is changed on disk before the whole log was found good; records are counted in exactly the
 //! order they were written; a sealed segment is whole or the log is corrupt.
 //! See: docs/formats/log-record.md.
@@ -55,12 +55,30 @@ pub enum OpenError {
     Begin(#[source] LogError),
 }
 
+impl OpenError {
+    /// Whether something that was written whole is not there whole any more. Another version of it is not damage, and
+    /// neither is a disk that fails: what it holds may well be read another time.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Corrupt { corruption, .. } => !matches!(corruption, Corruption::Version { .. }),
+            Self::Bodies(error) => matches!(error, BodyError::Corrupt { .. }),
+            Self::Io { .. } | Self::Begin(_) => false,
+        }
+    }
+}
+
 /// What does not hold in a log.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Corruption {
     /// The header page does not validate.
     #[error("its header does not validate")]
     SegmentHeader,
+    /// The header page is whole, and of a version that this program does not know: another program wrote it.
+    #[error("version {version} of a segment is not known")]
+    Version {
+        /// Its version.
+        version: u8,
+    },
     /// The file is shorter than its header says.
     #[error("the file is {found} bytes long, not {expected}")]
     Length {
@@ -319,6 +337,9 @@ fn read_header(
     let file = disk.open(&path).map_err(failed("open", &path))?;
     let page = read_up_to(file.as_ref(), 0, SEGMENT_HEADER_BYTES).map_err(failed("read", &path))?;
     let corrupt = |corruption| OpenError::Corrupt { segment: number, offset: 0, corruption };
+    if let Some(version) = SegmentHeader::other_version(&page) {
+        return Err(corrupt(Corruption::Version { version }));
+    }
     let header = SegmentHeader::decode(&page).filter(|header| header.number == number);
     let header = header.ok_or_else(|| corrupt(Corruption::SegmentHeader))?;
     let found = file.len().map_err(failed("measure", &path))?;

@@ -33,6 +33,8 @@ pub struct Situation<'a> {
     pub stopping: bool,
     /// The disk is full.
     pub disk_full: bool,
+    /// Folders with damaged state in the data folder.
+    pub damaged_kept: u64,
     /// How long the append to the log that is underway has taken.
     pub sync_underway: Option<Duration>,
     /// 99 of 100 syncs of the log took at most this, lately.
@@ -97,6 +99,11 @@ pub fn of_node(situation: &Situation<'_>) -> Vec<Diagnosis> {
         let hint =
             "raise the limit in the configuration and send POST /v1/reload, or look at GET /readyz/NAME";
         found.push(diagnosis("listener_closed", format!("Listener {name} lets nobody in: {reason}."), hint));
+    }
+    if situation.damaged_kept > 0 {
+        let text = "The node's state was damaged once, and it has joined anew; the damaged state is still in the data folder.";
+        let hint = "check the disk; look at the folder damaged-*, then remove it: see docs/operations/replace-node.md";
+        found.push(diagnosis("damaged_state_kept", text.to_owned(), hint));
     }
     let (dropped, time) = situation.dropped;
     if dropped > 0 {

@@ -72,6 +72,7 @@ fn situation<'a>(admin: &AdminState, status: Option<&'a NodeStatus>, clauses: &'
         clauses,
         stopping,
         disk_full: edge.metrics.log_waits_for_space.value() > 0,
+        damaged_kept: edge.metrics.damaged_folders.value(),
         sync_underway: edge.metrics.sync_underway(),
         sync_p99: sync_p99.map(Duration::from_micros),
         dropped,

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio::runtime::Runtime;
 
+mod damaged;
 mod ends;
 mod listeners;
 mod restored;

@@ -140,6 +140,8 @@ catalog! {
             "1: the disk is full, and an append waits until there is room";
         DISK_LOW = Gauge "quorate_disk_low" []
             "1: fewer than `storage.disk_soft_bytes` are free, and no message of a client is taken in";
+        DAMAGED_FOLDERS = Gauge "quorate_damaged_folders" []
+            "folders with damaged state that the data folder had when the node started: look at them, then remove them";
         WORKER_TURNS = Counter "quorate_worker_turns_total" []
             "turns of the worker";
         WORKER_TURN_TIME = Histogram "quorate_worker_turn_seconds" []

@@ -407,7 +407,8 @@ impl<R: LinkReceiver> Links<R> {
 
     /// Exchanges Hello with whoever listens at `address` and must be called `name`.
     pub async fn probe(&self, name: &str, address: &str) -> Result<Hello, PeerError> {
-        let (connection, hello) = self.handshake(name, address, LinkKind::Probe).await?;
+        let own = self.local.hello(LinkKind::Probe);
+        let (connection, hello) = self.handshake(name, address, &own).await?;
         connection.close().await;
         Ok(hello)
     }
@@ -417,14 +418,20 @@ impl<R: LinkReceiver> Links<R> {
         let peer = self.peers.read().get(&to).cloned();
         let peer = peer.ok_or(PeerError::Refused("it is no member"))?;
         let place = peer.place.read().clone();
-        let (connection, hello) = self.handshake(&place.name, &place.address, kind).await?;
+        let own = self.local.hello(kind);
+        let (connection, hello) = self.handshake(&place.name, &place.address, &own).await?;
         self.check_member(&hello)?;
         Ok(connection)
     }
 
-    /// Opens a connection to a member of a cluster that this node wants to join.
-    pub async fn open_join(&self, name: &str, address: &str) -> Result<(PeerConnection, Hello), PeerError> {
-        self.handshake(name, address, LinkKind::Join).await
+    /// Opens a connection to a member of a cluster that this node wants to join, as who it wants to be there.
+    pub async fn open_join(
+        &self,
+        own: &Hello,
+        name: &str,
+        address: &str,
+    ) -> Result<(PeerConnection, Hello), PeerError> {
+        self.handshake(name, address, &Hello { link: LinkKind::Join, ..own.clone() }).await
     }
 
     /// Closes all links and waits for their tasks.
@@ -438,13 +445,13 @@ impl<R: LinkReceiver> Links<R> {
         &self,
         name: &str,
         address: &str,
-        kind: LinkKind,
+        own: &Hello,
     ) -> Result<(PeerConnection, Hello), PeerError> {
         let exchange = async {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
             let mut connection = PeerConnection::new(self.tls.connect(stream, name).await?);
-            connection.write_hello(&self.local.hello(kind)).await?;
+            connection.write_hello(own).await?;
             let hello = connection.read_hello().await?;
             if hello.name != name {
                 return Err(PeerError::Refused("it has another name"));
@@ -483,7 +490,8 @@ impl<R: LinkReceiver> Links<R> {
         while !*removed.borrow() {
             let place = peer.place.read().clone();
             let outcome = async {
-                let (connection, hello) = self.handshake(&place.name, &place.address, kind).await?;
+                let own = self.local.hello(kind);
+                let (connection, hello) = self.handshake(&place.name, &place.address, &own).await?;
                 if self.check_member(&hello)?.id != peer.id {
                     return Err(PeerError::Refused("it has another identity by now"));
                 }

@@ -93,6 +93,9 @@ impl IndexStore {
             let (key, value) = entry.into_inner().map_err(open_failed)?;
             let group = <[u8; 4]>::try_from(key.as_ref()).map(Group::from_be_bytes);
             let group = group.map_err(|_| CheckpointError::Corrupt { group: Group::MAX })?;
+            if let Some(version) = value.first().copied().filter(|version| *version != POINTER_VERSION) {
+                return Err(CheckpointError::Version { group, version });
+            }
             let generation = decode_pointer(&value).ok_or(CheckpointError::Corrupt { group })?;
             let name = keyspace_name(group, generation);
             if !database.keyspace_exists(&name) {
@@ -100,8 +103,11 @@ impl IndexStore {
             }
             let keyspace = database.keyspace(&name, options).map_err(open_failed)?;
             let mark = keyspace.get(MARK_KEY).map_err(open_failed)?;
-            let mark = mark.and_then(|mark| AppliedMark::decode(&mark));
-            let mark = Some(mark.ok_or(CheckpointError::Corrupt { group })?);
+            let mark = mark.ok_or(CheckpointError::Corrupt { group })?;
+            if let Some(version) = AppliedMark::other_version(&mark) {
+                return Err(CheckpointError::Version { group, version });
+            }
+            let mark = Some(AppliedMark::decode(&mark).ok_or(CheckpointError::Corrupt { group })?);
             state.generation_next = state.generation_next.max(generation + 1);
             state.groups.insert(group, Slot { generation, keyspace, mark });
         }

@@ -937,3 +937,24 @@ fn bodies_that_find_no_room_are_copied_when_there_is() {
         }
     }
 }
+
+#[test]
+fn another_version_of_a_segment_is_refused_and_is_no_damage() {
+    let disk = MemoryDisk::new();
+    let (mut log, _) = open(&disk);
+    append_entries(&mut log, 1, 1, 3);
+    let mut content = disk.content(&segment_path(1)).unwrap();
+    content[8] = 2;
+    let torn = content.clone();
+    let crc = crc32c::crc32c(&content[..48]).to_le_bytes();
+    content[48..52].copy_from_slice(&crc);
+    disk.replace(&segment_path(1), content);
+    let error = Log::open(Arc::new(disk.clone()), options()).err().unwrap();
+    let version =
+        OpenError::Corrupt { segment: 1, offset: 0, corruption: Corruption::Version { version: 2 } };
+    assert_eq!(error.to_string(), version.to_string());
+    assert!(!error.is_damage(), "{error}");
+    disk.replace(&segment_path(1), torn);
+    let error = Log::open(Arc::new(disk), options()).err().unwrap();
+    assert!(error.is_damage(), "a flipped bit in the version is damage: {error}");
+}

@@ -68,6 +68,7 @@ fn situation<'a>(status: &'a NodeStatus, clauses: &'a [Clause]) -> Situation<'a>
         clauses,
         stopping: false,
         disk_full: false,
+        damaged_kept: 0,
         sync_underway: None,
         sync_p99: Some(SECOND / 100),
         dropped: (0, SECOND),
@@ -170,6 +171,8 @@ fn what_is_not_of_the_cluster_is_told_too() {
     );
     check(&["worker"], |_| {}, |situation| situation.status = None, &["worker_silent"], "does not answer");
     check(&[], |_| {}, |situation| situation.disk_full = true, &["disk_full"], "The disk is full");
+    let kept = |situation: &mut Situation<'_>| situation.damaged_kept = 1;
+    check(&[], |_| {}, kept, &["damaged_state_kept"], "has joined anew");
     let underway = |situation: &mut Situation<'_>| situation.sync_underway = Some(SECOND);
     check(&[], |_| {}, underway, &["disk_slow"], "has not ended for 1000 ms");
     let slow = |situation: &mut Situation<'_>| situation.sync_p99 = Some(SECOND);

@@ -1,0 +1,121 @@
+//! A node whose state is damaged joins its cluster anew.
+//!
+//! Owns: what a start does about damaged state: whom to ask, as whom, and what is done when the cluster agrees.
+//! Does not: judge damage (`BootError::is_damage`), move files (`damaged`), take part in anything until it has joined.
+//! Invariants: nothing is set aside before control has given the new identity, which takes a majority without this node; the
+//! old identity gets no link, sends nothing and votes for nobody once damage was found.
+//! See: docs/decisions/0034-damaged-node-rejoins.md.
+
+use std::sync::Arc;
+
+use quorate_state::{Incarnation, NodeId};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::{Addresses, FirstStart, StartError};
+use crate::boot::{BootError, DataFolder, Recovered};
+use crate::config::Config;
+use crate::damaged::Damaged;
+use crate::events::NodeEvent;
+use crate::exit::chain;
+use crate::founding::{Founding, Settings};
+use crate::net::hello::{Hello, LinkKind};
+use crate::net::peer::{Links, PeerPlace};
+use crate::peers::PeerReceiver;
+
+/// What it takes to join anew.
+pub struct Anew<'a> {
+    pub config: &'a Config,
+    /// Of the cluster that the node was in.
+    pub founding: &'a Founding,
+    pub links: Option<&'a Arc<Links<PeerReceiver>>>,
+    pub addresses: &'a Addresses,
+}
+
+impl Anew<'_> {
+    /// Brings storage back; if it is damaged, by joining anew. Gives the peers too if the cluster has named them.
+    pub fn recover(
+        &self,
+        folder: &mut DataFolder,
+        runtime: &Handle,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(Recovered, Vec<PeerPlace>), StartError> {
+        let storage = &self.config.storage;
+        let settings = Settings::of(self.config);
+        let others = settings.bootstrap_list().iter().any(|(name, _)| *name != self.config.node.name);
+        let links = self.links.filter(|_| others);
+        if folder.damaged.is_none() {
+            let error = match folder.recover(self.founding, storage) {
+                Ok(recovered) => return Ok((recovered, Vec::new())),
+                Err(error) if error.is_damage() => error,
+                Err(error) => return Err(error.into()),
+            };
+            let reason = chain(&error);
+            if links.is_none() {
+                tracing::error!(
+                    reason,
+                    "the node's state is damaged, and there is no other node to get it from"
+                );
+                return Err(error.into());
+            }
+            tracing::error!(
+                reason,
+                node_id = folder.identity.node_id,
+                "the node's state is damaged: it will join its cluster anew; nothing is moved until it may"
+            );
+            folder.give_up(&reason)?;
+        }
+        let (Some(damaged), Some(links)) = (folder.damaged.clone(), links) else {
+            // Noted when there were other nodes to ask, and the configuration no longer names one.
+            return Err(BootError::DamagedAlone.into());
+        };
+        let first = FirstStart {
+            config: self.config,
+            settings: &settings,
+            own: self.new_hello(&damaged, &settings),
+            links: Some(links),
+            addresses: self.addresses,
+            cluster: Some(self.founding.cluster_id()),
+        };
+        let joined = runtime.block_on(async {
+            tokio::select! {
+                joined = first.join(links) => Ok(joined),
+                _ = stop.wait_for(|stop| *stop) => Err(StartError::Stopped),
+            }
+        })?;
+        folder.begin_anew(&damaged, joined.id, joined.founding, storage)?;
+        tracing::warn!(
+            given_up = damaged.node_id(),
+            node_id = joined.id.0,
+            kept_in = damaged.folder(),
+            "the node has joined anew, and waits for its first snapshot; its damaged state is kept for analysis"
+        );
+        let recovered = folder.recover(self.founding, storage)?;
+        Ok((recovered, joined.peers))
+    }
+
+    /// Who the node wants to be: nobody yet, on another disk.
+    fn new_hello(&self, damaged: &Damaged, settings: &Settings) -> Hello {
+        Hello {
+            link: LinkKind::Join,
+            cluster: settings.cluster().to_owned(),
+            agreement: settings.fingerprint(),
+            cluster_id: [0; 16],
+            name: self.config.node.name.clone(),
+            id: NodeId(0),
+            disk: damaged.new_disk(),
+            incarnation: Incarnation(0),
+            members: Vec::new(),
+        }
+    }
+}
+
+/// What is to be told of a node that has joined anew.
+pub fn event(damaged: &Damaged) -> NodeEvent {
+    NodeEvent::JoinedAnew(format!(
+        "The node was node {} and has joined anew, because its state was damaged: {}. What is left of it is kept in {}.",
+        damaged.node_id(),
+        damaged.reason(),
+        damaged.folder()
+    ))
+}
