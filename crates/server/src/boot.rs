@@ -76,6 +76,18 @@ pub enum BootError {
     /// The checkpoints.
     #[error("open the checkpoints")]
     Checkpoint(#[from] CheckpointError),
+    /// A checkpoint is older than the one after which the log was shortened.
+    #[error(
+        "the checkpoint of group {group} is at {checkpoint}, and its log begins after {start}: a newer one is lost"
+    )]
+    CheckpointLost {
+        /// Group.
+        group: GroupId,
+        /// Index of the checkpoint.
+        checkpoint: u64,
+        /// The log begins after this index.
+        start: u64,
+    },
     /// What was restored into the folder.
     #[error(transparent)]
     Restored(#[from] RestoredError),
@@ -120,9 +132,10 @@ impl BootError {
             )
             | BootError::LogWrite(_) => ExitCode::Disk,
             BootError::Log(_) | BootError::LogGone | BootError::DamagedAlone => ExitCode::Corrupt,
-            BootError::Checkpoint(CheckpointError::Corrupt { .. } | CheckpointError::Version { .. }) => {
+            BootError::Checkpoint(CheckpointError::Version { .. }) | BootError::CheckpointLost { .. } => {
                 ExitCode::Corrupt
             }
+            BootError::Checkpoint(error) if error.is_damage() => ExitCode::Corrupt,
             BootError::Checkpoint(_) => ExitCode::Disk,
         }
     }
@@ -132,7 +145,8 @@ impl BootError {
     pub fn is_damage(&self) -> bool {
         match self {
             BootError::Log(error) => error.is_damage(),
-            BootError::Checkpoint(error) => matches!(error, CheckpointError::Corrupt { .. }),
+            BootError::Checkpoint(error) => error.is_damage(),
+            BootError::CheckpointLost { .. } => true,
             _ => false,
         }
     }
@@ -494,6 +508,9 @@ fn restore(
         log.reset_group(group.0, mark.index, mark.term)?;
     }
     let start = reader.first_index(group.0).saturating_sub(1);
+    if start > mark.index {
+        return Err(BootError::CheckpointLost { group, checkpoint: mark.index, start });
+    }
     let hard_state = recovery.groups.get(&group.0).and_then(|group| group.hard_state).unwrap_or_default();
     Ok(Some(RestoredGroup {
         group,

@@ -160,5 +160,20 @@ pub enum CheckpointError {
     },
 }
 
+impl CheckpointError {
+    /// Whether something that was written whole is not there whole any more. Another version of it is not damage, and
+    /// neither is a disk that fails: what it holds may well be read another time.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Corrupt { .. } => true,
+            Self::Store { source, .. } | Self::Open(source) => index_store::is_damage(source),
+            Self::Version { .. }
+            | Self::Behind { .. }
+            | Self::NotInstalling { .. }
+            | Self::Injected { .. } => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use quorate_api::ClusterState;
 use quorate_tests::client::Client;
-use quorate_tests::{Cluster, wait_for};
+use quorate_tests::load::{Load, Shape};
+use quorate_tests::{Cluster, wait_at_most, wait_for};
 
 /// Sequence numbers of a publisher among what arrived.
 fn sequences(messages: &[(String, Vec<u8>, bool)]) -> BTreeSet<u64> {
@@ -101,6 +104,67 @@ fn kill_of_all_nodes_keeps_every_acknowledged_message() {
     assert!(subscriber.wait_connected().unwrap(), "Session Present");
     subscriber.wait_messages("all acknowledged", |messages| sequences(messages).len() == 301).unwrap();
     assert!(in_order(&subscriber.messages()));
+}
+
+/// A byte of a payload in the middle of what the node has written, behind which much more was synced.
+fn flip_in_the_middle_of_the_log(cluster: &Cluster, place: usize) {
+    let data = cluster.folder().join(&cluster.node(place).name).join("data");
+    let file = data.join("log/segment-0000000001");
+    let mut content = std::fs::read(&file).unwrap();
+    let written = content.iter().rposition(|byte| *byte != 0).unwrap();
+    content[written / 2] ^= 0x20;
+    std::fs::write(file, content).unwrap();
+}
+
+#[test]
+fn damaged_log_is_refetched_under_load() {
+    let mut cluster = Cluster::start("damaged", 3).unwrap();
+    let shape = Shape { publishers: 2, subscribers: 2, by_hand: 0, rate: 200, payload_bytes: 64 };
+    let mut load = Load::start(&cluster, "damaged", shape).unwrap();
+    load.wait_progress(500).unwrap();
+    let id_before = cluster.state(1, false).unwrap().node_id;
+    cluster.kill(1).unwrap();
+    flip_in_the_middle_of_the_log(&cluster, 1);
+    cluster.restart(1).unwrap();
+    wait_at_most(Duration::from_secs(60), "the damaged node to be ready", || {
+        cluster.get(1, "/readyz").ok().filter(|(status, _)| *status == 200)
+    })
+    .unwrap();
+    let id = cluster.state(1, false).unwrap().node_id;
+    assert_ne!(id, id_before, "it may have forgotten votes: it must not come back as who it was");
+    wait_at_most(Duration::from_secs(60), "it votes in every group", || {
+        let state = cluster.state(0, false).ok()?;
+        let votes = |voters: &[u64]| voters.contains(&id) && !voters.contains(&id_before);
+        state.groups.iter().all(|group| votes(&group.voters)).then_some(())
+    })
+    .unwrap();
+    assert_eq!(cluster.metric(1, "quorate_damaged_folders").unwrap()[""], 1.0);
+    // What it has fetched counts: with one of the others it is a majority.
+    load.wait_progress(100).unwrap();
+    cluster.kill(0).unwrap();
+    load.wait_progress(100).unwrap();
+    cluster.restart(0).unwrap();
+    cluster.wait_ready(0).unwrap();
+    load.end().unwrap();
+    load.drain().unwrap();
+    let verdict = load.audit().verdict();
+    assert!(verdict.is_empty(), "{verdict:#?}");
+    wait_equal_states(&cluster);
+    assert!(!cluster.log().unwrap().contains("panicked at"));
+}
+
+/// Waits until all nodes have shown the same hash of each group at the same index.
+fn wait_equal_states(cluster: &Cluster) {
+    wait_for("equal states on all nodes", || {
+        let states: Vec<_> = (0..3).map_while(|node| cluster.state(node, true).ok()).collect();
+        let shown = |state: &ClusterState| -> Vec<_> {
+            let groups = state.groups.iter().map(|group| (group.id, group.applied, group.state_hash.clone()));
+            groups.collect()
+        };
+        let [first, others @ ..] = states.as_slice() else { return None };
+        (states.len() == 3 && others.iter().all(|state| shown(state) == shown(first))).then_some(())
+    })
+    .unwrap();
 }
 
 #[test]

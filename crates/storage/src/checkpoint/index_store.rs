@@ -154,6 +154,37 @@ fn encode_pointer(generation: u64) -> Vec<u8> {
     bytes
 }
 
+/// Whether an error of the database says that its files are not what it has written.
+pub(super) fn is_damage(error: &fjall::Error) -> bool {
+    use fjall::Error as E;
+    use fjall::LsmError as Tree;
+    // A file that is cut short is read to its end too early; one that another names by a flipped bit is not there.
+    let cut = |error: &std::io::Error| {
+        use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+        matches!(error.kind(), UnexpectedEof | InvalidData | NotFound)
+    };
+    match error {
+        E::Io(error) | E::Storage(Tree::Io(error)) => cut(error),
+        E::Storage(error) => matches!(
+            error,
+            Tree::ChecksumMismatch { .. }
+                | Tree::Decompress(_)
+                | Tree::InvalidTag(_)
+                | Tree::InvalidTrailer
+                | Tree::InvalidHeader(_)
+                | Tree::Unrecoverable
+                | Tree::Utf8(_)
+        ),
+        E::JournalRecovery(_)
+        | E::Decompress(_)
+        | E::InvalidTrailer
+        | E::InvalidTag(_)
+        | E::InvalidVersion(None)
+        | E::Unrecoverable => true,
+        _ => false,
+    }
+}
+
 fn decode_pointer(bytes: &[u8]) -> Option<u64> {
     (bytes.len() == 9 && bytes.first() == Some(&POINTER_VERSION)).then(|| u64_at(bytes, 1)).flatten()
 }

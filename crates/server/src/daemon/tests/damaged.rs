@@ -1,5 +1,6 @@
 //! Nodes whose state is damaged, with real sockets and disks.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -148,6 +149,70 @@ fn damaged_single_node_does_not_start_and_changes_nothing() {
         assert_eq!(content(&data.join("log")), log);
         assert!(!data.join("damaged.json").exists());
     }
+}
+
+/// Every file below a folder.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] });
+    files.collect()
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    for file in files_below(from) {
+        let copy = to.join(file.strip_prefix(from).unwrap());
+        std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        std::fs::copy(file, copy).unwrap();
+    }
+}
+
+#[test]
+fn flipped_byte_anywhere_in_the_state_is_harmless_or_damage_and_nothing_else() {
+    const PLACES: u64 = 12;
+    let folder = TestFolder::new();
+    let config = config(&folder, "n1");
+    let node = Running::start(&config);
+    node.wait_until_ready();
+    let mut publisher = TestClient::connect(node.mqtt(), "pub", None);
+    for number in 0..20 {
+        publisher.publish(&format!("r/{number}"), "kept", true);
+    }
+    node.stop();
+    let data = &config.node.data_dir;
+    let (mut cases, mut damaged, mut others) = (0, BTreeSet::new(), Vec::new());
+    for part in ["log", "checkpoints"] {
+        for file in files_below(&data.join(part)) {
+            let name = file.strip_prefix(data).unwrap();
+            let length = file.metadata().unwrap().len();
+            // The last byte of all that is not zero, and others before it.
+            let written = std::fs::read(&file).unwrap().iter().rposition(|byte| *byte != 0);
+            let written = written.map_or(0, |last| last as u64 + 1);
+            let places: BTreeSet<u64> =
+                (1..=PLACES).map(|place| (written * place / PLACES).max(1) - 1).collect();
+            for at in places.into_iter().filter(|at| *at < length) {
+                let case = folder.path().join("case");
+                copy_folder(data, &case);
+                let flipped = std::fs::File::options().read(true).write(true).open(case.join(name)).unwrap();
+                let mut byte = [0];
+                flipped.read_exact_at(&mut byte, at).unwrap();
+                flipped.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+                drop(flipped);
+                let mut opened = DataFolder::open(&case, "n1").unwrap();
+                let founding = opened.founding.clone().unwrap();
+                if let Err(error) = opened.recover(&founding, &config.storage) {
+                    if !error.is_damage() || error.exit_code() != ExitCode::Corrupt {
+                        others.push(format!("{} at {at}: {}", name.display(), crate::exit::chain(&error)));
+                    }
+                    damaged.insert(part);
+                }
+                cases += 1;
+                drop(opened);
+                std::fs::remove_dir_all(case).unwrap();
+            }
+        }
+    }
+    assert!(others.is_empty(), "{others:#?}");
+    assert!(cases > 50 && damaged == BTreeSet::from(["checkpoints", "log"]), "{cases} cases, {damaged:?}");
 }
 
 #[test]
