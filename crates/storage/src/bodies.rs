@@ -14,6 +14,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 use crate::cache::{Cache, Cached, DrainDetector, Origin, Place};
+use crate::copy::Copies;
 use crate::disk::{Disk, DiskFile, is_no_space, read_up_to};
 use crate::field::{array, length_u32, memory, put, u32_at, u64_at};
 use crate::limits::{BODIES_PER_FILE_MAX, BODY_FILE_LIVE_DIVISOR, BODY_FILES_MERGED_MIN, BODY_HANDLES_MAX};
@@ -90,6 +91,7 @@ pub struct Bodies {
 
 struct Inner {
     disk: Arc<dyn Disk>,
+    copies: Copies,
     directory: String,
     file_bytes: u64,
     state: RwLock<State>,
@@ -131,7 +133,7 @@ pub struct SweepOutcome {
 
 impl Bodies {
     pub(crate) fn open(
-        disk: Arc<dyn Disk>,
+        copies: &Copies,
         directory: &str,
         file_bytes: u64,
         cache: Arc<Mutex<Cache>>,
@@ -140,7 +142,10 @@ impl Bodies {
             let path = path.to_string();
             move |source| BodyError::Io { operation, path, source }
         };
+        let disk = copies.disk.clone();
         disk.create_directory(directory).map_err(failed("create directory", directory))?;
+        let mut copied: BTreeSet<String> =
+            copies.names().into_iter().filter(|name| name.starts_with(TABLES)).collect();
         let names = disk.list(directory).map_err(failed("list", directory))?;
         let mut state = State { number_next: 1, ..State::default() };
         let mut dropped = false;
@@ -153,14 +158,30 @@ impl Bodies {
                 continue;
             };
             let file = disk.open(&path).map_err(failed("open", &path))?;
-            let rows = read_table(file.as_ref(), &path, group, number)?;
+            let copy = table_name(group, number);
+            let has_copy = copied.remove(&copy);
+            let rows = match read_table(file.as_ref(), &path, group, number) {
+                Err(BodyError::Corrupt { path, what }) => {
+                    mend_table(copies, file.as_ref(), &path, group, number)?
+                        .ok_or(BodyError::Corrupt { path, what })?
+                }
+                read => read?,
+            };
+            if !has_copy {
+                copy_table(copies, file.as_ref(), group, number, rows.len());
+            }
             state.adopt(group, number, file.len().map_err(failed("measure", &path))?, &rows);
+        }
+        for name in copied {
+            // Of a file that is gone; what fails is tried again at the next start.
+            let _ = copies.remove(&name);
         }
         if dropped {
             disk.sync_directory(directory).map_err(failed("sync directory", directory))?;
         }
         let inner = Inner {
             disk,
+            copies: copies.clone(),
             directory: directory.to_string(),
             file_bytes,
             state: RwLock::new(state),
@@ -192,6 +213,66 @@ impl Bodies {
                 Err(_) => {}
             }
         }
+    }
+
+    /// Writes a body again that its file no longer has as it was, and makes it durable. False if this is not the body that was
+    /// written; nothing has changed then. Nothing is to be done where the file was merged away meanwhile.
+    pub fn restore(&self, group: Group, index: Index, body: &[u8]) -> Result<bool, BodyError> {
+        let _alone = self.inner.maintenance.lock();
+        let Some(position) = self.inner.state.read().position(group, index) else { return Ok(true) };
+        if length_u32(body.len()) != position.bytes || !position.matches(group, body) {
+            return Ok(false);
+        }
+        let path = self.inner.path(group, position.file);
+        let file = self.inner.handle(group, position.file)?;
+        file.write_at(u64::from(position.offset), body).map_err(Inner::io("write", &path))?;
+        file.sync_data().map_err(Inner::io("sync", &path))?;
+        Ok(true)
+    }
+
+    /// Files and the groups that they are of.
+    pub(crate) fn files(&self) -> Vec<(u32, Group)> {
+        self.inner.state.read().files.iter().map(|(number, file)| (*number, file.group)).collect()
+    }
+
+    /// Checks header, table and bodies of one file against their checksums, read from the device; mends the table, or its copy, if
+    /// only one of them is damaged. Gives the bytes read and the bodies that are damaged; nothing of a file that is gone.
+    pub(crate) fn check_file(&self, group: Group, number: u32) -> Result<(u64, Vec<Index>), BodyError> {
+        let _alone = self.inner.maintenance.lock();
+        let rows: Vec<BodyPosition> = {
+            let state = self.inner.state.read();
+            let Some(bodies) = state.groups.get(&group).filter(|_| state.files.contains_key(&number)) else {
+                return Ok((0, Vec::new()));
+            };
+            bodies.iter().filter(|body| body.file == number).copied().collect()
+        };
+        let path = self.inner.path(group, number);
+        let file = self.inner.disk.open(&path).map_err(Inner::io("open", &path))?;
+        let copies = &self.inner.copies;
+        match read_table(file.as_ref(), &path, group, number) {
+            Ok(table) => {
+                let length = file.len().map_err(Inner::io("measure", &path))?;
+                let copy = copies.read(&table_name(group, number), table_end(table.len()));
+                if copy.and_then(|copy| decode_table(&copy, group, number, length)) != Some(table.clone()) {
+                    copy_table(copies, file.as_ref(), group, number, table.len());
+                }
+            }
+            Err(BodyError::Corrupt { path, what }) => {
+                mend_table(copies, file.as_ref(), &path, group, number)?
+                    .ok_or(BodyError::Corrupt { path, what })?;
+            }
+            Err(error) => return Err(error),
+        }
+        let (mut bytes, mut damaged) = (table_end(rows.len()) as u64, Vec::new());
+        for row in rows {
+            let body = read_up_to(file.as_ref(), u64::from(row.offset), row.bytes as usize);
+            let body = body.map_err(Inner::io("read", &path))?;
+            if !row.matches(group, &body) {
+                damaged.push(row.index);
+            }
+            bytes += u64::from(row.bytes);
+        }
+        Ok((bytes, damaged))
     }
 
     /// Whether there is a body for that entry.
@@ -365,6 +446,9 @@ impl Inner {
             let _ = self.disk.unlink(&draft);
             return Err(error);
         }
+        let table = bytes.get(..table_end(rows.len())).unwrap_or_default();
+        // Where it is missing it is made again at the next start.
+        let _ = self.copies.write(&table_name(group, number), table);
         self.state.write().adopt(group, number, bytes.len() as u64, &rows);
         Ok(bytes.len() as u64)
     }
@@ -514,6 +598,7 @@ impl Inner {
             self.handles.lock().retain(|(open, _)| open != number);
             let path = self.path(file.group, *number);
             self.disk.unlink(&path).map_err(Self::io("unlink", &path))?;
+            let _ = self.copies.remove(&table_name(file.group, *number));
             freed += file.bytes;
         }
         if !numbers.is_empty() {
@@ -585,6 +670,65 @@ fn encode_file(group: Group, number: u32, bodies: &[(Index, Bytes)]) -> (Vec<u8>
     let header_crc = crc32c::crc32c(bytes.get(..36).unwrap_or_default());
     put(&mut bytes, 36, &header_crc.to_le_bytes());
     (bytes, rows)
+}
+
+/// How names of copies of tables begin.
+const TABLES: &str = "tables-";
+
+/// Name of the copy of a body file's header and table.
+fn table_name(group: Group, number: u32) -> String {
+    format!("{TABLES}{group:010}-{number:010}")
+}
+
+/// Where the table of a body file ends.
+fn table_end(count: usize) -> usize {
+    BODY_HEADER_BYTES + count * BODY_ROW_BYTES
+}
+
+/// Copies the header and the table of a file, which are whole.
+fn copy_table(copies: &Copies, file: &dyn DiskFile, group: Group, number: u32, count: usize) {
+    if let Ok(table) = read_up_to(file, 0, table_end(count)) {
+        // Without it the file is as good as it was; the next start tries again.
+        let _ = copies.write(&table_name(group, number), &table);
+    }
+}
+
+/// Writes header and table of a file again from their copy, and gives it the length that it had. `None` without a copy that is
+/// whole.
+fn mend_table(
+    copies: &Copies,
+    file: &dyn DiskFile,
+    path: &str,
+    group: Group,
+    number: u32,
+) -> Result<Option<Vec<BodyPosition>>, BodyError> {
+    let Some(copy) = copies.read(&table_name(group, number), table_end(BODIES_PER_FILE_MAX)) else {
+        return Ok(None);
+    };
+    let length = u64_at(&copy, 24).unwrap_or(0);
+    let found = file.len().map_err(Inner::io("measure", path))?;
+    let Some(rows) = decode_table(&copy, group, number, length).filter(|_| found <= length) else {
+        return Ok(None);
+    };
+    if found < length {
+        file.write_at(length - 1, &[0]).map_err(Inner::io("mend", path))?;
+    }
+    file.write_at(0, copy.get(..table_end(rows.len())).unwrap_or_default())
+        .map_err(Inner::io("mend", path))?;
+    file.sync_data().map_err(Inner::io("sync", path))?;
+    Ok(Some(rows))
+}
+
+/// Rows of a table with its header, if both are whole.
+fn decode_table(bytes: &[u8], group: Group, number: u32, length: u64) -> Option<Vec<BodyPosition>> {
+    let count = decode_header(bytes, group, number, length)?;
+    let table = bytes.get(BODY_HEADER_BYTES..table_end(count))?;
+    let whole = u32_at(bytes, 32)? == crc32c::crc32c(table);
+    table
+        .chunks_exact(BODY_ROW_BYTES)
+        .map(|row| decode_row(row, number))
+        .collect::<Option<_>>()
+        .filter(|_| whole)
 }
 
 fn read_table(

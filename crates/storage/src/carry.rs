@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::copy::heads_name;
 use crate::log::{Log, LogError, Spare};
 use crate::reader::{LogReader, ReadError};
 use crate::record::{Draft, Kind};
@@ -117,7 +118,7 @@ impl Log {
         let (number, segment) = state.segments.first_key_value()?;
         (*number != self.head.number).then(|| SegmentRange {
             segment: *number,
-            bytes: segment.length,
+            bytes: segment.header.length,
             groups: segment.groups.iter().map(|(group, (low, high))| (*group, *low, *high)).collect(),
         })
     }
@@ -254,8 +255,12 @@ impl Log {
 
     /// Takes the segment's name away: its file becomes a spare, or goes.
     fn retire(&mut self, number: u32) -> Result<(), LogError> {
-        let removed = self.shared.index.write().segments.remove(&number);
-        let length = removed.map_or(0, |segment| segment.length);
+        let removed = {
+            // Nobody writes into the file any more once it is not listed.
+            let _alone = self.shared.mending.lock();
+            self.shared.index.write().segments.remove(&number)
+        };
+        let length = removed.map_or(0, |segment| segment.header.length);
         let path = self.path(&segment_name(number));
         let reusable =
             length == self.options.segment_bytes && self.spares.len() < self.options.spare_segments;
@@ -271,6 +276,8 @@ impl Log {
             self.or_poison("unlink", &segment_name(number), result)?;
             self.sync_names()?;
         }
+        // A copy that is left behind says nothing without its segment; the next start removes it.
+        let _ = self.shared.copies.remove(&heads_name(number));
         Ok(())
     }
 

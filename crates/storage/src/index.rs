@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::disk::DiskFile;
-use crate::record::{Draft, Kind};
+use crate::record::{Draft, Kind, SegmentHeader};
 use crate::{Group, HardState, Index, Term};
 
 /// Place of an entry.
@@ -115,12 +115,10 @@ impl GroupIndex {
 pub struct SegmentState {
     /// Open file.
     pub file: Arc<dyn DiskFile>,
-    /// Checksum seed of its records.
-    pub seed: u32,
+    /// What the file begins with.
+    pub header: SegmentHeader,
     /// End of its records.
     pub end: u32,
-    /// Length of the file.
-    pub length: u64,
     /// Lowest and highest index of the entries that were written to it, per group.
     pub groups: BTreeMap<Group, (Index, Index)>,
 }

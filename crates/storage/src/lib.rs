@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation))]
 
 mod cache;
+mod copy;
 mod field;
 mod index;
 mod random;
@@ -23,6 +24,7 @@ pub mod disk;
 pub mod identity;
 pub mod limits;
 pub mod log;
+pub mod scrub;
 pub mod snapshot;
 
 pub use bodies::{Bodies, BodyError};
@@ -32,7 +34,7 @@ pub use disk::{Disk, DiskFile, DiskUsage};
 pub use identity::{Identity, IdentityError};
 pub use log::{Log, LogError, LogOptions, LogStatus, Record, Spare, SpareTask};
 pub use reader::{EntryRecord, LogReader, ReadError};
-pub use recovery::{Corruption, OpenError, RecoveredGroup, Recovery, TornTail};
+pub use recovery::{Corruption, LostEntry, OpenError, RecoveredGroup, Recovery, TornTail};
 
 /// Number of a Raft group: 0 is control, 1 and up are the partitions. Storage gives it no other meaning.
 pub type Group = u32;

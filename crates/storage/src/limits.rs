@@ -81,3 +81,6 @@ const _: () = assert!(RECORD_PAYLOAD_BYTES_MAX < APPEND_BYTES_MAX);
 const _: () = assert!(BODY_FILE_BYTES_DEFAULT + RECORD_PAYLOAD_BYTES_MAX < u32::MAX as u64);
 const _: () = assert!(READ_AHEAD_BYTES < CACHE_BYTES_DEFAULT / 4);
 const _: () = assert!(SNAPSHOT_CHUNK_BYTES_MAX as u64 > RECORD_PAYLOAD_BYTES_MAX);
+
+/// Bytes that a check of the disk reads at a time, unless one record is larger.
+pub const SCRUB_READ_BYTES: u64 = 1 << 20;

@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use crate::bodies::Bodies;
 use crate::cache::{Cached, Origin, Place};
+use crate::copy::{CopyWriter, Row};
 use crate::disk::{Disk, DiskFile, is_no_space, leaves};
 use crate::field::length_u32;
 use crate::index::{Position, SegmentState};
@@ -34,6 +35,8 @@ pub struct LogOptions {
     pub directory: String,
     /// Directory of the body files on the disk.
     pub bodies_directory: String,
+    /// Directory of the second copies of heads and tables on the disk.
+    pub copies_directory: String,
     /// Size of new segments in bytes; held between `SEGMENT_BYTES_MIN` and `SEGMENT_BYTES_MAX`.
     pub segment_bytes: u64,
     /// Memory for recent entries and bodies, in bytes.
@@ -53,6 +56,7 @@ impl Default for LogOptions {
         Self {
             directory: "log".to_string(),
             bodies_directory: "bodies".to_string(),
+            copies_directory: "copies".to_string(),
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             cache_bytes: CACHE_BYTES_DEFAULT,
             body_file_bytes: BODY_FILE_BYTES_DEFAULT,
@@ -220,6 +224,7 @@ pub struct Log {
     pub(crate) options: LogOptions,
     pub(crate) shared: Arc<Shared>,
     pub(crate) head: Head,
+    copy: CopyWriter,
     /// Epoch, number of the next record, records synced.
     pub(crate) stamp: Stamp,
     pub(crate) spares: Vec<Spare>,
@@ -244,6 +249,7 @@ impl Log {
         options: LogOptions,
         shared: Arc<Shared>,
         head: Head,
+        copy: CopyWriter,
         stamp: Stamp,
         spares: Vec<Spare>,
     ) -> Self {
@@ -255,6 +261,7 @@ impl Log {
             options,
             shared,
             head,
+            copy,
             stamp,
             spares,
             spare_number_next,
@@ -297,6 +304,7 @@ impl Log {
         self.or_poison("sync", &segment_name(number), result)?;
         self.stamp.synced = self.stamp.sequence;
         self.status.syncs += 1;
+        self.copy.flush();
         Ok(())
     }
 
@@ -341,7 +349,7 @@ impl Log {
         let index = self.shared.index.read();
         LogStatus {
             segments: index.segments.len() as u64,
-            segment_bytes: index.segments.values().map(|segment| segment.length).sum(),
+            segment_bytes: index.segments.values().map(|segment| segment.header.length).sum(),
             spares: self.spares.len() as u64,
             body_bytes: self.shared.bodies.bytes(),
             body_files: self.shared.bodies.file_count() as u64,
@@ -416,15 +424,15 @@ impl Log {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         for draft in drafts {
-            positions.push(Position {
-                segment: self.head.number,
-                offset: u32::try_from(start + buffer.len() as u64).expect("segments are below 4 GiB"),
-                payload_bytes: length_u32(draft.payload_bytes()),
-            });
+            let (at, offset) = (buffer.len(), start + buffer.len() as u64);
+            let offset = u32::try_from(offset).expect("segments are below 4 GiB");
+            let payload_bytes = length_u32(draft.payload_bytes());
+            positions.push(Position { segment: self.head.number, offset, payload_bytes });
             if draft.kind == Kind::EpochStart {
                 self.stamp.epoch += 1;
             }
-            encode(draft, self.stamp, self.head.seed, &mut buffer);
+            let header = encode(draft, self.stamp, self.head.seed, &mut buffer);
+            self.copy.push(&Row::of(&header, buffer.get(at..).unwrap_or_default(), offset));
             self.stamp.sequence += 1;
         }
         let result = self.head.file.write_at(start, &buffer);
@@ -480,13 +488,14 @@ impl Log {
         };
         let result = begin_segment(self.disk.as_ref(), &self.options.directory, spare.number, &header);
         let file = self.or_poison("begin", &segment_name(number), result)?;
+        self.copy.seal();
+        self.copy = CopyWriter::begin(&self.shared.copies, &header);
         let seed = seed_of(self.options.salt, number);
         let offset = SEGMENT_HEADER_BYTES as u64;
         let state = SegmentState {
             file: file.clone(),
-            seed,
+            header,
             end: length_u32(SEGMENT_HEADER_BYTES),
-            length: header.length,
             groups: BTreeMap::new(),
         };
         self.shared.index.write().segments.insert(number, state);

@@ -13,10 +13,12 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::bodies::{Bodies, BodyError};
 use crate::cache::{Cache, Cached, DrainDetector, Origin, Place};
+use crate::copy::Copies;
 use crate::disk::{DiskFile, read_up_to};
 use crate::field::memory;
 use crate::index::{LogIndex, Position};
-use crate::record::{Header, Kind, RECORD_HEADER_BYTES, split_payload, verify};
+use crate::record::{Header, Kind, RECORD_HEADER_BYTES, SegmentHeader, split_payload, verify};
+use crate::recovery::LostEntry;
 use crate::segment::segment_name;
 use crate::{Group, Index, Term};
 
@@ -82,10 +84,15 @@ pub enum ReadError {
 
 /// What the writer and the readers of a log share.
 pub struct Shared {
+    /// Directory of the segments.
+    pub directory: String,
     pub index: RwLock<LogIndex>,
     pub cache: Arc<Mutex<Cache>>,
     pub bodies: Bodies,
     pub drains: Mutex<DrainDetector>,
+    pub copies: Copies,
+    /// Held by whoever writes into a segment in place, and by whoever takes a segment's file away.
+    pub mending: Mutex<()>,
 }
 
 /// Reads a log. Clones read the same log; any number of threads may read while one writes.
@@ -100,7 +107,7 @@ struct Located {
     position: Position,
     term: Term,
     file: Arc<dyn DiskFile>,
-    seed: u32,
+    header: SegmentHeader,
     end: u32,
 }
 
@@ -176,9 +183,46 @@ impl LogReader {
         body.map_err(|source| ReadError::Body { group, index, source })
     }
 
+    /// What is known of an entry whose record is damaged; `None` if the log does not have it, or no second copy says what the
+    /// record was.
+    pub fn lost(&self, group: Group, index: Index) -> Option<LostEntry> {
+        let located = self.locate(group, index)?;
+        let Position { segment, offset, .. } = located.position;
+        let row = self.shared.copies.open(segment)?.row_at(&located.header, offset)?;
+        let head = &row.header;
+        let is_wanted = matches!(head.kind, Kind::Entry | Kind::EntryCopy)
+            && (head.group, head.index, head.term) == (group, index, located.term);
+        is_wanted.then_some(LostEntry { group, index, term: located.term, segment, row })
+    }
+
+    /// Writes the record of a lost entry again, byte for byte as it was, and makes it durable. False if the payload is not the one
+    /// that was written; nothing has changed then. If the log no longer has the entry there, nothing needs to be done.
+    ///
+    /// # Errors
+    /// The disk's. The process must stop then, as after any failed write of the log.
+    pub fn restore(&self, lost: &LostEntry, data: &[u8], context: &[u8]) -> io::Result<bool> {
+        let _alone = self.shared.mending.lock();
+        let Some(located) = self.locate(lost.group, lost.index) else { return Ok(true) };
+        if located.position.segment != lost.segment || located.position.offset != lost.row.offset {
+            return Ok(true);
+        }
+        let payload = [data, context].concat();
+        let fits = memory(u64::from(lost.row.header.context_bytes)) == context.len();
+        let Some(record) = lost.row.record(located.header.seed(), &payload).filter(|_| fits) else {
+            return Ok(false);
+        };
+        located.file.write_at(u64::from(lost.row.offset), &record)?;
+        located.file.sync_data()?;
+        Ok(true)
+    }
+
     /// Bytes the cache holds.
     pub fn cache_bytes(&self) -> u64 {
         self.shared.cache.lock().bytes()
+    }
+
+    pub(crate) fn segment_path(&self, number: u32) -> String {
+        format!("{}/{}", self.shared.directory, segment_name(number))
     }
 
     fn locate(&self, group: Group, index: Index) -> Option<Located> {
@@ -187,7 +231,7 @@ impl LogReader {
         let position = group.position(index)?;
         let term = group.term(index)?;
         let segment = state.segments.get(&position.segment)?;
-        Some(Located { position, term, file: segment.file.clone(), seed: segment.seed, end: segment.end })
+        Some(Located { position, term, file: segment.file.clone(), header: segment.header, end: segment.end })
     }
 
     /// Reads a record and its neighbours into the cache; `None` if it does not validate.
@@ -198,6 +242,7 @@ impl LogReader {
         located: &Located,
     ) -> Result<Option<Cached>, ReadError> {
         let Position { segment, offset, payload_bytes } = located.position;
+        let seed = located.header.seed();
         let wanted = RECORD_HEADER_BYTES as u64 + u64::from(payload_bytes);
         let ahead = self.shared.drains.lock().read_bytes(group, index);
         let available = u64::from(located.end.saturating_sub(offset));
@@ -206,13 +251,13 @@ impl LogReader {
             ReadError::Io { file: segment_name(segment), offset: u64::from(offset), source }
         })?;
         let chunk = Bytes::from(chunk);
-        let Some(header) = verify(located.seed, &chunk) else { return Ok(None) };
+        let Some(header) = verify(seed, &chunk) else { return Ok(None) };
         let is_wanted = matches!(header.kind, Kind::Entry | Kind::EntryCopy)
             && header.group == group
             && header.index == index
             && header.term == located.term;
         let Some(found) = is_wanted.then(|| cached_of(&chunk, 0, &header)).flatten() else { return Ok(None) };
-        self.remember_chunk(segment, offset, located.seed, &chunk);
+        self.remember_chunk(segment, offset, seed, &chunk);
         Ok(Some(found))
     }
 

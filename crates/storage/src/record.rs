@@ -40,7 +40,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn code(self) -> u8 {
+    /// Its number in records.
+    pub fn code(self) -> u8 {
         match self {
             Self::Entry => 1,
             Self::HardState => 2,
@@ -52,7 +53,8 @@ impl Kind {
         }
     }
 
-    fn from_code(code: u8) -> Option<Self> {
+    /// The kind with that number.
+    pub fn from_code(code: u8) -> Option<Self> {
         Some(match code {
             1 => Self::Entry,
             2 => Self::HardState,
@@ -107,7 +109,7 @@ pub fn padded(payload_bytes: u64) -> u64 {
 }
 
 /// Where a record stands in the life of the log.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stamp {
     /// Number of the opening of the log that wrote it.
     pub epoch: u64,
@@ -118,7 +120,7 @@ pub struct Stamp {
 }
 
 /// A record header that was read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {
     pub kind: Kind,
     pub entry_type: u8,
@@ -128,7 +130,7 @@ pub struct Header {
     pub index: Index,
     pub payload_bytes: u32,
     pub context_bytes: u32,
-    checksum: u32,
+    pub checksum: u32,
 }
 
 impl Header {
@@ -166,6 +168,35 @@ impl Header {
         padded(u64::from(self.payload_bytes))
     }
 
+    /// The whole record with this payload, padding included; `None` if the payload is not the one that was written.
+    pub fn record(&self, seed: u32, payload: &[u8]) -> Option<Vec<u8>> {
+        if length_u32(payload.len()) != self.payload_bytes {
+            return None;
+        }
+        let mut record = Vec::with_capacity(memory_padded(payload.len()));
+        record.extend_from_slice(&self.head());
+        record.extend_from_slice(payload);
+        let whole = checksum(seed, &record)? == self.checksum;
+        record.resize(memory_padded(payload.len()), 0);
+        whole.then_some(record)
+    }
+
+    /// The bytes before the payload.
+    fn head(&self) -> [u8; RECORD_HEADER_BYTES] {
+        let mut head = [0; RECORD_HEADER_BYTES];
+        put(&mut head, 0, &self.payload_bytes.to_le_bytes());
+        put(&mut head, 4, &self.checksum.to_le_bytes());
+        put(&mut head, 8, &[RECORD_VERSION, self.kind.code(), self.entry_type, 0]);
+        put(&mut head, 12, &self.group.to_le_bytes());
+        put(&mut head, 16, &self.stamp.epoch.to_le_bytes());
+        put(&mut head, 24, &self.stamp.sequence.to_le_bytes());
+        put(&mut head, 32, &self.stamp.synced.to_le_bytes());
+        put(&mut head, 40, &self.term.to_le_bytes());
+        put(&mut head, 48, &self.index.to_le_bytes());
+        put(&mut head, 56, &self.context_bytes.to_le_bytes());
+        head
+    }
+
     /// Hard state of a record of that kind.
     pub fn hard_state(&self, record: &[u8]) -> Option<HardState> {
         let vote = u64_at(record, RECORD_HEADER_BYTES)?;
@@ -194,27 +225,29 @@ pub fn verify(seed: u32, bytes: &[u8]) -> Option<Header> {
     (checksum(seed, record)? == header.checksum).then_some(header)
 }
 
-/// Appends a record to `out`.
-pub fn encode(draft: &Draft, stamp: Stamp, seed: u32, out: &mut Vec<u8>) {
+/// Appends a record to `out` and gives its header.
+pub fn encode(draft: &Draft, stamp: Stamp, seed: u32, out: &mut Vec<u8>) -> Header {
     let start = out.len();
     let payload_bytes = draft.payload_bytes();
-    let mut header = [0; RECORD_HEADER_BYTES];
-    put(&mut header, 0, &length_u32(payload_bytes).to_le_bytes());
-    put(&mut header, 8, &[RECORD_VERSION, draft.kind.code(), draft.entry_type, 0]);
-    put(&mut header, 12, &draft.group.to_le_bytes());
-    put(&mut header, 16, &stamp.epoch.to_le_bytes());
-    put(&mut header, 24, &stamp.sequence.to_le_bytes());
-    put(&mut header, 32, &stamp.synced.to_le_bytes());
-    put(&mut header, 40, &draft.term.to_le_bytes());
-    put(&mut header, 48, &draft.index.to_le_bytes());
-    put(&mut header, 56, &length_u32(draft.context.len()).to_le_bytes());
-    out.extend_from_slice(&header);
+    let header = Header {
+        kind: draft.kind,
+        entry_type: draft.entry_type,
+        group: draft.group,
+        stamp,
+        term: draft.term,
+        index: draft.index,
+        payload_bytes: length_u32(payload_bytes),
+        context_bytes: length_u32(draft.context.len()),
+        checksum: 0,
+    };
+    out.extend_from_slice(&header.head());
     out.extend_from_slice(&draft.data);
     out.extend_from_slice(&draft.context);
     let written = out.get_mut(start..).expect("the record was just appended");
-    let crc = checksum(seed, written).expect("a record is longer than its checksum field");
-    put(written, 4, &crc.to_le_bytes());
+    let checksum = checksum(seed, written).expect("a record is longer than its checksum field");
+    put(written, 4, &checksum.to_le_bytes());
     out.resize(start + memory_padded(payload_bytes), 0);
+    Header { checksum, ..header }
 }
 
 fn memory_padded(payload_bytes: usize) -> usize {

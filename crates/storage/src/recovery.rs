@@ -14,6 +14,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::bodies::{Bodies, BodyError};
 use crate::cache::{Cache, DrainDetector};
+use crate::copy::{Copies, CopyWriter, Row, SegmentCopy};
 use crate::disk::{Disk, DiskFile, read_up_to};
 use crate::field::{length_u32, memory};
 use crate::index::{GroupIndex, LogIndex, Position, SegmentState};
@@ -129,6 +130,23 @@ pub struct Recovery {
     pub records: u64,
     /// Bytes of segments read.
     pub bytes: u64,
+    /// Entries of the log whose record is damaged, by group and index. They can be read once they were restored.
+    pub lost: Vec<LostEntry>,
+    /// Damaged records: of lost entries, of entries that nobody needs any more, and of marks that were written again.
+    pub damaged_records: u64,
+}
+
+/// An entry whose record is damaged. Its head is known, its payload is not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LostEntry {
+    /// Group.
+    pub group: Group,
+    /// Index.
+    pub index: Index,
+    /// Term.
+    pub term: Term,
+    pub(crate) segment: u32,
+    pub(crate) row: Row,
 }
 
 /// A group as the log has it.
@@ -174,6 +192,19 @@ struct Replay {
     /// In the last segment: where records begin that may not be on the device.
     unsynced: Vec<(u64, usize)>,
     last: Option<LastSegment>,
+    copies: Copies,
+    /// Entries with a damaged record, in the order of their records.
+    lost: Vec<LostEntry>,
+    damaged_records: u64,
+    mends: Vec<Mend>,
+}
+
+/// Bytes that are known without their record, to be written once the log was found good.
+struct Mend {
+    file: Arc<dyn DiskFile>,
+    path: String,
+    offset: u64,
+    bytes: Vec<u8>,
 }
 
 struct LastSegment {
@@ -197,34 +228,56 @@ pub fn open(disk: Arc<dyn Disk>, options: LogOptions) -> Result<(Log, Recovery),
     disk.create_directory(&directory).map_err(failed("create directory", &directory))?;
     let (numbers, spare_numbers) = list(disk.as_ref(), &directory)?;
     let cache = Arc::new(Mutex::new(Cache::new(options.cache_bytes)));
-    let bodies =
-        Bodies::open(disk.clone(), &options.bodies_directory, options.body_file_bytes, cache.clone());
+    disk.create_directory(&options.copies_directory)
+        .map_err(failed("create directory", &options.copies_directory))?;
+    let copies = Copies { disk: disk.clone(), directory: options.copies_directory.clone() };
+    let bodies = Bodies::open(&copies, &options.bodies_directory, options.body_file_bytes, cache.clone());
     let bodies = bodies.map_err(OpenError::Bodies)?;
     let created = numbers.is_empty();
     if created && bodies.file_count() > 0 {
         return Err(OpenError::Corrupt { segment: 1, offset: 0, corruption: Corruption::Missing });
     }
     let replay = if created {
-        create(disk.as_ref(), &options, &spare_numbers)?
+        create(&copies, &options, &spare_numbers)?
     } else {
-        replay(disk.as_ref(), &directory, &numbers)?
+        replay(&copies, &directory, &numbers)?
     };
     let spares = adopt_spares(disk.as_ref(), &options, created, &spare_numbers)?;
 
-    let Replay { groups, segments, next, records, bytes, unsynced, last } = replay;
+    let Replay {
+        groups, segments, next, records, bytes, unsynced, last, lost, damaged_records, mends, ..
+    } = replay;
     let last = last.expect("a log has at least one segment: it was created or listed");
     let next = next.expect("the scan of the last segment leaves the next stamp");
     let groups = build_groups(groups, last.number)?;
     let recovered = groups.iter().map(|(group, index)| (*group, recovered(index))).collect();
+    let is_needed = |lost: &LostEntry| {
+        let position = groups.get(&lost.group).and_then(|group: &GroupIndex| group.position(lost.index));
+        position.is_some_and(|at| at.segment == lost.segment && at.offset == lost.row.offset)
+    };
+    let lost = lost.into_iter().filter(is_needed).collect();
+    let torn_tail = last.torn;
     let mut recovery =
-        Recovery { groups: recovered, epoch: 0, created, torn_tail: last.torn, records, bytes };
+        Recovery { groups: recovered, epoch: 0, created, torn_tail, records, bytes, lost, damaged_records };
     settle_tail(&last, next.synced, &unsynced).map_err(failed("settle", &segment_name(last.number)))?;
+    // After the tail, which is written again as it was read.
+    for mend in &mends {
+        mend.carry_out().map_err(failed("mend", &mend.path))?;
+    }
+    copies.keep_segments(&numbers);
+    let mut copy = CopyWriter::resume(&copies, &last.header, &last.bytes, last.end);
+    if damaged_records > 0 {
+        copy.sync();
+    }
 
     let shared = Shared {
+        directory: directory.clone(),
         index: RwLock::new(LogIndex { groups, segments }),
         cache,
         bodies,
         drains: Mutex::new(DrainDetector::default()),
+        copies,
+        mending: Mutex::new(()),
     };
     let head = Head {
         number: last.number,
@@ -234,7 +287,7 @@ pub fn open(disk: Arc<dyn Disk>, options: LogOptions) -> Result<(Log, Recovery),
         length: last.header.length,
     };
     let stamp = Stamp { synced: next.sequence, ..next };
-    let mut log = Log::assemble(disk, options, Arc::new(shared), head, stamp, spares);
+    let mut log = Log::assemble(disk, options, Arc::new(shared), head, copy, stamp, spares);
     // From here on records carry a new epoch: what a crash tore out of the old one can never become valid again.
     let begun = log.write(&[Draft::mark(Kind::EpochStart, 0, 0, 0)]).and_then(|()| log.sync());
     begun.map_err(OpenError::Begin)?;
@@ -255,8 +308,8 @@ fn list(disk: &dyn Disk, directory: &str) -> Result<(Vec<u32>, Vec<u32>), OpenEr
 }
 
 /// Makes the first segment of a new log.
-fn create(disk: &dyn Disk, options: &LogOptions, leftovers: &[u32]) -> Result<Replay, OpenError> {
-    let directory = &options.directory;
+fn create(copies: &Copies, options: &LogOptions, leftovers: &[u32]) -> Result<Replay, OpenError> {
+    let (disk, directory) = (copies.disk.as_ref(), &options.directory);
     // Spares without a segment are the remains of a creation that a crash cut short.
     for number in leftovers {
         let path = format!("{directory}/{}", spare_name(*number));
@@ -272,7 +325,7 @@ fn create(disk: &dyn Disk, options: &LogOptions, leftovers: &[u32]) -> Result<Re
     let spare = format!("{directory}/{}", spare_name(0));
     disk.create(&spare, header.length).map_err(failed("create", &spare))?;
     begin_segment(disk, directory, 0, &header).map_err(failed("begin", &segment_name(1)))?;
-    replay(disk, directory, &[1])
+    replay(copies, directory, &[1])
 }
 
 /// Spares of the right size are kept, whatever is in them; others go.
@@ -296,7 +349,7 @@ fn adopt_spares(
     Ok(spares)
 }
 
-fn replay(disk: &dyn Disk, directory: &str, numbers: &[u32]) -> Result<Replay, OpenError> {
+fn replay(copies: &Copies, directory: &str, numbers: &[u32]) -> Result<Replay, OpenError> {
     let mut replay = Replay {
         groups: BTreeMap::new(),
         segments: BTreeMap::new(),
@@ -305,6 +358,10 @@ fn replay(disk: &dyn Disk, directory: &str, numbers: &[u32]) -> Result<Replay, O
         bytes: 0,
         unsynced: Vec::new(),
         last: None,
+        copies: copies.clone(),
+        lost: Vec::new(),
+        damaged_records: 0,
+        mends: Vec::new(),
     };
     let mut expected = numbers.first().copied();
     let mut headers = Vec::new();
@@ -313,7 +370,7 @@ fn replay(disk: &dyn Disk, directory: &str, numbers: &[u32]) -> Result<Replay, O
             let segment = expected.unwrap_or(*number);
             return Err(OpenError::Corrupt { segment, offset: 0, corruption: Corruption::Missing });
         }
-        headers.push(read_header(disk, directory, *number)?);
+        headers.push(replay.header(directory, *number)?);
         expected = number.checked_add(1);
     }
     let mut following = headers.iter().skip(1).map(|(header, _)| header.first_sequence);
@@ -328,28 +385,74 @@ fn replay(disk: &dyn Disk, directory: &str, numbers: &[u32]) -> Result<Replay, O
     Ok(replay)
 }
 
-fn read_header(
-    disk: &dyn Disk,
-    directory: &str,
-    number: u32,
-) -> Result<(SegmentHeader, Arc<dyn DiskFile>), OpenError> {
-    let path = format!("{directory}/{}", segment_name(number));
-    let file = disk.open(&path).map_err(failed("open", &path))?;
-    let page = read_up_to(file.as_ref(), 0, SEGMENT_HEADER_BYTES).map_err(failed("read", &path))?;
-    let corrupt = |corruption| OpenError::Corrupt { segment: number, offset: 0, corruption };
-    if let Some(version) = SegmentHeader::other_version(&page) {
-        return Err(corrupt(Corruption::Version { version }));
-    }
-    let header = SegmentHeader::decode(&page).filter(|header| header.number == number);
-    let header = header.ok_or_else(|| corrupt(Corruption::SegmentHeader))?;
-    let found = file.len().map_err(failed("measure", &path))?;
-    if found != header.length {
-        return Err(corrupt(Corruption::Length { found, expected: header.length }));
-    }
-    Ok((header, file))
-}
-
 impl Replay {
+    /// Header and file of a segment; the header from its copy if the page with it is damaged.
+    fn header(
+        &mut self,
+        directory: &str,
+        number: u32,
+    ) -> Result<(SegmentHeader, Arc<dyn DiskFile>), OpenError> {
+        let path = format!("{directory}/{}", segment_name(number));
+        let file = self.copies.disk.open(&path).map_err(failed("open", &path))?;
+        let page = read_up_to(file.as_ref(), 0, SEGMENT_HEADER_BYTES).map_err(failed("read", &path))?;
+        let corrupt = |corruption| OpenError::Corrupt { segment: number, offset: 0, corruption };
+        if let Some(version) = SegmentHeader::other_version(&page) {
+            return Err(corrupt(Corruption::Version { version }));
+        }
+        let copied = || self.copies.open(number).and_then(|copy| copy.header);
+        let found = file.len().map_err(failed("measure", &path))?;
+        let (header, whole) = match SegmentHeader::decode(&page).filter(|header| header.number == number) {
+            Some(header) => (header, true),
+            None => (copied().ok_or_else(|| corrupt(Corruption::SegmentHeader))?, false),
+        };
+        if found > header.length || (found < header.length && copied().is_none()) {
+            return Err(corrupt(Corruption::Length { found, expected: header.length }));
+        }
+        if found < header.length {
+            // What was cut off reads as zeros once the last byte is there.
+            self.mends.push(Mend {
+                file: file.clone(),
+                path: path.clone(),
+                offset: header.length - 1,
+                bytes: vec![0],
+            });
+        }
+        if !whole {
+            self.mends.push(Mend { file: file.clone(), path, offset: 0, bytes: header.encode() });
+        }
+        Ok((header, file))
+    }
+
+    /// Passes over the damaged record at the place of the scan, if its copy says what it was.
+    fn pass(
+        &mut self,
+        scan: &mut Scan<'_>,
+        header: &SegmentHeader,
+        copy: Option<&SegmentCopy>,
+        state: &mut SegmentState,
+        path: &str,
+    ) -> bool {
+        let sequence = scan.next.sequence;
+        let row = copy.and_then(|copy| copy.row(header, sequence));
+        let Some(row) = row.filter(|row| row.end() <= header.length && scan.pass(row)) else { return false };
+        let (segment, seed) = (header.number, header.seed());
+        self.damaged_records += 1;
+        let whole = row.record_without_payload(seed);
+        let position = Position { segment, offset: row.offset, payload_bytes: row.header.payload_bytes };
+        self.apply(&row.header, whole.as_deref().unwrap_or_default(), position, state);
+        match whole {
+            Some(bytes) => {
+                let (file, path) = (state.file.clone(), path.to_owned());
+                self.mends.push(Mend { file, path, offset: u64::from(row.offset), bytes });
+            }
+            None => {
+                let Header { group, index, term, .. } = row.header;
+                self.lost.push(LostEntry { group, index, term, segment, row });
+            }
+        }
+        true
+    }
+
     fn segment(
         &mut self,
         header: &SegmentHeader,
@@ -370,21 +473,28 @@ impl Replay {
             return Err(corrupt(0, Corruption::SegmentHeader));
         }
         let bytes = read_up_to(file.as_ref(), 0, memory(header.length)).map_err(failed("read", path))?;
-        let mut state = SegmentState {
-            file: file.clone(),
-            seed: header.seed(),
-            end: 0,
-            length: header.length,
-            groups: BTreeMap::new(),
-        };
+        let mut state = SegmentState { file: file.clone(), header: *header, end: 0, groups: BTreeMap::new() };
         self.unsynced.clear();
         let mut scan = Scan::new(&bytes, header.seed(), begun);
-        while let Some((at, record, raw)) = scan.next_record() {
-            self.records += 1;
-            self.unsynced.push((record.stamp.sequence, at));
-            let position =
-                Position { segment: number, offset: length_u32(at), payload_bytes: record.payload_bytes };
-            self.apply(&record, raw, position, &mut state);
+        let mut copy = None;
+        loop {
+            while let Some((at, record, raw)) = scan.next_record() {
+                self.records += 1;
+                self.unsynced.push((record.stamp.sequence, at));
+                let position =
+                    Position { segment: number, offset: length_u32(at), payload_bytes: record.payload_bytes };
+                self.apply(&record, raw, position, &mut state);
+            }
+            if first_of_next.is_some_and(|sequence| sequence <= scan.next.sequence) {
+                break;
+            }
+            // A record that has a row was synced: whatever is in its place now, it is not a torn tail.
+            if copy.is_none() {
+                copy = self.copies.open(number);
+            }
+            if !self.pass(&mut scan, header, copy.as_ref(), &mut state, path) {
+                break;
+            }
         }
         let (end, next) = (scan.offset, scan.next);
         let torn = match first_of_next {
@@ -443,6 +553,13 @@ impl Replay {
             }
             Kind::EpochStart | Kind::GroupRemoved => {}
         }
+    }
+}
+
+impl Mend {
+    fn carry_out(&self) -> io::Result<()> {
+        self.file.write_at(self.offset, &self.bytes)?;
+        self.file.sync_data()
     }
 }
 

@@ -4,7 +4,8 @@
 //! Invariants: a bad record is a torn tail only if nothing behind it proves that it had been synced.
 //! See: docs/formats/log-record.md.
 
-use crate::record::{Header, Kind, RECORD_ALIGNMENT, SEGMENT_HEADER_BYTES, Stamp, verify};
+use crate::copy::Row;
+use crate::record::{Header, Kind, RECORD_ALIGNMENT, SEGMENT_HEADER_BYTES, SegmentHeader, Stamp, verify};
 
 /// Name of a segment file.
 pub fn segment_name(number: u32) -> String {
@@ -62,26 +63,43 @@ impl<'a> Scan<'a> {
         Self { bytes, seed, offset: SEGMENT_HEADER_BYTES, next }
     }
 
+    /// Starts behind the header of a segment.
+    pub fn of(bytes: &'a [u8], header: &SegmentHeader) -> Self {
+        let first = header.first_sequence;
+        Self::new(bytes, header.seed(), Stamp { epoch: header.epoch, sequence: first, synced: first })
+    }
+
     /// Next valid record with its offset and its bytes.
     pub fn next_record(&mut self) -> Option<(usize, Header, &'a [u8])> {
         let rest = self.bytes.get(self.offset..)?;
         let header = verify(self.seed, rest)?;
+        let at = self.offset;
+        let record = rest.get(..header.record_bytes())?;
+        self.advance(&header).then_some((at, header, record))
+    }
+
+    /// Passes over a record that is not valid but is known to have been there; false if it does not belong here.
+    pub fn pass(&mut self, row: &Row) -> bool {
+        usize::try_from(row.offset).is_ok_and(|offset| offset == self.offset) && self.advance(&row.header)
+    }
+
+    fn advance(&mut self, header: &Header) -> bool {
         let stamp = header.stamp;
         let epoch_fits = match header.kind {
             Kind::EpochStart => stamp.epoch > self.next.epoch,
             _ => stamp.epoch == self.next.epoch,
         };
+        let Ok(stride) = usize::try_from(header.stride()) else { return false };
         if stamp.sequence != self.next.sequence || !epoch_fits || stamp.synced > stamp.sequence {
-            return None;
+            return false;
         }
-        let at = self.offset;
-        self.offset += usize::try_from(header.stride()).ok()?;
+        self.offset += stride;
         self.next = Stamp {
             epoch: stamp.epoch,
             sequence: stamp.sequence + 1,
             synced: self.next.synced.max(stamp.synced),
         };
-        Some((at, header, rest.get(..header.record_bytes())?))
+        true
     }
 
     /// After the last valid record: what the rest of the segment says.

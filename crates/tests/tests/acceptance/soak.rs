@@ -130,7 +130,10 @@ fn memory_stays_flat_under_churn() {
             mebibytes(most)
         );
         assert!(last <= middle + GROWTH_BYTES_MAX, "memory of node {place} grows: {samples:?}");
-        assert!(most <= middle.max(last) + SPIKE_BYTES_MAX, "memory of node {place} has a spike: {samples:?}");
+        assert!(
+            most <= middle.max(last) + SPIKE_BYTES_MAX,
+            "memory of node {place} has a spike: {samples:?}"
+        );
     }
     println!(
         "memory_stays_flat_under_churn: {} s, {} visits, {} cut short",
