@@ -18,7 +18,7 @@ use quorate_storage::disk::os::OsDisk;
 use quorate_storage::identity::DirectoryLock;
 use quorate_storage::{
     AppliedMark, BodyError, CheckpointError, CheckpointStore, Disk, HardState, Identity, IdentityError, Log,
-    LogError, LogOptions, OpenError, Record, Recovery, identity,
+    LogError, LogOptions, LostEntry, OpenError, Record, Recovery, identity,
 };
 use rustls::crypto::SecureRandom;
 
@@ -38,6 +38,9 @@ const LOG: &str = "log";
 
 /// Folder of body files.
 const BODIES: &str = "bodies";
+
+/// Folder of second copies of heads and tables.
+const COPIES: &str = "copies";
 
 /// A node could not start from its data folder.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +91,14 @@ pub enum BootError {
         /// The log begins after this index.
         start: u64,
     },
+    /// The payload of an entry is damaged, and no other node has it.
+    #[error("entry {index} of group {group} is damaged, and no other node has it")]
+    EntryLost {
+        /// Group.
+        group: u32,
+        /// Index.
+        index: u64,
+    },
     /// What was restored into the folder.
     #[error(transparent)]
     Restored(#[from] RestoredError),
@@ -132,9 +143,9 @@ impl BootError {
             )
             | BootError::LogWrite(_) => ExitCode::Disk,
             BootError::Log(_) | BootError::LogGone | BootError::DamagedAlone => ExitCode::Corrupt,
-            BootError::Checkpoint(CheckpointError::Version { .. }) | BootError::CheckpointLost { .. } => {
-                ExitCode::Corrupt
-            }
+            BootError::Checkpoint(CheckpointError::Version { .. })
+            | BootError::CheckpointLost { .. }
+            | BootError::EntryLost { .. } => ExitCode::Corrupt,
             BootError::Checkpoint(error) if error.is_damage() => ExitCode::Corrupt,
             BootError::Checkpoint(_) => ExitCode::Disk,
         }
@@ -146,7 +157,7 @@ impl BootError {
         match self {
             BootError::Log(error) => error.is_damage(),
             BootError::Checkpoint(error) => error.is_damage(),
-            BootError::CheckpointLost { .. } => true,
+            BootError::CheckpointLost { .. } | BootError::EntryLost { .. } => true,
             _ => false,
         }
     }
@@ -184,6 +195,24 @@ pub struct Recovered {
     pub checkpoints: Arc<dyn CheckpointStore>,
     /// The groups, for the node.
     pub groups: Vec<RestoredGroup>,
+    /// Entries whose record is damaged, and not yet written again.
+    pub lost: Vec<LostEntry>,
+}
+
+impl Recovered {
+    /// Whether the group cannot start without this entry: its checkpoint does not have what the entry says.
+    pub fn needs(&self, lost: &LostEntry) -> bool {
+        self.groups.iter().any(|group| group.group.0 == lost.group && group.checkpoint.index < lost.index)
+    }
+
+    /// Entries that stay lost are not for others: a follower that needs one of them gets a snapshot.
+    pub fn do_without(&mut self, lost: &LostEntry) {
+        for group in self.groups.iter_mut().filter(|group| group.group.0 == lost.group) {
+            if group.start.index < lost.index && lost.index <= group.checkpoint.index {
+                group.start = Position { index: lost.index, term: lost.term };
+            }
+        }
+    }
 }
 
 /// Takes the folder, patiently: a node that was killed holds its lock until the system has taken the process apart, and
@@ -389,7 +418,14 @@ impl DataFolder {
             // A node that joined and has yet to get its first snapshot.
             groups.push(RestoredGroup::empty(CONTROL));
         }
-        Ok(Recovered { log, checkpoints, groups })
+        if recovery.damaged_records > 0 {
+            tracing::warn!(
+                records = recovery.damaged_records,
+                lost = recovery.lost.len(),
+                "the log has damaged records; what they were is known, and lost payloads are asked of the other nodes"
+            );
+        }
+        Ok(Recovered { log, checkpoints, groups, lost: recovery.lost })
     }
 
     /// Notes that the state of the groups is damaged. From now on every start asks the cluster to take the node in anew, as
@@ -414,7 +450,7 @@ impl DataFolder {
             self.identity.disk_uuid = damaged.new_disk();
             self.identity.incarnation = 0;
         }
-        damaged.set_aside(&self.path, &[LOG, BODIES, CHECKPOINTS])?;
+        damaged.set_aside(&self.path, &[LOG, BODIES, COPIES, CHECKPOINTS])?;
         self.identity.cluster_id = crate::founding::hex(&founding.cluster_id());
         self.take_identity(id, founding, settings)?;
         damaged.settle(&self.path)?;
@@ -446,7 +482,7 @@ impl DataFolder {
 
     /// Removes what an attempt to start or to restore has left behind; only for a folder whose node has not started.
     pub(crate) fn clear(&self) -> Result<(), BootError> {
-        for name in [LOG, BODIES, CHECKPOINTS] {
+        for name in [LOG, BODIES, COPIES, CHECKPOINTS] {
             let folder = self.path.join(name);
             match std::fs::remove_dir_all(&folder) {
                 Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
@@ -477,6 +513,7 @@ impl DataFolder {
             salt: u64::from_le_bytes(random()?),
             directory: LOG.to_owned(),
             bodies_directory: BODIES.to_owned(),
+            copies_directory: COPIES.to_owned(),
             kept_bytes: DISK_KEPT_BYTES,
             ..LogOptions::default()
         };

@@ -157,6 +157,8 @@ pub struct StorageSettings {
     pub disk_soft_bytes: u64,
     /// Bytes of the disk that are held for the time when it is full; 0 for none.
     pub disk_reserve_bytes: u64,
+    /// Bytes a second that the walk over the disk checks; 0 for no walk.
+    pub scrub_bytes_per_second: u64,
 }
 
 /// The topics below `$SYS`.
@@ -269,6 +271,7 @@ impl Default for StorageSettings {
             log_bytes_target: 512 * MIB,
             disk_soft_bytes: 256 * MIB,
             disk_reserve_bytes: 64 * MIB,
+            scrub_bytes_per_second: 4 * MIB,
         }
     }
 }
@@ -595,6 +598,9 @@ fn read_storage(
         disk_reserve_bytes: section
             .bytes(reader, "disk_reserve_bytes", 0, 1 << 40)
             .unwrap_or(defaults.disk_reserve_bytes),
+        scrub_bytes_per_second: section
+            .bytes(reader, "scrub_bytes_per_second", 0, 1 << 40)
+            .unwrap_or(defaults.scrub_bytes_per_second),
     };
     if storage.log_bytes_target < storage.segment_bytes.saturating_mul(4) {
         let place = section.place_of("log_bytes_target");

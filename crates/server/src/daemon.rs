@@ -63,6 +63,7 @@ use crate::operations::Operations;
 use crate::peers::PeerReceiver;
 use crate::question::Question;
 use crate::reload::{LiveSettings, Outcome, Reloader};
+use crate::repair::{self, Others};
 use crate::room::Room;
 use crate::snapshots::{SnapshotReceiver, SnapshotSender, Staged, send_places};
 use crate::space::Space;
@@ -172,6 +173,7 @@ pub struct Daemon {
     inquiries: Task<()>,
     lookout: Task<()>,
     room: Task<()>,
+    scrub: Task<()>,
     space: Arc<Space>,
     reloader: Arc<Reloader>,
     /// Sends spans, until it is told that no more come.
@@ -255,7 +257,21 @@ impl Daemon {
             }
         };
         let space = Arc::new(Space::open(folder.disk.clone(), config.storage.disk_reserve_bytes));
-        let anew = Anew { config, founding: &founding, links: links.as_ref(), addresses: &addresses };
+        let metrics: Arc<Metrics> = Arc::default();
+        let bootstrap: Vec<(String, String)> =
+            settings.bootstrap_list().iter().filter(|(name, _)| *name != config.node.name).cloned().collect();
+        let others = match &links {
+            Some(links) => Some(Others::new(links, bootstrap, metrics.clone()).map_err(StartError::Thread)?),
+            None => None,
+        };
+        let anew = Anew {
+            others: others.as_ref(),
+            receiver: &receiver,
+            config,
+            founding: &founding,
+            links: links.as_ref(),
+            addresses: &addresses,
+        };
         let (recovered, new_peers) = anew.recover(&mut folder, runtime, stop)?;
         peers.extend(new_peers);
         local.update(|hello| {
@@ -292,6 +308,8 @@ impl Daemon {
             peer_expiry_s,
             record,
             space,
+            metrics,
+            others,
         };
         parts.run(folder, recovered, sockets.clients, sockets.admin, addresses)
     }
@@ -351,6 +369,7 @@ impl Daemon {
         join("compaction", self.compaction.1);
         self.lookout.abort();
         self.room.abort();
+        self.scrub.abort();
         self.admin.abort();
         self.sys.abort();
         self.inquiries.abort();
@@ -542,6 +561,8 @@ struct Parts<'a> {
     peer_expiry_s: Option<u64>,
     record: NodeRecord,
     space: Arc<Space>,
+    metrics: Arc<Metrics>,
+    others: Option<Arc<Others>>,
 }
 
 impl Parts<'_> {
@@ -553,7 +574,7 @@ impl Parts<'_> {
         admin: TcpListener,
         addresses: Addresses,
     ) -> Result<Daemon, StartError> {
-        let Recovered { log, checkpoints, groups } = recovered;
+        let Recovered { log, checkpoints, groups, lost: _ } = recovered;
         let (reader, bodies) = (log.reader(), log.bodies());
         let clock = Clock::start();
         let settings = self.founding.settings();
@@ -567,7 +588,7 @@ impl Parts<'_> {
         let worker_beat = Arc::new(WorkerBeat::new(clock));
         let source = StoredLog { reader: reader.clone(), beat: worker_beat.clone() };
         let node = Node::new(node_config, groups, Arc::new(source), clock.now())?;
-        let metrics: Arc<Metrics> = Arc::default();
+        let metrics = self.metrics.clone();
         if let Some(expiry_s) = self.peer_expiry_s {
             metrics.listeners.register(listeners::PEER, None).certificate_expiry_s.set(expiry_s);
         }
@@ -629,6 +650,12 @@ impl Parts<'_> {
             parts.clone(),
             self.founding.clone(),
         );
+        self.receiver.serve_repairs(reader.clone());
+        if let Some(others) = &self.others {
+            reader.repair_from(others.clone());
+        }
+        let scrub_rate = self.config.storage.scrub_bytes_per_second;
+        let scrub = self.runtime.spawn(repair::scrub(reader.clone(), scrub_rate, metrics.clone()));
         let (log_sender, log_jobs) = sync_channel(LOG_BATCHES_MAX);
         let writer = LogWriter::new(log, self.inbox.clone(), metrics.clone(), self.space.clone());
         let log_thread = spawn("log", move || writer.run(&log_jobs))?;
@@ -722,6 +749,7 @@ impl Parts<'_> {
             inquiries,
             lookout,
             room,
+            scrub,
             space: self.space,
             reloader,
             exporter,

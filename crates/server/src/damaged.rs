@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use quorate_storage::Disk;
+use quorate_storage::{Disk, small_file};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::ExitCode;
@@ -136,18 +136,9 @@ impl Damaged {
 
     /// Writes the file, durably and at once or not at all.
     pub fn write(&self, disk: &dyn Disk) -> Result<(), DamagedError> {
-        let path = Path::new(FILE);
         let bytes =
             serde_json::to_vec_pretty(self).map_err(|error| DamagedError::Corrupt(error.to_string()))?;
-        let staged = format!("{FILE}.new");
-        if disk.list("").map_err(failed("look for", path))?.contains(&staged) {
-            disk.unlink(&staged).map_err(failed("remove an unfinished", path))?;
-        }
-        let file = disk.create(&staged, 0).map_err(failed("create", path))?;
-        file.write_at(0, &bytes).map_err(failed("write", path))?;
-        file.sync_data().map_err(failed("sync", path))?;
-        disk.rename(&staged, FILE).map_err(failed("rename", path))?;
-        disk.sync_directory("").map_err(failed("sync the folder of", path))
+        small_file::write(disk, FILE, &bytes).map_err(failed("write", Path::new(FILE)))
     }
 
     /// Moves these folders out of the data folder, durably. What is found in their place although they were moved already is

@@ -13,6 +13,7 @@ use quorate_state::config::{Overflow, PartitionConfig};
 use quorate_state::control::ClusterConfig;
 use quorate_state::{GroupId, Incarnation, NodeId};
 use quorate_storage::Disk;
+use quorate_storage::small_file::{self, copy_name};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Config};
@@ -290,26 +291,42 @@ impl Founding {
     /// Reads the file; `None` on a disk that has not started in a cluster.
     pub fn read(disk: &dyn Disk) -> Result<Option<Founding>, FoundingError> {
         let failed = |operation| move |source| FoundingError::Disk { operation, source };
-        if !disk.list("").map_err(failed("look for"))?.iter().any(|name| name == FILE) {
+        let read = |name: &str| small_file::read(disk, name, FILE_BYTES_MAX + 1).map_err(failed("read"));
+        let (file, copy) = (read(FILE)?, read(&copy_name(FILE))?);
+        let (Some(bytes), damage) = (match file.as_deref().map(Self::decode) {
+            Some(Ok(founding)) => {
+                if file != copy {
+                    // Of an older program, or damaged.
+                    let file = file.as_deref().unwrap_or_default();
+                    small_file::write(disk, &copy_name(FILE), file).map_err(failed("copy"))?;
+                }
+                return Ok(Some(founding));
+            }
+            Some(Err(FoundingError::Corrupt(why))) if copy.is_some() => (copy, why),
+            Some(Err(error)) => return Err(error),
+            None => (copy, "it is not there".to_owned()),
+        }) else {
             return Ok(None);
+        };
+        let founding = Self::decode(&bytes)?;
+        tracing::warn!(damage, "founding.json is written again from its copy");
+        small_file::write(disk, FILE, &bytes).map_err(failed("write"))?;
+        Ok(Some(founding))
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Founding, FoundingError> {
+        if bytes.len() > FILE_BYTES_MAX {
+            return Err(FoundingError::Corrupt(format!("it has more than {FILE_BYTES_MAX} bytes")));
         }
-        let file = disk.open(FILE).map_err(failed("open"))?;
-        let length = usize::try_from(file.len().map_err(failed("measure"))?).unwrap_or(usize::MAX);
-        if length > FILE_BYTES_MAX {
-            return Err(FoundingError::Corrupt(format!("it has {length} bytes")));
-        }
-        let mut bytes = vec![0; length];
-        let read = file.read_at(0, &mut bytes).map_err(failed("read"))?;
-        bytes.truncate(read);
         let founding: Founding =
-            serde_json::from_slice(&bytes).map_err(|error| FoundingError::Corrupt(error.to_string()))?;
+            serde_json::from_slice(bytes).map_err(|error| FoundingError::Corrupt(error.to_string()))?;
         if founding.version != FILE_VERSION {
             return Err(FoundingError::Corrupt(format!("version {} is not known", founding.version)));
         }
         if !founding.is_genuine() {
             return Err(FoundingError::Corrupt("its check does not match".to_owned()));
         }
-        Ok(Some(founding))
+        Ok(founding)
     }
 
     /// Writes the file, durably and at once or not at all. The last step of a first start.
@@ -317,15 +334,7 @@ impl Founding {
         let failed = |operation| move |source| FoundingError::Disk { operation, source };
         let bytes =
             serde_json::to_vec_pretty(self).map_err(|error| FoundingError::Corrupt(error.to_string()))?;
-        let staged = format!("{FILE}.new");
-        if disk.list("").map_err(failed("look for"))?.contains(&staged) {
-            disk.unlink(&staged).map_err(failed("remove an unfinished"))?;
-        }
-        let file = disk.create(&staged, 0).map_err(failed("create"))?;
-        file.write_at(0, &bytes).map_err(failed("write"))?;
-        file.sync_data().map_err(failed("sync"))?;
-        disk.rename(&staged, FILE).map_err(failed("rename"))?;
-        disk.sync_directory("").map_err(failed("sync the folder of"))
+        small_file::write_twice(disk, FILE, &bytes).map_err(failed("write"))
     }
 
     fn checksum(&self) -> String {
@@ -591,7 +600,16 @@ mod tests {
         assert_eq!(read.members(), members);
         let content = disk.content(FILE).unwrap();
         let damaged = String::from_utf8(content).unwrap().replace("\"partitions\": 16", "\"partitions\": 17");
+        disk.replace(FILE, damaged.clone().into_bytes());
+        assert_eq!(Founding::read(&disk).unwrap(), Some(founding.clone()), "from its copy");
+        disk.unlink(FILE).unwrap();
+        assert_eq!(Founding::read(&disk).unwrap(), Some(founding.clone()), "from its copy");
+        let copy = copy_name(FILE);
+        disk.replace(&copy, b"{}".to_vec());
+        assert_eq!(Founding::read(&disk).unwrap(), Some(founding.clone()));
+        assert_eq!(disk.content(&copy).unwrap(), disk.content(FILE).unwrap(), "made again");
         disk.replace(FILE, damaged.into_bytes());
+        disk.unlink(&copy).unwrap();
         assert!(matches!(Founding::read(&disk), Err(FoundingError::Corrupt(_))));
     }
 }

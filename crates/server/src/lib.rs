@@ -42,6 +42,7 @@ pub mod peers;
 mod publish_times;
 pub mod question;
 pub mod reload;
+mod repair;
 pub mod room;
 mod serve;
 pub mod snapshots;

@@ -421,6 +421,20 @@ pub const DAMAGED_JSON_BYTES_MAX: usize = 8 * 1024;
 /// as all the node holds, and the node was sound in between.
 pub const DAMAGED_FOLDERS_KEPT: usize = 1;
 
+/// How long one node may take to say whether it has a record that is damaged elsewhere, and to give it. A healthy one takes
+/// milliseconds; who asks may be the worker.
+pub const REPAIR_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Questions for damaged records that wait for the thread that asks; whoever has another one waits too.
+pub const REPAIRS_WAITING_MAX: usize = 64;
+
+/// Bytes of one piece of a payload on its way to a node where it is damaged.
+pub const REPAIR_CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Shortest pause between two walks over the whole disk.
+pub const SCRUB_PAUSE_MIN: Duration = Duration::from_secs(1);
+
+const _: () = assert!(REPAIR_CHUNK_BYTES * 2 <= FRAME_BYTES_MAX);
 const _: () = assert!(DAMAGED_REASON_BYTES_MAX * 6 + 1024 < DAMAGED_JSON_BYTES_MAX);
 const _: () = assert!(BACKUP_ERROR_BYTES_MAX * 6 < BACKUP_JSON_BYTES_MAX);
 const _: () = assert!(HANDSHAKES_MAX * UNAUTHENTICATED_BYTES_MAX * 2 <= 64 * 1024 * 1024);

@@ -178,6 +178,16 @@ pub struct Metrics {
     pub disk_low: Gauge,
     /// Folders with damaged state at the start.
     pub damaged_folders: Gauge,
+    /// Places that the last walk over the disk found damaged and nobody could mend.
+    pub damage_left: Gauge,
+    /// Reads and walks that met a damaged record or body.
+    pub damage_found: Counter,
+    /// Of these, what was written again with the payload of another node.
+    pub damage_repaired: Counter,
+    /// Bytes that walks over the disk have checked.
+    pub scrub_bytes: Counter,
+    /// Walks over the whole disk.
+    pub scrub_passes: Counter,
     /// When the write that is underway began.
     sync_began: Mutex<Option<Instant>>,
     /// From reading a publish that goes into groups until all of them have applied it.
@@ -348,6 +358,7 @@ impl Metrics {
             (catalog::LOG_WAITS_FOR_SPACE, &self.log_waits_for_space),
             (catalog::DISK_LOW, &self.disk_low),
             (catalog::DAMAGED_FOLDERS, &self.damaged_folders),
+            (catalog::DAMAGE_LEFT, &self.damage_left),
             (catalog::DRAINING, &self.draining),
         ] {
             text.value(&metric, gauge.value());
@@ -376,7 +387,7 @@ impl Metrics {
         text.by(&catalog::CERTIFICATE_RELOADS, reloads.map(|(result, c)| (result, c.value())));
     }
 
-    fn counters(&self) -> [(Metric, &Counter); 29] {
+    fn counters(&self) -> [(Metric, &Counter); 33] {
         [
             (catalog::CONNECTIONS_ACCEPTED, &self.connections_accepted),
             (catalog::CONNECTIONS_CLOSED, &self.connections_closed),
@@ -399,6 +410,10 @@ impl Metrics {
             (catalog::LOG_BYTES, &self.log_bytes),
             (catalog::LOG_RECORDS, &self.log_records),
             (catalog::LOG_SEGMENTS_FREED, &self.segments_freed),
+            (catalog::DAMAGE_FOUND, &self.damage_found),
+            (catalog::DAMAGE_REPAIRED, &self.damage_repaired),
+            (catalog::SCRUB_BYTES, &self.scrub_bytes),
+            (catalog::SCRUB_PASSES, &self.scrub_passes),
             (catalog::WORKER_TURNS, &self.worker_turns),
             (catalog::CHECKPOINTS, &self.checkpoints),
             (catalog::SNAPSHOTS_SENT, &self.snapshots_sent),

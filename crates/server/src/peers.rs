@@ -6,9 +6,11 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
+use parking_lot::RwLock;
 use quorate_node::Event;
 use quorate_node::peer::PeerMessage;
 use quorate_state::NodeId;
+use quorate_storage::LogReader;
 
 use crate::cuts::{self, PartReader};
 use crate::edge::Edge;
@@ -19,6 +21,7 @@ use crate::net::frame::{Frame, FrameKind};
 use crate::net::hello::{Hello, LinkKind};
 use crate::net::peer::{LinkReceiver, PeerConnection};
 use crate::question::Question;
+use crate::repair;
 use crate::snapshots::SnapshotReceiver;
 use crate::sys::figures::Figures;
 
@@ -28,6 +31,7 @@ pub struct PeerReceiver {
     edge: OnceLock<Weak<Edge>>,
     snapshots: OnceLock<Arc<SnapshotReceiver>>,
     parts: OnceLock<PartReader>,
+    log: RwLock<Option<LogReader>>,
     founding: OnceLock<Founding>,
 }
 
@@ -39,6 +43,7 @@ impl PeerReceiver {
             edge: OnceLock::new(),
             snapshots: OnceLock::new(),
             parts: OnceLock::new(),
+            log: RwLock::default(),
             founding: OnceLock::new(),
         }
     }
@@ -55,6 +60,11 @@ impl PeerReceiver {
         let _attached_once = self.founding.set(founding);
         let _attached_once = self.edge.set(Arc::downgrade(edge));
         let _attached_once = self.snapshots.set(snapshots);
+    }
+
+    /// From now on other nodes get records from this log that are damaged there.
+    pub fn serve_repairs(&self, log: LogReader) {
+        *self.log.write() = Some(log);
     }
 
     /// Notes that the link to a peer is up or down.
@@ -172,6 +182,16 @@ impl LinkReceiver for PeerReceiver {
             tracing::warn!(peer = peer.0, %error, "a peer that takes a backup did not get all of it");
             let _told_if_it_listens =
                 connection.write(FrameKind::BackupRefused, error.to_string().as_bytes()).await;
+        }
+        connection.close().await;
+    }
+
+    async fn repair(&self, mut connection: PeerConnection) {
+        let log = self.log.read().clone();
+        if let Some(log) = log
+            && let Err(error) = repair::serve(&log, &mut connection).await
+        {
+            tracing::debug!(%error, "a node that asks for damaged records got no answer");
         }
         connection.close().await;
     }

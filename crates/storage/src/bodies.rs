@@ -18,6 +18,7 @@ use crate::copy::Copies;
 use crate::disk::{Disk, DiskFile, is_no_space, read_up_to};
 use crate::field::{array, length_u32, memory, put, u32_at, u64_at};
 use crate::limits::{BODIES_PER_FILE_MAX, BODY_FILE_LIVE_DIVISOR, BODY_FILES_MERGED_MIN, BODY_HANDLES_MAX};
+use crate::payload::{Offer, Payload, Sources};
 use crate::{Group, Index};
 
 /// Magic of a body file.
@@ -92,6 +93,7 @@ pub struct Bodies {
 struct Inner {
     disk: Arc<dyn Disk>,
     copies: Copies,
+    sources: Sources,
     directory: String,
     file_bytes: u64,
     state: RwLock<State>,
@@ -182,6 +184,7 @@ impl Bodies {
         let inner = Inner {
             disk,
             copies: copies.clone(),
+            sources: Sources::default(),
             directory: directory.to_string(),
             file_bytes,
             state: RwLock::new(state),
@@ -193,8 +196,28 @@ impl Bodies {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// A body; `None` if there is none for that entry.
+    /// The source of payloads, shared with the log.
+    pub(crate) fn sources(&self) -> Sources {
+        self.inner.sources.clone()
+    }
+
+    /// A body; `None` if there is none for that entry. One that is damaged is asked for where [`crate::LogReader::repair_from`] says.
     pub fn read(&self, group: Group, index: Index) -> Result<Option<Bytes>, BodyError> {
+        match self.read_as_it_is(group, index) {
+            Err(BodyError::Corrupt { .. }) if self.mend(group, index) == Some(Offer::Taken) => {
+                self.read_as_it_is(group, index)
+            }
+            read => read,
+        }
+    }
+
+    /// Asks for a damaged body and writes it again. `None` if nobody can be asked.
+    pub fn mend(&self, group: Group, index: Index) -> Option<Offer> {
+        self.inner.mend(group, index, |body| self.restore(group, index, body))
+    }
+
+    /// A body, and an error where it is damaged.
+    pub(crate) fn read_as_it_is(&self, group: Group, index: Index) -> Result<Option<Bytes>, BodyError> {
         loop {
             let Some(position) = self.inner.state.read().position(group, index) else { return Ok(None) };
             // An empty body has the offset of its successor: it has no place of its own in the file or in the cache.
@@ -219,15 +242,7 @@ impl Bodies {
     /// written; nothing has changed then. Nothing is to be done where the file was merged away meanwhile.
     pub fn restore(&self, group: Group, index: Index, body: &[u8]) -> Result<bool, BodyError> {
         let _alone = self.inner.maintenance.lock();
-        let Some(position) = self.inner.state.read().position(group, index) else { return Ok(true) };
-        if length_u32(body.len()) != position.bytes || !position.matches(group, body) {
-            return Ok(false);
-        }
-        let path = self.inner.path(group, position.file);
-        let file = self.inner.handle(group, position.file)?;
-        file.write_at(u64::from(position.offset), body).map_err(Inner::io("write", &path))?;
-        file.sync_data().map_err(Inner::io("sync", &path))?;
-        Ok(true)
+        self.inner.restore(group, index, body)
     }
 
     /// Files and the groups that they are of.
@@ -421,6 +436,30 @@ impl State {
 }
 
 impl Inner {
+    /// Writes a body again. To be called by who holds `maintenance`.
+    fn restore(&self, group: Group, index: Index, body: &[u8]) -> Result<bool, BodyError> {
+        let Some(position) = self.state.read().position(group, index) else { return Ok(true) };
+        if length_u32(body.len()) != position.bytes || !position.matches(group, body) {
+            return Ok(false);
+        }
+        let path = self.path(group, position.file);
+        let file = self.handle(group, position.file)?;
+        file.write_at(u64::from(position.offset), body).map_err(Inner::io("write", &path))?;
+        file.sync_data().map_err(Inner::io("sync", &path))?;
+        Ok(true)
+    }
+
+    fn mend(
+        &self,
+        group: Group,
+        index: Index,
+        restore: impl Fn(&[u8]) -> Result<bool, BodyError>,
+    ) -> Option<Offer> {
+        // Where it cannot be written, whoever wants the body gets the error of its damage.
+        let mut take = |payload: &Payload| restore(&payload.data).unwrap_or(false);
+        Some(self.sources.get()?.offer(group, index, &mut take))
+    }
+
     fn path(&self, group: Group, number: u32) -> String {
         format!("{}/{}", self.directory, body_name(group, number))
     }
@@ -581,7 +620,15 @@ impl Inner {
                 batch.clear();
                 bytes = 0;
             }
-            let body = self.read_at(group, *position)?;
+            let restore = |body: &[u8]| self.restore(group, position.index, body);
+            let body = match self.read_at(group, *position) {
+                Err(BodyError::Corrupt { .. })
+                    if self.mend(group, position.index, restore) == Some(Offer::Taken) =>
+                {
+                    self.read_at(group, *position)?
+                }
+                read => read?,
+            };
             bytes += body.len() as u64;
             batch.push((position.index, body));
         }

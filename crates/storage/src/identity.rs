@@ -2,14 +2,15 @@
 //!
 //! Owns: the identity file and the lock on the data directory. Does not: draw identifiers; the caller brings them.
 //! Invariants: an incarnation is durable before it is used, and never used twice; a directory that holds anything
-//! but has no identity is refused.
-//! Limits: NAME_BYTES_MAX. See: docs/formats/checkpoint.md.
+//! but has no identity is refused; a damaged identity is that of its copy, if that is whole.
+//! Limits: NAME_BYTES_MAX. See: docs/formats/data-directory.md.
 
 use std::io;
 
-use crate::disk::{Disk, is_no_space, read_up_to};
+use crate::disk::{Disk, is_no_space};
 use crate::field::{array, length_u32, u32_at, u64_at};
 use crate::limits::NAME_BYTES_MAX;
+use crate::small_file::{self, copy_name};
 
 /// Magic of the identity file.
 pub const IDENTITY_MAGIC: [u8; 8] = *b"QNODEID\0";
@@ -18,8 +19,14 @@ pub const IDENTITY_MAGIC: [u8; 8] = *b"QNODEID\0";
 pub const IDENTITY_VERSION: u8 = 1;
 
 const FILE: &str = "identity";
-const DRAFT: &str = "identity.draft";
+
+/// Draft of a first start by a program that wrote the file once only.
+const OLD_DRAFT: &str = "identity.draft";
+
 const LOCK: &str = "lock";
+
+/// Added to the incarnation of a copy whose file is damaged: a program that does not write the copy may have counted on since.
+const INCARNATIONS_UNSEEN: u64 = 1 << 20;
 
 /// Bytes before the names.
 const FIXED_BYTES: usize = 56;
@@ -107,15 +114,22 @@ pub fn lock(disk: &dyn Disk) -> Result<DirectoryLock, IdentityError> {
 impl Identity {
     /// Reads the identity; `None` for an empty data directory.
     pub fn load(disk: &dyn Disk) -> Result<Option<Self>, IdentityError> {
-        let names = disk.list("").map_err(failed("list the directory of"))?;
-        if names.iter().any(|name| name == FILE) {
-            let file = disk.open(FILE).map_err(failed("open"))?;
-            let bytes = read_up_to(file.as_ref(), 0, FILE_BYTES_MAX + 1).map_err(failed("read"))?;
-            return Self::decode(&bytes).map(Some).ok_or(IdentityError::Corrupt);
+        let read = |name: &str| small_file::read(disk, name, FILE_BYTES_MAX + 1).map_err(failed("read"));
+        let (file, copy) = (read(FILE)?, read(&copy_name(FILE))?);
+        if let Some(identity) = file.as_deref().and_then(Self::decode) {
+            return Ok(Some(identity));
         }
-        // The draft of a first start that was cut short says nothing yet; file systems bring their own directory.
-        let foreign = |name: &&String| ![DRAFT, LOCK, "lost+found"].contains(&name.as_str());
-        match names.iter().find(foreign) {
+        if let Some(copied) = copy.as_deref().and_then(Self::decode) {
+            let incarnation = copied.incarnation.saturating_add(INCARNATIONS_UNSEEN);
+            return Ok(Some(Self { incarnation, ..copied }));
+        }
+        if file.is_some() {
+            return Err(IdentityError::Corrupt);
+        }
+        // Drafts of a first start that was cut short say nothing yet; file systems bring their own directory.
+        let drafts = [OLD_DRAFT, "identity.new", "identity.copy.new", LOCK, "lost+found"];
+        let names = disk.list("").map_err(failed("list the directory of"))?;
+        match names.iter().find(|name| !drafts.contains(&name.as_str())) {
             Some(found) => Err(IdentityError::Missing { found: found.clone() }),
             None => Ok(None),
         }
@@ -189,15 +203,7 @@ impl Identity {
                 return Err(IdentityError::NameTooLong { bytes: name.len(), bytes_max: NAME_BYTES_MAX });
             }
         }
-        match disk.unlink(DRAFT) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("clear")(error)),
-            _ => {}
-        }
-        let file = disk.create(DRAFT, 0).map_err(failed("create"))?;
-        file.write_at(0, &self.encode()).map_err(failed("write"))?;
-        file.sync_data().map_err(failed("sync"))?;
-        disk.rename(DRAFT, FILE).map_err(failed("rename"))?;
-        disk.sync_directory("").map_err(failed("sync the directory of"))
+        small_file::write_twice(disk, FILE, &self.encode()).map_err(failed("write"))
     }
 }
 

@@ -11,6 +11,7 @@ mod cache;
 mod copy;
 mod field;
 mod index;
+mod payload;
 mod random;
 mod reader;
 mod record;
@@ -25,6 +26,7 @@ pub mod identity;
 pub mod limits;
 pub mod log;
 pub mod scrub;
+pub mod small_file;
 pub mod snapshot;
 
 pub use bodies::{Bodies, BodyError};
@@ -33,6 +35,7 @@ pub use checkpoint::{AppliedMark, CheckpointError, CheckpointStore, CheckpointVi
 pub use disk::{Disk, DiskFile, DiskUsage};
 pub use identity::{Identity, IdentityError};
 pub use log::{Log, LogError, LogOptions, LogStatus, Record, Spare, SpareTask};
+pub use payload::{Offer, Payload, PayloadSource};
 pub use reader::{EntryRecord, LogReader, ReadError};
 pub use recovery::{Corruption, LostEntry, OpenError, RecoveredGroup, Recovery, TornTail};
 

@@ -17,6 +17,7 @@ use crate::copy::Copies;
 use crate::disk::{DiskFile, read_up_to};
 use crate::field::memory;
 use crate::index::{LogIndex, Position};
+use crate::payload::{Offer, Payload, PayloadSource, Sources};
 use crate::record::{Header, Kind, RECORD_HEADER_BYTES, SegmentHeader, split_payload, verify};
 use crate::recovery::LostEntry;
 use crate::segment::segment_name;
@@ -91,6 +92,8 @@ pub struct Shared {
     pub bodies: Bodies,
     pub drains: Mutex<DrainDetector>,
     pub copies: Copies,
+    /// Where payloads of damaged records come from.
+    pub sources: Sources,
     /// Held by whoever writes into a segment in place, and by whoever takes a segment's file away.
     pub mending: Mutex<()>,
 }
@@ -130,8 +133,49 @@ impl LogReader {
         }
     }
 
+    /// Where payloads of damaged records and bodies are to come from. A read that meets damage asks there and goes on with what it
+    /// gets. Only the first source counts.
+    pub fn repair_from(&self, source: Arc<dyn PayloadSource>) {
+        let _first_counts = self.shared.sources.set(source);
+    }
+
     /// An entry; `None` if the log does not have it.
     pub fn entry(&self, group: Group, index: Index) -> Result<Option<EntryRecord>, ReadError> {
+        match self.entry_as_it_is(group, index) {
+            Err(ReadError::Corrupt { .. }) if self.mend(group, index) == Some(Offer::Taken) => {
+                self.entry_as_it_is(group, index)
+            }
+            read => read,
+        }
+    }
+
+    /// Asks for the payload of a damaged entry and writes its record again. `None` if nobody can be asked for it.
+    pub fn mend(&self, group: Group, index: Index) -> Option<Offer> {
+        let source = self.shared.sources.get()?;
+        let lost = self.lost(group, index)?;
+        // Where it cannot be written it is not taken; the next write of the log meets the same disk, and ends the process.
+        let mut take =
+            |payload: &Payload| self.restore(&lost, &payload.data, &payload.context).unwrap_or(false);
+        Some(source.offer(group, index, &mut take))
+    }
+
+    /// Asks for a damaged body and writes it again. `None` if nobody can be asked for it.
+    pub fn mend_body(&self, group: Group, index: Index) -> Option<Offer> {
+        self.shared.bodies.mend(group, index)
+    }
+
+    /// What this node has of an entry for others: payload of the record or, if that has gone, the body. Nothing if it is damaged.
+    pub fn payload(&self, group: Group, index: Index) -> Option<Payload> {
+        match self.entry_as_it_is(group, index) {
+            Ok(Some(entry)) => Some(Payload { data: entry.data, context: entry.context }),
+            _ => {
+                let data = self.shared.bodies.read_as_it_is(group, index).ok().flatten()?;
+                Some(Payload { data, context: Bytes::new() })
+            }
+        }
+    }
+
+    fn entry_as_it_is(&self, group: Group, index: Index) -> Result<Option<EntryRecord>, ReadError> {
         loop {
             let Some(located) = self.locate(group, index) else { return Ok(None) };
             let place = Place::Log(located.position.segment, located.position.offset);
@@ -176,8 +220,11 @@ impl LogReader {
     /// Data of an entry, from the log or from the body files after its segment was dropped; `None` if neither has it.
     pub fn body(&self, group: Group, index: Index) -> Result<Option<Bytes>, ReadError> {
         // A segment may be dropped between the two lookups, but its bodies are in place before that: the order counts.
-        if let Some(entry) = self.entry(group, index)? {
-            return Ok(Some(entry.data));
+        match self.entry(group, index) {
+            Ok(Some(entry)) => return Ok(Some(entry.data)),
+            Err(ReadError::Corrupt { .. }) if self.shared.bodies.contains(group, index) => {}
+            Err(error) => return Err(error),
+            Ok(None) => {}
         }
         let body = self.shared.bodies.read(group, index);
         body.map_err(|source| ReadError::Body { group, index, source })

@@ -270,6 +270,7 @@ pub fn open(disk: Arc<dyn Disk>, options: LogOptions) -> Result<(Log, Recovery),
         copy.sync();
     }
 
+    let bodies_sources = bodies.sources();
     let shared = Shared {
         directory: directory.clone(),
         index: RwLock::new(LogIndex { groups, segments }),
@@ -277,6 +278,7 @@ pub fn open(disk: Arc<dyn Disk>, options: LogOptions) -> Result<(Log, Recovery),
         bodies,
         drains: Mutex::new(DrainDetector::default()),
         copies,
+        sources: bodies_sources,
         mending: Mutex::new(()),
     };
     let head = Head {

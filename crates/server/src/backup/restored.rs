@@ -6,7 +6,7 @@
 //! Limits: `BACKUP_JSON_BYTES_MAX`. See: docs/formats/restored.md.
 
 use quorate_state::RestoreError;
-use quorate_storage::Disk;
+use quorate_storage::{Disk, small_file};
 use serde::{Deserialize, Serialize};
 
 use crate::backup::format::BackupHead;
@@ -211,15 +211,7 @@ impl Restored {
         let failed = |operation| move |source| RestoredError::Disk { operation, source };
         let bytes =
             serde_json::to_vec_pretty(self).map_err(|error| RestoredError::Corrupt(error.to_string()))?;
-        let staged = format!("{FILE}.new");
-        if disk.list("").map_err(failed("look for"))?.contains(&staged) {
-            disk.unlink(&staged).map_err(failed("remove an unfinished"))?;
-        }
-        let file = disk.create(&staged, 0).map_err(failed("create"))?;
-        file.write_at(0, &bytes).map_err(failed("write"))?;
-        file.sync_data().map_err(failed("sync"))?;
-        disk.rename(&staged, FILE).map_err(failed("rename"))?;
-        disk.sync_directory("").map_err(failed("sync the folder of"))
+        small_file::write(disk, FILE, &bytes).map_err(failed("write"))
     }
 
     fn sealed(mut self) -> Restored {

@@ -1,6 +1,6 @@
-//! A node whose state is damaged joins its cluster anew.
+//! A node whose state is damaged mends it with what others have, or joins its cluster anew.
 //!
-//! Owns: what a start does about damaged state: whom to ask, as whom, and what is done when the cluster agrees.
+//! Owns: what a start does about damaged state: what is waited for, whom to ask, as whom, and what is done when the cluster agrees.
 //! Does not: judge damage (`BootError::is_damage`), move files (`damaged`), take part in anything until it has joined.
 //! Invariants: nothing is set aside before control has given the new identity, which takes a majority without this node; the
 //! old identity gets no link, sends nothing and votes for nobody once damage was found.
@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use quorate_state::{Incarnation, NodeId};
+use quorate_storage::Offer;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -22,9 +23,17 @@ use crate::founding::{Founding, Settings};
 use crate::net::hello::{Hello, LinkKind};
 use crate::net::peer::{Links, PeerPlace};
 use crate::peers::PeerReceiver;
+use crate::repair::Others;
 
-/// What it takes to join anew.
+/// Pause before other nodes are asked again for what is lost.
+const MEND_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// What it takes to bring damaged storage back.
 pub struct Anew<'a> {
+    /// Who may have what is damaged here; `None` without other nodes.
+    pub others: Option<&'a Arc<Others>>,
+    /// What answers those who ask this node.
+    pub receiver: &'a PeerReceiver,
     pub config: &'a Config,
     /// Of the cluster that the node was in.
     pub founding: &'a Founding,
@@ -45,7 +54,11 @@ impl Anew<'_> {
         let others = settings.bootstrap_list().iter().any(|(name, _)| *name != self.config.node.name);
         let links = self.links.filter(|_| others);
         if folder.damaged.is_none() {
-            let error = match folder.recover(self.founding, storage) {
+            let recovered = match folder.recover(self.founding, storage) {
+                Ok(recovered) => self.mend(recovered, runtime, &mut stop)?,
+                Err(error) => Err(error),
+            };
+            let error = match recovered {
                 Ok(recovered) => return Ok((recovered, Vec::new())),
                 Err(error) if error.is_damage() => error,
                 Err(error) => return Err(error.into()),
@@ -92,6 +105,54 @@ impl Anew<'_> {
         );
         let recovered = folder.recover(self.founding, storage)?;
         Ok((recovered, joined.peers))
+    }
+
+    /// Gets the payloads of lost entries from other nodes, before this node takes part in anything: what it votes for and
+    /// acknowledges it knows from the heads of records, which are whole. It waits for entries that it cannot start without, until
+    /// all others have said that they do not have them.
+    fn mend(
+        &self,
+        mut recovered: Recovered,
+        runtime: &Handle,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<Result<Recovered, BootError>, StartError> {
+        let reader = recovered.log.reader();
+        self.receiver.serve_repairs(reader.clone());
+        if let Some(others) = self.others {
+            reader.repair_from(others.clone());
+        }
+        let mut lost = std::mem::take(&mut recovered.lost);
+        let mut told = false;
+        loop {
+            let mut waiting = Vec::new();
+            for entry in lost {
+                match reader.mend(entry.group, entry.index) {
+                    Some(Offer::Taken) => {}
+                    Some(Offer::NotAllAsked) if recovered.needs(&entry) => waiting.push(entry),
+                    _ if recovered.needs(&entry) => {
+                        return Ok(Err(BootError::EntryLost { group: entry.group, index: entry.index }));
+                    }
+                    _ => recovered.do_without(&entry),
+                }
+            }
+            if waiting.is_empty() {
+                return Ok(Ok(recovered));
+            }
+            if !told {
+                tracing::warn!(
+                    entries = waiting.len(),
+                    "damaged entries cannot be had yet: the node waits until the other nodes can be asked"
+                );
+                told = true;
+            }
+            lost = waiting;
+            runtime.block_on(async {
+                tokio::select! {
+                    () = tokio::time::sleep(MEND_PAUSE) => Ok(()),
+                    _ = stop.wait_for(|stop| *stop) => Err(StartError::Stopped),
+                }
+            })?;
+        }
     }
 
     /// Who the node wants to be: nobody yet, on another disk.

@@ -9,6 +9,7 @@ use tokio::runtime::Runtime;
 mod damaged;
 mod ends;
 mod listeners;
+mod mended;
 mod restored;
 mod traces;
 

@@ -142,6 +142,16 @@ catalog! {
             "1: fewer than `storage.disk_soft_bytes` are free, and no message of a client is taken in";
         DAMAGED_FOLDERS = Gauge "quorate_damaged_folders" []
             "folders with damaged state that the data folder had when the node started: look at them, then remove them";
+        DAMAGE_LEFT = Gauge "quorate_damage_left" []
+            "places on the disk that the last walk over it found damaged and nobody could mend";
+        DAMAGE_FOUND = Counter "quorate_damage_found_total" []
+            "damaged records and bodies that a read or a walk met";
+        DAMAGE_REPAIRED = Counter "quorate_damage_repaired_total" []
+            "of these, what was written again with the payload of another node";
+        SCRUB_BYTES = Counter "quorate_scrub_bytes_total" []
+            "bytes that walks over the disk have checked";
+        SCRUB_PASSES = Counter "quorate_scrub_passes_total" []
+            "walks over the whole disk that came to their end";
         WORKER_TURNS = Counter "quorate_worker_turns_total" []
             "turns of the worker";
         WORKER_TURN_TIME = Histogram "quorate_worker_turn_seconds" []

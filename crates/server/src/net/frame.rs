@@ -37,10 +37,14 @@ pub enum FrameKind {
     BackupRequest,
     /// Why it does not get it.
     BackupRefused,
+    /// A node asks for a record that is damaged there.
+    RepairRequest,
+    /// Whether the other one has it, then its payload in pieces.
+    RepairAnswer,
 }
 
 /// Kinds of the shell; all below the first are messages of the node.
-const KINDS: [(FrameKind, u8); 9] = [
+const KINDS: [(FrameKind, u8); 11] = [
     (FrameKind::KeepAlive, FIRST_SHELL_KIND),
     (FrameKind::Hello, 129),
     (FrameKind::SnapshotBegin, 130),
@@ -50,6 +54,8 @@ const KINDS: [(FrameKind, u8); 9] = [
     (FrameKind::JoinAnswer, 134),
     (FrameKind::BackupRequest, 135),
     (FrameKind::BackupRefused, 136),
+    (FrameKind::RepairRequest, 137),
+    (FrameKind::RepairAnswer, 138),
 ];
 
 const FIRST_SHELL_KIND: u8 = 128;

@@ -32,6 +32,8 @@ pub enum LinkKind {
     Join,
     /// Parts of a backup.
     Backup,
+    /// Questions for records that are damaged at the one who asks.
+    Repair,
 }
 
 /// 128 bits that tell disks, agreements and clusters apart.
@@ -102,6 +104,7 @@ impl Hello {
             LinkKind::Snapshot => 3,
             LinkKind::Join => 4,
             LinkKind::Backup => 5,
+            LinkKind::Repair => 6,
         });
         put_name(out, &self.cluster);
         out.put_slice(&self.agreement);
@@ -135,6 +138,7 @@ impl Hello {
             Ok(3) => LinkKind::Snapshot,
             Ok(4) => LinkKind::Join,
             Ok(5) => LinkKind::Backup,
+            Ok(6) => LinkKind::Repair,
             _ => return Err(HelloError::Malformed),
         };
         let cluster = take_name(&mut input)?;
@@ -245,7 +249,8 @@ mod tests {
             Just(LinkKind::Routing),
             Just(LinkKind::Snapshot),
             Just(LinkKind::Join),
-            Just(LinkKind::Backup)
+            Just(LinkKind::Backup),
+            Just(LinkKind::Repair)
         ];
         (
             (link, "[a-z0-9-]{0,63}", any::<[u8; 16]>(), any::<[u8; 16]>()),

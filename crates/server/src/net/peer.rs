@@ -53,6 +53,8 @@ pub trait LinkReceiver: Send + Sync + 'static {
     fn snapshot(&self, peer: NodeId, connection: PeerConnection) -> impl Future<Output = ()> + Send;
     /// A peer opened a connection to read parts of a backup.
     fn backup(&self, peer: NodeId, connection: PeerConnection) -> impl Future<Output = ()> + Send;
+    /// A node of this cluster asks for records that are damaged there.
+    fn repair(&self, connection: PeerConnection) -> impl Future<Output = ()> + Send;
     /// A node that is no member asks to join.
     fn join(&self, hello: Hello, connection: PeerConnection) -> impl Future<Output = ()> + Send;
 }
@@ -424,6 +426,26 @@ impl<R: LinkReceiver> Links<R> {
         Ok(connection)
     }
 
+    /// Opens a connection to a node of this cluster to ask for damaged records; also before control has named the members.
+    pub async fn open_repair(&self, name: &str, address: &str) -> Result<PeerConnection, PeerError> {
+        let own = self.local.hello(LinkKind::Repair);
+        let (connection, hello) = self.handshake(name, address, &own).await?;
+        if own.is_fresh() || hello.cluster_id != own.cluster_id {
+            return Err(PeerError::Refused("it is not of this cluster"));
+        }
+        Ok(connection)
+    }
+
+    /// Names and addresses of all peers.
+    pub fn places(&self) -> Vec<(String, String)> {
+        let peers = self.peers.read();
+        let place = |peer: &Arc<Peer>| {
+            let place = peer.place.read();
+            (place.name.clone(), place.address.clone())
+        };
+        peers.values().map(place).collect()
+    }
+
     /// Opens a connection to a member of a cluster that this node wants to join, as who it wants to be there.
     pub async fn open_join(
         &self,
@@ -609,6 +631,10 @@ impl<R: LinkReceiver> Links<R> {
                 self.receiver.backup(peer.id, connection).await;
                 Ok(())
             }
+            (LinkKind::Repair, _) => {
+                self.receiver.repair(connection).await;
+                Ok(())
+            }
             (LinkKind::Raft | LinkKind::Routing | LinkKind::Snapshot | LinkKind::Backup, None) => {
                 Err(PeerError::Refused("it is no member"))
             }
@@ -624,6 +650,14 @@ impl<R: LinkReceiver> Links<R> {
         match hello.link {
             LinkKind::Probe => Ok(self.check_member(hello).ok()),
             LinkKind::Join => Ok(None),
+            LinkKind::Repair => {
+                let own = self.local.hello(LinkKind::Probe);
+                if own.is_fresh() || hello.cluster_id != own.cluster_id {
+                    return Err(PeerError::Refused("it is not of this cluster"));
+                }
+                // While this node mends its own log it does not know the members yet.
+                if self.peers.read().is_empty() { Ok(None) } else { self.check_member(hello).map(Some) }
+            }
             LinkKind::Raft | LinkKind::Routing | LinkKind::Snapshot | LinkKind::Backup => {
                 let peer = self.check_member(hello).inspect_err(|error| {
                     tracing::debug!(peer = %hello.name, %error, "peer gets no link");

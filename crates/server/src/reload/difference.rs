@@ -238,7 +238,10 @@ fn merge_storage(
         log_bytes_target,
         disk_soft_bytes,
         disk_reserve_bytes,
+        scrub_bytes_per_second,
     } = new;
+    let (old_scrub, new_scrub) = (&old.scrub_bytes_per_second, scrub_bytes_per_second);
+    difference.note(Kind::Restart, "storage.scrub_bytes_per_second", old_scrub, new_scrub);
     let (old_reserve, new_reserve) = (&old.disk_reserve_bytes, disk_reserve_bytes);
     difference.note(Kind::Restart, "storage.disk_reserve_bytes", old_reserve, new_reserve);
     difference.note(Kind::Restart, "storage.segment_bytes", &old.segment_bytes, segment_bytes);

@@ -82,9 +82,33 @@ fn directory_with_data_but_without_identity_is_refused() {
 }
 
 #[test]
-fn damaged_identity_is_refused() {
+fn damaged_identity_is_that_of_its_copy_in_an_incarnation_nobody_has_seen() {
+    let disk = MemoryDisk::new();
+    let mut before = identity();
+    before.create(&disk).unwrap();
+    let length = disk.content("identity").unwrap().len() as u64;
+    for offset in 0..length {
+        before.next_incarnation(&disk).unwrap();
+        disk.corrupt("identity", offset, 0x40).unwrap();
+        let mut found = Identity::load(&disk).unwrap().unwrap();
+        assert!(found.incarnation > before.incarnation + 1000, "{offset}");
+        found.next_incarnation(&disk).unwrap();
+        assert_eq!(disk.content("identity").unwrap(), disk.content("identity.copy").unwrap());
+        assert_eq!(Identity::load(&disk).unwrap(), Some(found.clone()), "the file counts again");
+        before = Identity { incarnation: before.incarnation, ..found };
+    }
+    disk.unlink("identity").unwrap();
+    assert_eq!(Identity::load(&disk).unwrap().unwrap().disk_uuid, before.disk_uuid);
+    identity().next_incarnation(&disk).unwrap();
+    disk.unlink("identity.copy").unwrap();
+    assert_eq!(Identity::load(&disk).unwrap().unwrap().incarnation, 1, "an older program wrote it once");
+}
+
+#[test]
+fn damaged_identity_without_a_copy_is_refused() {
     let disk = MemoryDisk::new();
     identity().create(&disk).unwrap();
+    disk.unlink("identity.copy").unwrap();
     let length = disk.content("identity").unwrap().len() as u64;
     for offset in 0..length {
         disk.corrupt("identity", offset, 0x40).unwrap();

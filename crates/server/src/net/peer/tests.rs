@@ -46,6 +46,10 @@ impl LinkReceiver for Recorder {
         connection.close().await;
     }
 
+    async fn repair(&self, connection: PeerConnection) {
+        connection.close().await;
+    }
+
     async fn join(&self, _: Hello, _: PeerConnection) {}
 }
 

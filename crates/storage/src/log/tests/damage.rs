@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::scrub::{Damage, Scrub};
+use crate::{Offer, Payload, PayloadSource};
 
 /// Several segments with entries, hard states and marks of several groups.
 fn lived_in() -> (MemoryDisk, Recovery) {
@@ -298,6 +299,49 @@ fn flipped_byte_anywhere_is_found_by_a_walk_and_mended() {
         }
     }
     assert!(found > 500, "{found}");
+}
+
+/// Another node, which has every entry as it was, after one that says something else.
+struct Sound;
+
+impl PayloadSource for Sound {
+    fn offer(&self, group: Group, index: Index, take: &mut dyn FnMut(&Payload) -> bool) -> Offer {
+        let answer = |term: Term| Payload { data: body(group, index, term), context: Bytes::new() };
+        assert!(!take(&answer(9)), "of another term");
+        if group < 5 && take(&answer(1)) { Offer::Taken } else { Offer::NobodyHas }
+    }
+}
+
+#[test]
+fn read_that_meets_damage_goes_on_with_what_another_node_has() {
+    let (disk, log) = in_use();
+    let reader = log.reader();
+    for (path, length) in disk.files() {
+        if path.starts_with("bodies/") || path.contains("segment") {
+            disk.corrupt(&path, length.min(9000) - 1, 0x20).unwrap();
+        }
+    }
+    drop(log);
+    disk.kill();
+    let (log, recovery) = open(&disk);
+    let groups: Vec<Group> = recovery.groups.keys().copied().collect();
+    let wanted = |reader: &LogReader| -> Vec<(Group, Index, bool)> {
+        let all =
+            groups.iter().flat_map(|group| (1..=recovery.groups[group].last).map(|index| (*group, index)));
+        all.map(|(group, index)| (group, index, reader.body(group, index).is_ok())).collect()
+    };
+    let before = wanted(&log.reader());
+    assert!(before.iter().any(|(_, _, sound)| !sound));
+    assert!(log.reader().mend(1, 8).is_none(), "nobody to ask");
+    drop(reader);
+    log.reader().repair_from(Arc::new(Sound));
+    for (group, index, _) in wanted(&log.reader()) {
+        let body = log.reader().body(group, index);
+        if group < 5 {
+            assert!(body.is_ok(), "{group} {index}");
+        }
+    }
+    assert!(recovery.lost.iter().all(|lost| lost.group < 5 || log.reader().body(5, lost.index).is_err()));
 }
 
 #[test]

@@ -1,0 +1,121 @@
+//! Nodes whose records are damaged and that get them from the others, with real sockets and disks.
+
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::*;
+
+/// Flips a bit of each occurrence of a text in the files of a folder; how many there were.
+fn flip(folder: &Path, text: &str) -> usize {
+    let mut flipped = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let content = std::fs::read(&path).unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        for at in 0..content.len().saturating_sub(text.len()) {
+            if content[at..].starts_with(text.as_bytes()) {
+                let byte = content[at + text.len() - 1] ^ 0x04;
+                file.write_all_at(&[byte], (at + text.len() - 1) as u64).unwrap();
+                flipped += 1;
+            }
+        }
+    }
+    flipped
+}
+
+fn payload(number: usize) -> String {
+    format!("payload-{number:04}-{}", "x".repeat(200))
+}
+
+fn metric(node: &Running, name: &str) -> u64 {
+    let (_, text) = http_get(node.addresses().admin, "/metrics");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap();
+    line.parse().unwrap()
+}
+
+const MESSAGES: usize = 60;
+
+/// Publishes messages that a durable session without a connection is to get.
+fn publish_all(nodes: &[Running]) {
+    let mut subscriber = TestClient::connect(nodes[0].mqtt(), "sub", Some(3600));
+    subscriber.subscribe("a/#");
+    drop(subscriber);
+    let mut publisher = TestClient::connect(nodes[1].mqtt(), "pub", None);
+    for number in 0..MESSAGES {
+        publisher.publish("a/1", &payload(number), false);
+    }
+}
+
+fn receive_all(node: &Running) {
+    let mut subscriber = TestClient::connect(node.mqtt(), "sub", Some(3600));
+    assert!(subscriber.session_present);
+    for number in 0..MESSAGES {
+        assert_eq!(subscriber.message(), payload(number));
+    }
+}
+
+#[test]
+fn nodes_that_are_all_damaged_in_different_places_mend_each_other_at_their_start() {
+    let folder = TestFolder::new();
+    let configs = three(&folder);
+    let nodes = start_all(&configs);
+    publish_all(&nodes);
+    for node in nodes {
+        node.stop();
+    }
+    let mut flipped = 0;
+    for number in 0..MESSAGES {
+        flipped += flip(&configs[number % 3].node.data_dir.join("log"), &payload(number)[..12]);
+    }
+    assert!(flipped >= MESSAGES, "{flipped}");
+    let nodes = start_all(&configs);
+    for (node, config) in nodes.iter().zip(&configs) {
+        let (_, body) = http_get(node.addresses().admin, "/v1/cluster/state");
+        let state: quorate_api::ClusterState = serde_json::from_str(&body).unwrap();
+        assert!(state.node_id <= 3, "it is who it was");
+        assert_eq!(metric(node, "quorate_damaged_folders"), 0);
+        assert!(!config.node.data_dir.join("damaged.json").exists());
+    }
+    let repaired: u64 = nodes.iter().map(|node| metric(node, "quorate_damage_repaired_total")).sum();
+    assert_eq!(repaired, flipped as u64);
+    receive_all(&nodes[2]);
+    for node in nodes {
+        node.stop();
+    }
+    // For good: nothing is damaged any more.
+    let nodes = start_all(&configs);
+    assert!(nodes.iter().all(|node| metric(node, "quorate_damage_found_total") == 0));
+    for node in nodes {
+        node.stop();
+    }
+}
+
+#[test]
+fn damage_under_a_running_node_is_found_by_the_walk_and_mended() {
+    let folder = TestFolder::new();
+    let mut configs = three(&folder);
+    for config in &mut configs {
+        config.storage.scrub_bytes_per_second = 1 << 30;
+    }
+    let nodes = start_all(&configs);
+    publish_all(&nodes);
+    let mut flipped = [0; 3];
+    for number in 0..MESSAGES {
+        flipped[number % 3] += flip(&configs[number % 3].node.data_dir.join("log"), &payload(number)[..12]);
+    }
+    let passes: Vec<u64> = nodes.iter().map(|node| metric(node, "quorate_scrub_passes_total")).collect();
+    let deadline = Instant::now() + Duration::from_secs(120);
+    for (place, node) in nodes.iter().enumerate() {
+        // A walk that began after the damage.
+        while metric(node, "quorate_scrub_passes_total") < passes[place] + 2 {
+            assert!(Instant::now() < deadline, "walks");
+            std::thread::yield_now();
+        }
+        assert_eq!(metric(node, "quorate_damage_repaired_total"), flipped[place] as u64);
+        assert_eq!(metric(node, "quorate_damage_left"), 0);
+    }
+    receive_all(&nodes[1]);
+    for node in nodes {
+        node.stop();
+    }
+}

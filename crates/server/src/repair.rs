@@ -1,0 +1,315 @@
+//! Payloads of damaged records from the other nodes, and the walk that finds damage before a read does.
+//!
+//! Owns: asking the others and answering them, on connections of their own; the pace of the walk.
+//! Does not: judge damage or write anything; the storage takes only what is byte for byte what was written.
+//! Invariants: an answer never waits for another repair, so two damaged nodes can mend each other; who asks waits for a bounded time,
+//! and for no thread of the runtime that it may itself hold up.
+//! Limits: `REPAIR_ANSWER_TIMEOUT` per node, `REPAIRS_WAITING_MAX` questions at once, `storage.scrub_bytes_per_second`.
+//! See: docs/decisions/0037-damaged-records.md.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use quorate_storage::scrub::{Damage, Scrub};
+use quorate_storage::{Group, Index, LogReader, Offer, Payload, PayloadSource};
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+
+use crate::exit::chain;
+use crate::limits::{REPAIR_ANSWER_TIMEOUT, REPAIR_CHUNK_BYTES, REPAIRS_WAITING_MAX, SCRUB_PAUSE_MIN};
+use crate::metrics::Metrics;
+use crate::net::frame::FrameKind;
+use crate::net::peer::{LinkReceiver, Links, PeerConnection, PeerError};
+
+/// Bytes of a question.
+const QUESTION_BYTES: usize = 12;
+
+/// Bytes of an answer before the payload.
+const ANSWER_HEAD_BYTES: usize = 13;
+
+/// Largest payload that is believed of an answer: a little above the largest record.
+const PAYLOAD_BYTES_MAX: u64 = 320 * 1024 * 1024;
+
+/// Name and address of a node.
+type Place = (String, String);
+
+/// Says which nodes are linked.
+type Members = Box<dyn Fn() -> Vec<Place> + Send + Sync>;
+
+/// One question to one node.
+struct Question {
+    place: Place,
+    group: Group,
+    index: Index,
+    answer: SyncSender<Answer>,
+}
+
+enum Answer {
+    Has(Payload),
+    HasNot,
+    Unreachable,
+}
+
+/// The other nodes, as those who may have what is damaged here.
+pub struct Others {
+    questions: SyncSender<Question>,
+    /// Known from the configuration, before control names the members.
+    bootstrap: Vec<Place>,
+    members: Members,
+    metrics: Arc<Metrics>,
+}
+
+impl Others {
+    /// Asks the nodes of this list, and those that are linked.
+    ///
+    /// # Errors
+    /// When the thread that asks cannot be started.
+    pub fn new<R: LinkReceiver>(
+        links: &Arc<Links<R>>,
+        bootstrap: Vec<Place>,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Arc<Others>> {
+        let (questions, asked) = sync_channel(REPAIRS_WAITING_MAX);
+        // A runtime of its own: whoever waits for an answer may be a thread of the other one.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        // Weak, for the links answer from the log, and the log asks here.
+        let dialler = Arc::downgrade(links);
+        std::thread::Builder::new()
+            .name("repair".to_owned())
+            .spawn(move || ask_all(&runtime, &dialler, &asked))?;
+        let linked = Arc::downgrade(links);
+        let members: Members =
+            Box::new(move || linked.upgrade().map(|links| links.places()).unwrap_or_default());
+        Ok(Arc::new(Others { questions, bootstrap, members, metrics }))
+    }
+
+    fn places(&self) -> Vec<Place> {
+        let mut places = (self.members)();
+        for place in &self.bootstrap {
+            if !places.iter().any(|(name, _)| *name == place.0) {
+                places.push(place.clone());
+            }
+        }
+        places
+    }
+
+    fn ask(&self, place: Place, group: Group, index: Index) -> Answer {
+        let (answer, answered) = sync_channel(1);
+        if self.questions.send(Question { place, group, index, answer }).is_err() {
+            return Answer::Unreachable;
+        }
+        // Longer than the question itself may take: others may wait before it.
+        answered.recv_timeout(REPAIR_ANSWER_TIMEOUT * 2).unwrap_or(Answer::Unreachable)
+    }
+}
+
+impl PayloadSource for Others {
+    fn offer(&self, group: Group, index: Index, take: &mut dyn FnMut(&Payload) -> bool) -> Offer {
+        self.metrics.damage_found.add(1);
+        let mut all_asked = true;
+        for place in self.places() {
+            let name = place.0.clone();
+            match self.ask(place, group, index) {
+                Answer::Has(payload) if take(&payload) => {
+                    self.metrics.damage_repaired.add(1);
+                    tracing::warn!(group, log_index = index, from = name, "damaged record written again");
+                    return Offer::Taken;
+                }
+                Answer::Has(_) | Answer::HasNot => {}
+                Answer::Unreachable => all_asked = false,
+            }
+        }
+        if all_asked { Offer::NobodyHas } else { Offer::NotAllAsked }
+    }
+}
+
+/// The thread that asks, one question after the other, until nobody can ask any more.
+fn ask_all<R: LinkReceiver>(
+    runtime: &tokio::runtime::Runtime,
+    links: &Weak<Links<R>>,
+    questions: &Receiver<Question>,
+) {
+    let mut connections: HashMap<String, PeerConnection> = HashMap::new();
+    while let Ok(question) = questions.recv() {
+        let Question { place: (name, address), group, index, answer } = question;
+        let Some(links) = links.upgrade() else { return };
+        let kept = connections.remove(&name);
+        let asked = runtime.block_on(async {
+            timeout(REPAIR_ANSWER_TIMEOUT, ask(&links, kept, (&name, &address), group, index)).await
+        });
+        let said = match asked {
+            Ok(Ok((connection, payload))) => {
+                connections.insert(name, connection);
+                payload.map_or(Answer::HasNot, Answer::Has)
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(peer = name, %error, "a node cannot be asked for a damaged record");
+                Answer::Unreachable
+            }
+            Err(_) => Answer::Unreachable,
+        };
+        // Who asked may have had enough.
+        let _heard = answer.try_send(said);
+    }
+}
+
+/// Asks one node, on the connection that is kept or on a new one.
+async fn ask<R: LinkReceiver>(
+    links: &Arc<Links<R>>,
+    kept: Option<PeerConnection>,
+    (name, address): (&str, &str),
+    group: Group,
+    index: Index,
+) -> Result<(PeerConnection, Option<Payload>), PeerError> {
+    if let Some(mut connection) = kept
+        && let Ok(payload) = exchange(&mut connection, group, index).await
+    {
+        return Ok((connection, payload));
+    }
+    let mut connection = links.open_repair(name, address).await?;
+    let payload = exchange(&mut connection, group, index).await?;
+    Ok((connection, payload))
+}
+
+async fn exchange(
+    connection: &mut PeerConnection,
+    group: Group,
+    index: Index,
+) -> Result<Option<Payload>, PeerError> {
+    let mut question = BytesMut::with_capacity(QUESTION_BYTES);
+    question.put_u32_le(group);
+    question.put_u64_le(index);
+    connection.write(FrameKind::RepairRequest, &question).await?;
+    let mut head = expect(connection.read(REPAIR_CHUNK_BYTES * 2).await?)?;
+    let malformed = PeerError::Refused("its answer about a damaged record does not decode");
+    if head.len() != ANSWER_HEAD_BYTES {
+        return Err(malformed);
+    }
+    let has = head.get_u8() == 1;
+    let (context_bytes, bytes) = (head.get_u32_le() as usize, head.get_u64_le());
+    if !has {
+        return Ok(None);
+    }
+    let total = usize::try_from(bytes).ok().filter(|_| bytes <= PAYLOAD_BYTES_MAX).ok_or(malformed)?;
+    let mut payload = BytesMut::new();
+    while payload.len() < total {
+        let chunk = expect(connection.read(REPAIR_CHUNK_BYTES * 2).await?)?;
+        if chunk.is_empty() {
+            return Err(PeerError::Refused("its answer about a damaged record is cut short"));
+        }
+        payload.extend_from_slice(&chunk);
+    }
+    let payload = payload.freeze();
+    let middle = total.checked_sub(context_bytes).filter(|_| payload.len() == total);
+    let middle = middle.ok_or(PeerError::Refused("its answer about a damaged record has another length"))?;
+    Ok(Some(Payload { data: payload.slice(..middle), context: payload.slice(middle..) }))
+}
+
+fn expect(frame: crate::net::frame::Frame) -> Result<Bytes, PeerError> {
+    match frame.kind {
+        FrameKind::RepairAnswer => Ok(frame.payload),
+        _ => Err(PeerError::Refused("it sent a frame that does not belong here")),
+    }
+}
+
+/// Answers a node that asks for what is damaged there, until it has no more questions.
+///
+/// # Errors
+/// When the connection fails.
+pub async fn serve(reader: &LogReader, connection: &mut PeerConnection) -> Result<(), PeerError> {
+    loop {
+        let frame = match connection.read(QUESTION_BYTES * 2).await {
+            Ok(frame) => frame,
+            Err(PeerError::Closed | PeerError::Timeout) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let mut question = frame.payload;
+        if frame.kind != FrameKind::RepairRequest || question.len() != QUESTION_BYTES {
+            return Err(PeerError::Refused("it asks for no damaged record"));
+        }
+        let (group, index) = (question.get_u32_le(), question.get_u64_le());
+        let own = reader.clone();
+        let found = spawn_blocking(move || own.payload(group, index)).await.ok().flatten();
+        let Payload { data, context } = found.clone().unwrap_or_default();
+        let mut head = BytesMut::with_capacity(ANSWER_HEAD_BYTES);
+        head.put_u8(u8::from(found.is_some()));
+        head.put_u32_le(u32::try_from(context.len()).unwrap_or(u32::MAX));
+        head.put_u64_le((data.len() + context.len()) as u64);
+        connection.write(FrameKind::RepairAnswer, &head).await?;
+        for chunk in data.chunks(REPAIR_CHUNK_BYTES).chain(context.chunks(REPAIR_CHUNK_BYTES)) {
+            connection.write(FrameKind::RepairAnswer, chunk).await?;
+        }
+    }
+}
+
+/// Walks over the whole disk, again and again, at most so many bytes a second, with a pause as long as the walk; 0 for never. Ends
+/// with the task.
+pub async fn scrub(reader: LogReader, bytes_per_second: u64, metrics: Arc<Metrics>) {
+    if bytes_per_second == 0 {
+        return;
+    }
+    loop {
+        let mut walk = Scrub::new(reader.clone());
+        let (mut left, begun_walk) = (0, Instant::now());
+        loop {
+            let (begun, own) = (Instant::now(), reader.clone());
+            let stepped = spawn_blocking(move || {
+                let step = walk.step();
+                let left =
+                    step.as_ref().ok().and_then(Option::as_ref).map_or(0, |step| mend(&own, &step.damage));
+                (walk, step, left)
+            });
+            let Ok((returned, step, unmended)) = stepped.await else { return };
+            walk = returned;
+            left += unmended;
+            match step {
+                Ok(Some(step)) => {
+                    metrics.scrub_bytes.add(step.bytes);
+                    let due = Duration::from_secs_f64(step.bytes as f64 / bytes_per_second as f64);
+                    sleep(due.saturating_sub(begun.elapsed())).await;
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::error!(error = chain(&error), "the disk cannot be checked");
+                    break;
+                }
+            }
+        }
+        metrics.damage_left.set(left);
+        metrics.scrub_passes.add(1);
+        // Half of the time nothing is read.
+        sleep(begun_walk.elapsed().max(SCRUB_PAUSE_MIN)).await;
+    }
+}
+
+/// Mends what a walk has found; gives the number of places that stay damaged.
+fn mend(reader: &LogReader, damage: &[Damage]) -> u64 {
+    let mut left = 0;
+    for damage in damage {
+        let offer = match damage {
+            Damage::Entry { group, index } => reader.mend(*group, *index),
+            Damage::Body { group, index } => reader.mend_body(*group, *index),
+            Damage::Mended { file } => {
+                tracing::warn!(file, "damaged bytes that are known were written again");
+                Some(Offer::Taken)
+            }
+            Damage::Unknown { file, offset } => {
+                tracing::error!(
+                    file,
+                    offset,
+                    "damaged, and nothing says what was there: at its next start the node joins anew"
+                );
+                None
+            }
+        };
+        if offer != Some(Offer::Taken) {
+            tracing::warn!(?damage, "damage found that nobody can mend now");
+            left += 1;
+        }
+    }
+    left
+}
