@@ -655,7 +655,12 @@ impl Parts<'_> {
             reader.repair_from(others.clone());
         }
         let scrub_rate = self.config.storage.scrub_bytes_per_second;
-        let scrub = self.runtime.spawn(repair::scrub(reader.clone(), scrub_rate, metrics.clone()));
+        let scrub = self.runtime.spawn(repair::scrub(
+            reader.clone(),
+            scrub_rate,
+            self.inbox.clone(),
+            metrics.clone(),
+        ));
         let (log_sender, log_jobs) = sync_channel(LOG_BATCHES_MAX);
         let writer = LogWriter::new(log, self.inbox.clone(), metrics.clone(), self.space.clone());
         let log_thread = spawn("log", move || writer.run(&log_jobs))?;

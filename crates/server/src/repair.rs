@@ -14,16 +14,20 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use quorate_node::Event;
+use quorate_state::{GroupId, LogIndex};
 use quorate_storage::scrub::{Damage, Scrub};
 use quorate_storage::{Group, Index, LogReader, Offer, Payload, PayloadSource};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use crate::exit::chain;
+use crate::inbox::Inbox;
 use crate::limits::{REPAIR_ANSWER_TIMEOUT, REPAIR_CHUNK_BYTES, REPAIRS_WAITING_MAX, SCRUB_PAUSE_MIN};
 use crate::metrics::Metrics;
 use crate::net::frame::FrameKind;
 use crate::net::peer::{LinkReceiver, Links, PeerConnection, PeerError};
+use crate::question::{LiveIndex, Question as NodeQuestion, ask};
 
 /// Bytes of a question.
 const QUESTION_BYTES: usize = 12;
@@ -139,7 +143,7 @@ fn ask_all<R: LinkReceiver>(
         let Some(links) = links.upgrade() else { return };
         let kept = connections.remove(&name);
         let asked = runtime.block_on(async {
-            timeout(REPAIR_ANSWER_TIMEOUT, ask(&links, kept, (&name, &address), group, index)).await
+            timeout(REPAIR_ANSWER_TIMEOUT, ask_one(&links, kept, (&name, &address), group, index)).await
         });
         let said = match asked {
             Ok(Ok((connection, payload))) => {
@@ -158,7 +162,7 @@ fn ask_all<R: LinkReceiver>(
 }
 
 /// Asks one node, on the connection that is kept or on a new one.
-async fn ask<R: LinkReceiver>(
+async fn ask_one<R: LinkReceiver>(
     links: &Arc<Links<R>>,
     kept: Option<PeerConnection>,
     (name, address): (&str, &str),
@@ -248,7 +252,12 @@ pub async fn serve(reader: &LogReader, connection: &mut PeerConnection) -> Resul
 
 /// Walks over the whole disk, again and again, at most so many bytes a second, with a pause as long as the walk; 0 for never. Ends
 /// with the task.
-pub async fn scrub(reader: LogReader, bytes_per_second: u64, metrics: Arc<Metrics>) {
+pub async fn scrub(
+    reader: LogReader,
+    bytes_per_second: u64,
+    inbox: Arc<Inbox<NodeQuestion>>,
+    metrics: Arc<Metrics>,
+) {
     if bytes_per_second == 0 {
         return;
     }
@@ -256,11 +265,14 @@ pub async fn scrub(reader: LogReader, bytes_per_second: u64, metrics: Arc<Metric
         let mut walk = Scrub::new(reader.clone());
         let (mut left, begun_walk) = (0, Instant::now());
         loop {
-            let (begun, own) = (Instant::now(), reader.clone());
+            let (begun, own, worker) = (Instant::now(), reader.clone(), inbox.clone());
             let stepped = spawn_blocking(move || {
                 let step = walk.step();
-                let left =
-                    step.as_ref().ok().and_then(Option::as_ref).map_or(0, |step| mend(&own, &step.damage));
+                let left = step
+                    .as_ref()
+                    .ok()
+                    .and_then(Option::as_ref)
+                    .map_or(0, |step| mend(&own, &worker, &step.damage));
                 (walk, step, left)
             });
             let Ok((returned, step, unmended)) = stepped.await else { return };
@@ -287,11 +299,14 @@ pub async fn scrub(reader: LogReader, bytes_per_second: u64, metrics: Arc<Metric
 }
 
 /// Mends what a walk has found; gives the number of places that stay damaged.
-fn mend(reader: &LogReader, damage: &[Damage]) -> u64 {
+fn mend(reader: &LogReader, inbox: &Arc<Inbox<NodeQuestion>>, damage: &[Damage]) -> u64 {
     let mut left = 0;
     for damage in damage {
         let offer = match damage {
-            Damage::Entry { group, index } => reader.mend(*group, *index),
+            Damage::Entry { group, index } => match reader.mend(*group, *index) {
+                Some(Offer::NobodyHas) if do_without(reader, inbox, *group, *index) => Some(Offer::Taken),
+                offer => offer,
+            },
             Damage::Body { group, index } => reader.mend_body(*group, *index),
             Damage::Mended { file } => {
                 tracing::warn!(file, "damaged bytes that are known were written again");
@@ -312,4 +327,19 @@ fn mend(reader: &LogReader, damage: &[Damage]) -> u64 {
         }
     }
     left
+}
+
+/// Lets the log of a group begin after an entry that nobody has any more, if nothing here needs it: its checkpoint has what the entry
+/// says, and no session its message. A follower that needs it gets a snapshot. False if something does.
+fn do_without(reader: &LogReader, inbox: &Arc<Inbox<NodeQuestion>>, group: Group, index: Index) -> bool {
+    let (id, at) = (GroupId(group), LogIndex(index));
+    let floors = ask(inbox, |answer| NodeQuestion::Floors { wanted: vec![(id, at)], answer });
+    let is_checkpointed = floors.is_ok_and(|floors| floors.first().is_some_and(|floor| *floor >= at));
+    if !is_checkpointed || LiveIndex::new(inbox.clone()).contains(id, at) {
+        return false;
+    }
+    if let Some(term) = reader.term(group, index) {
+        inbox.report(Event::Compacted { group: id, index: at, term });
+    }
+    true
 }

@@ -7,6 +7,7 @@
 mod backup;
 mod barrier;
 mod disk_full;
+mod flips;
 mod front_door;
 mod identifiers;
 mod kills;
