@@ -74,8 +74,10 @@ pub struct Context<'a> {
     pub incarnation: Incarnation,
     /// The node takes no new clients: it is taken out of service, or stops.
     pub draining: bool,
-    /// Whether the node has room for messages.
+    /// Whether the node's disk has room for messages.
     pub intake: Intake,
+    /// Whether the node's memory is short.
+    pub pressure: Pressure,
 }
 
 /// Whether messages of clients are taken in. Everything else is: acknowledgements and what frees room most of all.
@@ -85,8 +87,23 @@ pub enum Intake {
     #[default]
     Open,
     /// The disk has little room left. QoS 1 and 2 of MQTT 5 are refused with Quota exceeded (0x97); MQTT 3 has no word for it, so
-    /// its publishers are not read until there is room; QoS 0 is dropped and counted.
+    /// its publishers are not read until there is room. QoS 0 needs no disk and goes on; only what was to be retained of it is
+    /// dropped and counted.
     Closed,
+}
+
+/// How short the memory of the node is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Pressure {
+    /// There is enough.
+    #[default]
+    None,
+    /// Little is left. A client that publishes is read in small pieces with pauses between them; all that it sends is taken, its
+    /// acknowledgements and PINGREQ too. Nothing is refused.
+    High,
+    /// Nearly nothing is left. CONNECT is refused with Quota exceeded (0x97, return code 3 in MQTT 3), and messages as with
+    /// [`Intake::Closed`], but for QoS 0, all of which is dropped and counted.
+    Full,
 }
 
 /// One client connection. Sans IO, like the machine within: `handle_*` take input with `now`; after each, the shell
@@ -116,6 +133,8 @@ pub struct Client {
     retained_given: bool,
     /// When to look again whether what waits may go on.
     retry_at: Option<Duration>,
+    /// Until when the client is not read, because it has published while memory is short.
+    rests_until: Option<Duration>,
 }
 
 /// Where the principal of a connection comes from.
@@ -178,6 +197,7 @@ impl Client {
             deferred: None,
             retained_given: false,
             retry_at: None,
+            rests_until: None,
         }
     }
 
@@ -265,7 +285,7 @@ impl Client {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         let keep_alive = self.connection.poll_timeout();
-        [keep_alive, self.retry_at].into_iter().flatten().min()
+        [keep_alive, self.retry_at, self.rests_until].into_iter().flatten().min()
     }
 
     /// What went through the connection since the last call.
@@ -312,6 +332,7 @@ impl Client {
         self.connection.wants_read()
             && !self.has_work()
             && !self.is_slow()
+            && self.rests_until.is_none()
             && !self.publishing.holds()
             && self.publishing.waiting() < PUBLISHES_PENDING_MAX
             && self.subscribing.waiting() < SUBSCRIBES_PENDING_MAX
@@ -443,6 +464,8 @@ impl Client {
     /// returns, so that the node hears of it.
     fn finish_call(&mut self, context: &Context<'_>, out: &mut ClientOutput, now: Duration) {
         self.retry_at = None;
+        self.rests_until =
+            self.rests_until.filter(|until| now < *until && context.pressure != Pressure::None);
         self.obey_connection(context, out, now);
         if !self.is_over() {
             self.settle_publishes(context, out, now);
@@ -489,6 +512,9 @@ impl Client {
         }
         if self.fenced(context, now) {
             return self.refuse_connect(ReasonCode::SERVER_UNAVAILABLE, out);
+        }
+        if context.pressure == Pressure::Full {
+            return self.refuse_connect(ReasonCode::QUOTA_EXCEEDED, out);
         }
         if let Some(reason) = self.refusal_of(connect) {
             return self.refuse_connect(reason, out);

@@ -81,6 +81,28 @@ pub enum ClientRequest {
     },
 }
 
+impl ClientRequest {
+    /// Bytes of messages that it holds, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            ClientRequest::Connect(connect) => {
+                connect.will.as_ref().map_or(0, |will| will.message.payload.len())
+            }
+            // Most targets share one command.
+            ClientRequest::Publish { targets, .. } => targets.first().map_or(0, |(_, command)| command.len()),
+            ClientRequest::PublishOnce { command, .. } => command.len(),
+            ClientRequest::Subscribe { .. }
+            | ClientRequest::Unsubscribe { .. }
+            | ClientRequest::Release { .. }
+            | ClientRequest::Received { .. }
+            | ClientRequest::Acknowledged { .. }
+            | ClientRequest::RetainedTaken
+            | ClientRequest::Closed { .. } => 0,
+        }
+    }
+}
+
 /// What a CONNECT asks of the node.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ConnectRequest {

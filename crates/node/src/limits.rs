@@ -42,10 +42,11 @@ pub const ENTRY_BYTES_MAX: usize = 1024 * 1024;
 pub const UNPERSISTED_ENTRIES_MAX: usize = 2;
 
 /// Bytes of commands that a node holds for one group until they are applied. When full, the shell stops taking
-/// requests from client connections, which stop reading.
+/// requests from client connections, which stop reading. Less on a node with little memory: see `MemoryShares`.
 pub const STREAM_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Bytes of log entries a group keeps in memory for followers; older ones are read through `LogSource`.
+/// Bytes of log entries a group keeps in memory for followers; older ones are read through `LogSource`. Less on a node with little
+/// memory.
 pub const ENTRIES_IN_MEMORY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Append messages on their way to one member without an answer: with `ENTRY_BYTES_MAX` each, what a slow member may
@@ -53,6 +54,7 @@ pub const ENTRIES_IN_MEMORY_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const APPENDS_IN_FLIGHT_MAX: usize = 64;
 
 /// Bytes of entries of a group that are proposed and not committed; more proposals are refused and their streams wait.
+/// Less on a node with little memory.
 pub const UNCOMMITTED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Bytes of entries applied before Raft is looked at again.

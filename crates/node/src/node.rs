@@ -77,6 +77,33 @@ pub struct NodeConfig {
     pub listeners: Vec<AdvertisedListener>,
     /// Seed for election jitter.
     pub seed: u64,
+    /// Memory that it may hold.
+    pub memory: MemoryShares,
+}
+
+/// What a node may hold in memory of what is underway, in bytes. May differ between nodes and between starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemoryShares {
+    /// Commands for one group that are not applied.
+    pub stream_bytes_max: usize,
+    /// Commands for all groups together.
+    pub streams_bytes_max: usize,
+    /// Written entries of one group, kept for followers.
+    pub entries_bytes_max: usize,
+    /// Entries of one group that are proposed and not committed.
+    pub uncommitted_bytes_max: u64,
+}
+
+impl Default for MemoryShares {
+    /// With memory in plenty.
+    fn default() -> Self {
+        MemoryShares {
+            stream_bytes_max: limits::STREAM_BYTES_MAX,
+            streams_bytes_max: usize::MAX,
+            entries_bytes_max: limits::ENTRIES_IN_MEMORY_BYTES_MAX,
+            uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
+        }
+    }
 }
 
 /// A group as recovered from disk, or as a new one begins.
@@ -332,8 +359,10 @@ impl Node {
             checkpoint: restored.checkpoint,
             conf_state: members.clone(),
         };
-        let log = GroupLog::new(group, Arc::clone(&self.source), start);
-        Group::new(group, self.id, log, machine, members, self.config.seed)
+        let memory = &self.config.memory;
+        let log = GroupLog::new(group, Arc::clone(&self.source), start, memory.entries_bytes_max);
+        let (seed, uncommitted) = (self.config.seed, memory.uncommitted_bytes_max);
+        Group::new(group, self.id, log, machine, members, seed, uncommitted)
             .map_err(|source| StartError::Raft { group, source })
     }
 
@@ -415,7 +444,12 @@ impl Node {
 
     /// Too much waits for groups to apply it: hand over no more client requests until this is false again.
     pub fn congested(&self) -> bool {
-        self.streams.values().any(|stream| stream.bytes() >= limits::STREAM_BYTES_MAX)
+        let memory = &self.config.memory;
+        let mut all = 0_usize;
+        self.streams.values().any(|stream| {
+            all = all.saturating_add(stream.bytes());
+            stream.bytes() >= memory.stream_bytes_max || all >= memory.streams_bytes_max
+        })
     }
 
     /// Whether a message in that entry is still referred to: its body must survive when the log is shortened.

@@ -183,6 +183,8 @@ pub struct DataFolder {
     pub damaged: Option<Damaged>,
     /// What was damaged, if this start has joined anew for it.
     pub joined_anew: Option<Damaged>,
+    /// Most memory for recent log entries, whatever is configured.
+    pub cache_bytes_max: u64,
     path: PathBuf,
     _lock: DirectoryLock,
 }
@@ -274,6 +276,7 @@ impl DataFolder {
             restored,
             damaged,
             joined_anew: None,
+            cache_bytes_max: u64::MAX,
             path: path.to_owned(),
             _lock: lock,
         })
@@ -509,7 +512,7 @@ impl DataFolder {
     pub(crate) fn open_log(&self, settings: &StorageSettings) -> Result<(Log, Recovery), BootError> {
         let options = LogOptions {
             segment_bytes: settings.segment_bytes,
-            cache_bytes: settings.body_cache_bytes,
+            cache_bytes: settings.body_cache_bytes.min(self.cache_bytes_max),
             salt: u64::from_le_bytes(random()?),
             directory: LOG.to_owned(),
             bodies_directory: BODIES.to_owned(),

@@ -21,7 +21,9 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use crate::limits::{BOOTSTRAP_NODES_MAX, CONFIG_BYTES_MAX, GRACE_MAX, PARTITIONS_MAX, SYS_INTERVAL_MIN};
+use crate::limits::{
+    BOOTSTRAP_NODES_MAX, CONFIG_BYTES_MAX, GRACE_MAX, MEMORY_BYTES_MIN, PARTITIONS_MAX, SYS_INTERVAL_MIN,
+};
 pub use admin::AdminSettings;
 pub use listener::{
     Bind, ClientCertificate, ListenerKind, ListenerLimits, ListenerSettings, PrincipalSource, ProxySettings,
@@ -140,6 +142,8 @@ pub struct LimitSettings {
     pub connect_timeout: Duration,
     /// What a session does when its queue is full.
     pub overflow: Overflow,
+    /// Memory that the process keeps within; `None` for what the system allows it.
+    pub memory_bytes: Option<u64>,
     /// Clients without credentials are accepted.
     pub anonymous: bool,
 }
@@ -258,6 +262,7 @@ impl Default for LimitSettings {
             keep_alive_max: Duration::from_secs(300),
             connect_timeout: Duration::from_secs(5),
             overflow: Overflow::RejectPublisher,
+            memory_bytes: None,
             anonymous: true,
         }
     }
@@ -562,6 +567,7 @@ fn read_limits(
         connect_timeout: section
             .duration(reader, "connect_timeout", Duration::from_millis(100), Duration::from_secs(60))
             .unwrap_or(defaults.connect_timeout),
+        memory_bytes: section.bytes(reader, "memory_bytes", MEMORY_BYTES_MIN, 1 << 50),
         overflow: section.choice(reader, "overflow", &overflows).unwrap_or(defaults.overflow),
         anonymous: section.boolean(reader, "anonymous").unwrap_or(defaults.anonymous),
     };

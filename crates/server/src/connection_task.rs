@@ -6,7 +6,7 @@
 //! a deadline of the client is looked at only after its socket; who said DISCONNECT and sees the socket closed finds the
 //! session as it was left, on any node.
 //! Limits: `CLIENT_OUTPUT_BYTES_MAX` of unsent output stops the reading and the taking of direct deliveries;
-//! `CLIENT_TURN_BYTES` moved without giving way.
+//! `CLIENT_TURN_BYTES` moved without giving way; a packet above `LARGE_PACKET_BYTES` is read when there is room for all of it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use quorate_node::client::{Client, ClientConfig, Principal, Reading};
+use quorate_node::client::{Client, ClientConfig, Pressure, Principal, Reading};
 use quorate_node::edge::{ClientEvent, ClientOutput, ClientRequest, DirectDelivery};
 use tokio::time::{Instant, Sleep, timeout};
 
@@ -23,7 +23,10 @@ use crate::config::PrincipalSource;
 use crate::departure::{Departure, DepartureCause};
 use crate::edge::Edge;
 use crate::founding::text;
-use crate::limits::{CLIENT_CLOSE_TIMEOUT, CLIENT_OUTPUT_BYTES_MAX, CLIENT_TURN_BYTES};
+use crate::large_packets::Reserved;
+use crate::limits::{
+    CLIENT_CLOSE_TIMEOUT, CLIENT_OUTPUT_BYTES_MAX, CLIENT_READ_BYTES, CLIENT_TURN_BYTES, PRESSED_READ_BYTES,
+};
 use crate::mailbox::Mailbox;
 use crate::metrics::listeners::ListenerFigures;
 use crate::net::arrival::Origin;
@@ -82,6 +85,7 @@ pub async fn serve(
         watched: Watched::default(),
         trace: edge.telemetry.as_ref().map(|to| ConnectionTrace::new(to.clone(), owner, accepted_at)),
         read_at: accepted_at,
+        reserved: Reserved::default(),
     };
     let ended = task.run().await;
     if let Some(trace) = task.trace.take() {
@@ -134,6 +138,8 @@ struct ConnectionTask {
     trace: Option<Box<ConnectionTrace>>,
     /// When bytes were last taken in, for the spans.
     read_at: Duration,
+    /// Room for a large packet.
+    reserved: Reserved,
 }
 
 impl ConnectionTask {
@@ -163,12 +169,14 @@ impl ConnectionTask {
                 continue;
             }
             self.release_buffers();
-            let wants_read = self.declare_reading();
+            let lacks = self.reserved.lacks(&self.input);
+            let read = self.declare_reading(lacks.is_some());
             self.arm(sleep.as_mut());
             tokio::select! {
                 biased;
                 () = self.mailbox.arrived() => (),
-                progress = self.transport.turn(wants_read, &mut self.input, self.client.output()) => {
+                () = self.edge.large_packets.reserve(lacks.unwrap_or(0), &mut self.reserved), if lacks.is_some() => (),
+                progress = self.transport.turn(read, &mut self.input, self.client.output()) => {
                     self.progressed(progress);
                 }
                 () = sleep.as_mut() => self.timer_fired(),
@@ -197,11 +205,19 @@ impl ConnectionTask {
         }
     }
 
-    /// Tells the client whether its socket is read in this turn.
-    fn declare_reading(&mut self) -> bool {
-        let reading = self.reading();
+    /// Tells the client whether its socket is read in this turn; not while it waits for room. Gives how much at once: little
+    /// while memory is short.
+    fn declare_reading(&mut self, waits: bool) -> usize {
+        let reading = match self.reading() {
+            Reading::Open if waits => Reading::Busy,
+            reading => reading,
+        };
         self.client.set_reading(reading, self.edge.clock.now());
-        reading == Reading::Open
+        match self.edge.memory.pressure() {
+            _ if reading != Reading::Open => 0,
+            Pressure::None => CLIENT_READ_BYTES,
+            Pressure::High | Pressure::Full => PRESSED_READ_BYTES,
+        }
     }
 
     /// Something can be done without waiting.

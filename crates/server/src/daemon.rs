@@ -3,7 +3,7 @@
 //! Owns: [`Daemon`]. Does not: read the configuration file, set up logging, wait for signals.
 //! Invariants: every thread and task started here is ended and waited for by [`Daemon::stop`]; listeners for clients
 //! open last.
-//! Limits: two threads for sockets; worker, log writer, keeper and compaction have a thread each.
+//! Limits: two threads for sockets; worker, log writer, keeper, compaction and the look at memory have a thread each.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -45,6 +45,7 @@ use crate::founding::{self, Founding, FoundingError, Settings, hex, text};
 use crate::inbox::Inbox;
 use crate::join::{self, JoinRequest, Joined, Joins};
 use crate::keeper::{Keeper, KeeperJob};
+use crate::large_packets::LargePackets;
 use crate::limits::{
     CLIENT_CLOSE_TIMEOUT, DEPARTURE_LOOK_EVERY, EXPORT_STOP_TIMEOUT, HANDSHAKES_MAX, KEEPER_JOBS_MAX,
     LOG_BATCHES_MAX, STOP_TIMEOUT,
@@ -53,6 +54,9 @@ use crate::log_source::StoredLog;
 use crate::log_writer::{LogJob, LogWriter};
 use crate::logging::LogLevel;
 use crate::lookout::Lookout;
+use crate::mailbox::Mailboxes;
+use crate::memory::shares::Shares;
+use crate::memory::{self, Memory};
 use crate::metrics::process::ProcessFigures;
 use crate::metrics::{Metrics, listeners};
 use crate::net::hello::{Fingerprint, Hello, LinkKind, Member};
@@ -182,6 +186,7 @@ pub struct Daemon {
     log: (SyncSender<LogJob>, JoinHandle<()>),
     keeper: (SyncSender<KeeperJob>, JoinHandle<()>),
     compaction: (SyncSender<()>, JoinHandle<()>),
+    memory: (SyncSender<()>, JoinHandle<()>),
     /// Keeps the lock on the data folder.
     _folder: DataFolder,
 }
@@ -220,14 +225,24 @@ impl Daemon {
             );
         }
         let local = Arc::new(Local::new(hello_of(&folder, &settings)));
-        let inbox: Arc<Inbox<Question>> = Arc::default();
+        let budget_bytes = config.limits.memory_bytes.or_else(memory::limit_of_system);
+        let shares = Shares::of(budget_bytes);
+        folder.cache_bytes_max = shares.body_cache_bytes(config.storage.body_cache_bytes);
+        let inbox: Arc<Inbox<Question>> =
+            Arc::new(Inbox::new(shares.client_inbox_bytes(), shares.peer_inbox_bytes()));
         let receiver = Arc::new(PeerReceiver::new(inbox.clone()));
         let mut peer_expiry_s = None;
         let links = match (&config.peer, sockets.peer) {
             (Some(peer), Some(listener)) => {
                 let tls = PeerTls::load(peer)?;
                 peer_expiry_s = Some(tls.expires_at_s());
-                let links = Links::new(local.clone(), tls, receiver.clone(), runtime.clone());
+                let links = Links::new(
+                    local.clone(),
+                    tls,
+                    receiver.clone(),
+                    runtime.clone(),
+                    shares.peer_outgoing_bytes(),
+                );
                 let _entered = runtime.enter();
                 links.listen(listener);
                 Some(links)
@@ -310,6 +325,8 @@ impl Daemon {
             space,
             metrics,
             others,
+            budget_bytes,
+            shares,
         };
         parts.run(folder, recovered, sockets.clients, sockets.admin, addresses)
     }
@@ -361,12 +378,14 @@ impl Daemon {
         self.edge.inbox.stop();
         join("worker", self.worker);
         drop(self.compaction.0);
+        drop(self.memory.0);
         // A thread that has ended already needs no word.
         let _ended_already = self.keeper.0.send(KeeperJob::Stop);
         join("keeper", self.keeper.1);
         let _ended_already = self.log.0.send(LogJob::Stop);
         join("log", self.log.1);
         join("compaction", self.compaction.1);
+        join("memory", self.memory.1);
         self.lookout.abort();
         self.room.abort();
         self.scrub.abort();
@@ -563,6 +582,9 @@ struct Parts<'a> {
     space: Arc<Space>,
     metrics: Arc<Metrics>,
     others: Option<Arc<Others>>,
+    /// Memory that the process may take, if that is known.
+    budget_bytes: Option<u64>,
+    shares: Shares,
 }
 
 impl Parts<'_> {
@@ -584,6 +606,7 @@ impl Parts<'_> {
             partition: settings.partition_config(),
             listeners: advertised(&self.config.listeners, &addresses),
             seed: u64::from_le_bytes(random().map_err(StartError::Boot)?),
+            memory: self.shares.of_node(),
         };
         let worker_beat = Arc::new(WorkerBeat::new(clock));
         let source = StoredLog { reader: reader.clone(), beat: worker_beat.clone() };
@@ -601,7 +624,8 @@ impl Parts<'_> {
             heard: Default::default(),
             lease: RwLock::new(LeaseState { until: Duration::ZERO, incarnation: self.record.incarnation }),
             partitions: settings.partitions(),
-            mailboxes: Default::default(),
+            mailboxes: Mailboxes::new(self.shares.mailbox_bytes(), self.shares.mailboxes_bytes()),
+            large_packets: LargePackets::new(self.shares.large_packets_bytes()),
             inbox: self.inbox.clone(),
             links: self.links.clone(),
             inquiries: Default::default(),
@@ -610,6 +634,7 @@ impl Parts<'_> {
             telemetry,
             worker_beat,
             room: Room::default(),
+            memory: Memory::new(self.budget_bytes),
             listeners: clients.iter().map(Listener::state).collect(),
             stopping: watch::Sender::new(false),
             departure: watch::Sender::default(),
@@ -618,7 +643,11 @@ impl Parts<'_> {
             cuts: Arc::default(),
             operations: Operations::default(),
             live: watch::Sender::new(Arc::new(LiveSettings {
-                client_config: Arc::new(crate::client_config::client_config(self.config, settings)),
+                client_config: Arc::new(crate::client_config::client_config(
+                    self.config,
+                    settings,
+                    self.shares,
+                )),
                 listeners: Vec::new(),
             })),
             events: NodeEvents::default(),
@@ -700,6 +729,9 @@ impl Parts<'_> {
         };
         let (compaction_stop, compaction_stopped) = sync_channel(1);
         let compaction_thread = spawn("compaction", move || compaction.run(&compaction_stopped))?;
+        let (memory_stop, memory_stopped) = sync_channel(1);
+        let watched = edge.clone();
+        let memory_thread = spawn("memory", move || memory::watch(&watched, &memory_stopped))?;
         let worker = Worker::new(node, edge.clone(), log_sender.clone(), keeper_sender.clone());
         let worker = spawn("worker", move || worker.run())?;
         let Source { file, log } = self.source;
@@ -710,6 +742,7 @@ impl Parts<'_> {
             self.guard.clone(),
             log.clone(),
             edge.clone(),
+            self.shares,
         ));
         let state = AdminState {
             edge: edge.clone(),
@@ -762,6 +795,7 @@ impl Parts<'_> {
             log: (log_sender, log_thread),
             keeper: (keeper_sender, keeper_thread),
             compaction: (compaction_stop, compaction_thread),
+            memory: (memory_stop, memory_thread),
             _folder: folder,
         })
     }

@@ -28,9 +28,11 @@ use crate::events::NodeEvents;
 use crate::inbox::Inbox;
 use crate::inquiry::Inquiries;
 use crate::join::Joins;
+use crate::large_packets::LargePackets;
 use crate::limits::{PUBLISHER_GIVES_WAY, REFERENCES_MAX};
 use crate::lookout::Lookout;
 use crate::mailbox::{Mailbox, Mailboxes};
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::net::listener::ListenerState;
 use crate::net::peer::Links;
@@ -71,6 +73,8 @@ pub struct Edge {
     pub partitions: u32,
     /// Mailboxes of the connections.
     pub mailboxes: Mailboxes,
+    /// Room for large packets that are being read.
+    pub large_packets: LargePackets,
     /// Inbox of the worker.
     pub inbox: Arc<Inbox<Question>>,
     /// Links to peers; none on a single node.
@@ -87,6 +91,8 @@ pub struct Edge {
     pub worker_beat: Arc<WorkerBeat>,
     /// What room the node has on its disk and for open files.
     pub room: Room,
+    /// How short memory is.
+    pub memory: Memory,
     /// Listeners for clients.
     pub listeners: Arc<[Arc<ListenerState>]>,
     /// Becomes true when listeners are to end.
@@ -119,9 +125,16 @@ impl Edge {
         let system = self.system.read();
         let LeaseState { until: lease_until, incarnation } = lease;
         let draining = self.departure.borrow().is_on();
-        let intake = self.room.intake();
-        let context =
-            Context { routing: &routing, system: &system, lease_until, incarnation, draining, intake };
+        let (intake, pressure) = (self.room.intake(), self.memory.pressure());
+        let context = Context {
+            routing: &routing,
+            system: &system,
+            lease_until,
+            incarnation,
+            draining,
+            intake,
+            pressure,
+        };
         handle(&context, self.clock.now())
     }
 

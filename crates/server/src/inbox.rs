@@ -2,8 +2,8 @@
 //!
 //! Owns: the queues and their bounds. Does not: understand what is in them.
 //! Invariants: each kind stays in order; what a client connection sent before is taken before what it sends later.
-//! Limits: clients wait when `CLIENT_INBOX_REQUESTS_MAX` requests are queued; links are not read while
-//! `PEER_INBOX_BYTES_MAX` are queued; reports of our own threads are bounded by the work they were given; questions of
+//! Limits: clients wait when `CLIENT_INBOX_REQUESTS_MAX` requests are queued, or as many bytes as are given to `new`; links are not
+//! read while as many as are given there are queued; reports of our own threads are bounded by the work they were given; questions of
 //! the admin listener are refused beyond `ADMIN_QUESTIONS_MAX`.
 
 use std::time::Instant;
@@ -16,11 +16,8 @@ use tokio::sync::Semaphore;
 
 use crate::limits::{ADMIN_QUESTIONS_MAX, CLIENT_INBOX_REQUESTS_MAX, PEER_INBOX_BYTES_MAX};
 
-/// Bytes per permit of the peers' semaphore.
-const PEER_UNIT_BYTES: usize = 4096;
-
-/// Permits in all for peers.
-const PEER_UNITS_MAX: usize = PEER_INBOX_BYTES_MAX / PEER_UNIT_BYTES;
+/// Bytes per permit of the semaphores that count bytes.
+const UNIT_BYTES: usize = 4096;
 
 /// What the worker takes out at once.
 pub struct Batch<Q> {
@@ -34,6 +31,7 @@ pub struct Batch<Q> {
     pub questions: Vec<Q>,
     /// The worker is to stop.
     pub stop: bool,
+    client_units: usize,
     peer_units: usize,
 }
 
@@ -45,6 +43,7 @@ impl<Q> Default for Batch<Q> {
             reports: Vec::new(),
             questions: Vec::new(),
             stop: false,
+            client_units: 0,
             peer_units: 0,
         }
     }
@@ -55,7 +54,36 @@ pub struct Inbox<Q> {
     queue: Mutex<Queue<Q>>,
     arrived: Condvar,
     client_space: Semaphore,
-    peer_space: Semaphore,
+    client_bytes: Units,
+    peer_bytes: Units,
+}
+
+/// Room for bytes.
+struct Units {
+    free: Semaphore,
+    max: usize,
+}
+
+impl Units {
+    fn of_bytes(bytes: usize) -> Units {
+        let max = (bytes / UNIT_BYTES).clamp(4, Semaphore::MAX_PERMITS);
+        Units { free: Semaphore::new(max), max }
+    }
+
+    /// Units for so many bytes. What is larger than a quarter of all counts as that: it must fit beside others.
+    fn count(&self, bytes: usize) -> usize {
+        (bytes / UNIT_BYTES).min(self.max / 4)
+    }
+
+    async fn take(&self, units: usize) {
+        if units == 0 {
+            return;
+        }
+        // The semaphore is never closed.
+        if let Ok(permits) = self.free.acquire_many(u32::try_from(units).unwrap_or(1)).await {
+            permits.forget();
+        }
+    }
 }
 
 struct Queue<Q> {
@@ -66,40 +94,56 @@ struct Queue<Q> {
 
 impl<Q> Default for Inbox<Q> {
     fn default() -> Self {
-        Inbox {
-            queue: Mutex::new(Queue { batch: Batch::default(), waiting: false, closed: false }),
-            arrived: Condvar::new(),
-            client_space: Semaphore::new(CLIENT_INBOX_REQUESTS_MAX),
-            peer_space: Semaphore::new(PEER_UNITS_MAX),
-        }
+        Inbox::new(usize::MAX, PEER_INBOX_BYTES_MAX)
     }
 }
 
 impl<Q> Inbox<Q> {
+    /// With room for so many bytes of messages from clients, and from peers.
+    pub fn new(client_bytes_max: usize, peer_bytes_max: usize) -> Self {
+        Inbox {
+            queue: Mutex::new(Queue { batch: Batch::default(), waiting: false, closed: false }),
+            arrived: Condvar::new(),
+            client_space: Semaphore::new(CLIENT_INBOX_REQUESTS_MAX),
+            client_bytes: Units::of_bytes(client_bytes_max),
+            peer_bytes: Units::of_bytes(peer_bytes_max),
+        }
+    }
+
     /// Puts the requests of a connection in, in order; waits while there is no space.
     pub async fn post_requests(&self, conn: ConnId, requests: &mut Vec<ClientRequest>) {
         while !requests.is_empty() {
-            let count = requests.len().min(CLIENT_INBOX_REQUESTS_MAX / 4);
+            let (count, units) = self.piece(requests);
             // The semaphore is never closed; without permits there would be nothing to give back either.
             let Ok(permits) = self.client_space.acquire_many(u32::try_from(count).unwrap_or(1)).await else {
                 return;
             };
             permits.forget();
+            self.client_bytes.take(units).await;
             let mut queue = self.queue.lock();
+            queue.batch.client_units += units;
             queue.batch.clients.extend(requests.drain(..count).map(|request| (conn, request)));
             self.wake(queue);
         }
     }
 
+    /// How many of the requests go in at once, with the units for their bytes: one of them, or as many as fit well.
+    fn piece(&self, requests: &[ClientRequest]) -> (usize, usize) {
+        let (mut count, mut bytes) = (0, 0_usize);
+        for request in requests.iter().take(CLIENT_INBOX_REQUESTS_MAX / 4) {
+            let with_it = bytes.saturating_add(request.bytes());
+            if count > 0 && with_it / UNIT_BYTES > self.client_bytes.max / 4 {
+                break;
+            }
+            (count, bytes) = (count + 1, with_it);
+        }
+        (count, self.client_bytes.count(bytes))
+    }
+
     /// Puts events of a peer in, in order; waits while there is no space for that many bytes.
     pub async fn post_peer(&self, events: Vec<Event>, bytes: usize) {
-        let units = (bytes / PEER_UNIT_BYTES).min(PEER_UNITS_MAX / 4);
-        if units > 0 {
-            let Ok(permits) = self.peer_space.acquire_many(u32::try_from(units).unwrap_or(1)).await else {
-                return;
-            };
-            permits.forget();
-        }
+        let units = self.peer_bytes.count(bytes);
+        self.peer_bytes.take(units).await;
         let mut queue = self.queue.lock();
         queue.batch.peers.extend(events);
         queue.batch.peer_units += units;
@@ -161,6 +205,7 @@ impl<Q> Inbox<Q> {
         }
         if clients {
             std::mem::swap(&mut batch.clients, &mut queue.batch.clients);
+            batch.client_units = std::mem::take(&mut queue.batch.client_units);
         }
         std::mem::swap(&mut batch.peers, &mut queue.batch.peers);
         std::mem::swap(&mut batch.reports, &mut queue.batch.reports);
@@ -169,7 +214,8 @@ impl<Q> Inbox<Q> {
         batch.peer_units = std::mem::take(&mut queue.batch.peer_units);
         drop(queue);
         self.client_space.add_permits(batch.clients.len());
-        self.peer_space.add_permits(batch.peer_units);
+        self.client_bytes.free.add_permits(std::mem::take(&mut batch.client_units));
+        self.peer_bytes.free.add_permits(std::mem::take(&mut batch.peer_units));
     }
 
     fn wake(&self, queue: parking_lot::MutexGuard<'_, Queue<Q>>) {
@@ -235,12 +281,12 @@ mod tests {
             inbox.post_peer(vec![Event::Tick], PEER_INBOX_BYTES_MAX).await;
         }
         let waiting =
-            tokio::time::timeout(Duration::from_millis(1), inbox.post_peer(vec![], PEER_UNIT_BYTES)).await;
+            tokio::time::timeout(Duration::from_millis(1), inbox.post_peer(vec![], UNIT_BYTES)).await;
         assert!(waiting.is_err());
         let mut batch = Batch::default();
         inbox.take(&mut batch, true, soon());
         assert_eq!(batch.peers.len(), 4);
-        inbox.post_peer(vec![Event::Tick], PEER_UNIT_BYTES).await;
+        inbox.post_peer(vec![Event::Tick], UNIT_BYTES).await;
     }
 
     #[test]

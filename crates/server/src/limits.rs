@@ -63,8 +63,22 @@ pub const RECEIVER_STANDS_STILL: Duration = Duration::from_millis(100);
 /// Direct deliveries that wait in the mailbox of one connection. When full, a message is dropped and counted.
 pub const MAILBOX_DIRECT_MESSAGES_MAX: usize = 100_000;
 
-/// Bytes of direct deliveries that wait in the mailbox of one connection. When full, a message is dropped and counted.
+/// Bytes of direct deliveries that wait in the mailbox of one connection. When full, a message is dropped and counted. Less on a
+/// node with little memory, as of all limits for which there is a share: see `memory::shares`.
 pub const MAILBOX_DIRECT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The same while all mailboxes together hold more than their share: enough for a client that keeps up.
+pub const MAILBOX_PRESSED_BYTES: usize = 256 * 1024;
+
+/// Bytes of messages that wait for the window of one transient session.
+pub const DIRECT_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes read from a client at once while memory is short.
+pub const PRESSED_READ_BYTES: usize = 4 * 1024;
+
+/// Packets above this size are read only when there is room for the whole of them: what many clients have sent the first half of
+/// would fill the memory, and none of it could go on.
+pub const LARGE_PACKET_BYTES: usize = CLIENT_READ_BYTES;
 
 /// Connections of the whole node that have not sent their whole CONNECT. When full, a new one is closed: whoever has not
 /// said who it is may not take more than 64 MiB together, with as much again in TLS as the client has sent.
@@ -411,6 +425,22 @@ pub const FULL_DISK_PAUSE: Duration = Duration::from_millis(200);
 /// would be more: a segment of the usual size, so that it does not come and go with each of them.
 pub const DISK_SOFT_MARGIN_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// Least memory that may be configured: below, the node has hardly room for itself.
+pub const MEMORY_BYTES_MIN: u64 = 128 * 1024 * 1024;
+
+/// How often the memory of the process is looked at: reading one small file. What comes meanwhile must fit into what is left
+/// from `MEMORY_FULL_PERCENT` on.
+pub const MEMORY_LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Percent of the memory that the process may take from which on publishers are read slowly.
+pub const MEMORY_HIGH_PERCENT: u64 = 80;
+
+/// Percent from which on clients and messages are refused.
+pub const MEMORY_FULL_PERCENT: u64 = 90;
+
+/// So many percent less, and each of them ends.
+pub const MEMORY_MARGIN_PERCENT: u64 = 5;
+
 /// Bytes of the reason in `damaged.json`; the rest of a longer one is cut. The log of the process has all of it.
 pub const DAMAGED_REASON_BYTES_MAX: usize = 1024;
 
@@ -452,5 +482,7 @@ const _: () = assert!(
 const _: () = assert!(PEER_KEEP_ALIVE.as_millis() * 3 < PEER_IDLE_MAX.as_millis());
 const _: () = assert!(DISK_FREE_BYTES_MIN < DISK_FREE_BYTES_ENOUGH);
 const _: () = assert!(DISK_KEPT_BYTES < DISK_FREE_BYTES_MIN);
+const _: () =
+    assert!(MEMORY_HIGH_PERCENT < MEMORY_FULL_PERCENT - MEMORY_MARGIN_PERCENT && MEMORY_FULL_PERCENT < 100);
 const _: () = assert!(SPANS_BATCH_WAIT.as_millis() < EXPORT_STOP_TIMEOUT.as_millis());
 const _: () = assert!(STOP_TRANSFER_TIMEOUT.as_millis() * 2 < STOP_TIMEOUT.as_millis());

@@ -2,14 +2,14 @@
 //!
 //! Owns: [`Mailbox`] (one per connection) and [`Mailboxes`] (all of this node). Does not: know what the events mean.
 //! Invariants: events of the node are never dropped and stay in order; so do direct deliveries, unless dropped.
-//! Limits: `MAILBOX_DIRECT_MESSAGES_MAX` and `MAILBOX_DIRECT_BYTES_MAX` for direct deliveries, which are dropped and
-//! counted when full, and from half full on hold up the publisher a little while the receiver makes progress; events are
+//! Limits: `MAILBOX_DIRECT_MESSAGES_MAX` and `MAILBOX_DIRECT_BYTES_MAX` for direct deliveries, or their share of the memory and, when
+//! all of them hold much, `MAILBOX_PRESSED_BYTES`: they are dropped and counted when full, and from half full on hold up the publisher a little while the receiver makes progress; events are
 //! bounded by the windows of the connection.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -17,7 +17,9 @@ use quorate_node::edge::{ClientEvent, DirectDelivery};
 use quorate_state::ConnId;
 use tokio::sync::Notify;
 
-use crate::limits::{MAILBOX_DIRECT_BYTES_MAX, MAILBOX_DIRECT_MESSAGES_MAX, RECEIVER_STANDS_STILL};
+use crate::limits::{
+    MAILBOX_DIRECT_BYTES_MAX, MAILBOX_DIRECT_MESSAGES_MAX, MAILBOX_PRESSED_BYTES, RECEIVER_STANDS_STILL,
+};
 
 /// What waits for one connection.
 #[derive(Default)]
@@ -28,6 +30,44 @@ pub struct Mailbox {
     progress_ms: AtomicU64,
     /// Direct deliveries dropped because there was no room.
     dropped: AtomicU64,
+    room: Arc<MailboxRoom>,
+}
+
+/// How much all mailboxes may hold.
+struct MailboxRoom {
+    /// Bytes of direct deliveries in all of them.
+    held_bytes: AtomicUsize,
+    /// Of one.
+    each_bytes_max: usize,
+    /// Of all of them, from which on each may hold less.
+    all_bytes_max: usize,
+}
+
+impl Default for MailboxRoom {
+    fn default() -> Self {
+        MailboxRoom {
+            held_bytes: AtomicUsize::new(0),
+            each_bytes_max: MAILBOX_DIRECT_BYTES_MAX,
+            all_bytes_max: usize::MAX,
+        }
+    }
+}
+
+impl MailboxRoom {
+    /// What one mailbox may hold now.
+    fn bytes_max(&self) -> usize {
+        if self.held_bytes.load(Ordering::Relaxed) < self.all_bytes_max {
+            self.each_bytes_max
+        } else {
+            MAILBOX_PRESSED_BYTES
+        }
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        self.room.held_bytes.fetch_sub(self.content.get_mut().direct_bytes, Ordering::Relaxed);
+    }
 }
 
 /// What came of putting direct deliveries in.
@@ -47,6 +87,12 @@ struct Content {
 }
 
 impl Mailbox {
+    fn with_room(room: Arc<MailboxRoom>) -> Mailbox {
+        let mut mailbox = Mailbox::default();
+        mailbox.room = room;
+        mailbox
+    }
+
     /// Puts events of the node in.
     pub fn push_events(&self, events: impl Iterator<Item = ClientEvent>) {
         let mut content = self.content.lock();
@@ -58,11 +104,13 @@ impl Mailbox {
     /// Puts direct deliveries in.
     pub fn push_direct(&self, deliveries: impl Iterator<Item = DirectDelivery>, now: Duration) -> Pushed {
         let mut dropped = 0;
+        let bytes_max = self.room.bytes_max();
         let mut content = self.content.lock();
+        let before = content.direct_bytes;
         for delivery in deliveries {
             let bytes = direct_bytes(&delivery);
             if content.direct.len() >= MAILBOX_DIRECT_MESSAGES_MAX
-                || content.direct_bytes.saturating_add(bytes) > MAILBOX_DIRECT_BYTES_MAX
+                || content.direct_bytes.saturating_add(bytes) > bytes_max
             {
                 dropped += 1;
                 continue;
@@ -71,7 +119,8 @@ impl Mailbox {
             content.direct.push(delivery);
         }
         let half = content.direct.len() * 2 >= MAILBOX_DIRECT_MESSAGES_MAX
-            || content.direct_bytes * 2 >= MAILBOX_DIRECT_BYTES_MAX;
+            || content.direct_bytes.saturating_mul(2) >= bytes_max;
+        self.room.held_bytes.fetch_add(content.direct_bytes - before, Ordering::Relaxed);
         drop(content);
         if dropped > 0 {
             self.dropped.fetch_add(dropped, Ordering::Relaxed);
@@ -94,7 +143,7 @@ impl Mailbox {
     /// Takes the direct deliveries out.
     pub fn take_direct(&self) -> Vec<DirectDelivery> {
         let mut content = self.content.lock();
-        content.direct_bytes = 0;
+        self.room.held_bytes.fetch_sub(std::mem::take(&mut content.direct_bytes), Ordering::Relaxed);
         std::mem::take(&mut content.direct)
     }
 
@@ -119,19 +168,30 @@ const SHARDS: usize = 64;
 pub struct Mailboxes {
     shards: Vec<RwLock<HashMap<ConnId, Arc<Mailbox>>>>,
     next: AtomicU64,
+    room: Arc<MailboxRoom>,
 }
 
 impl Default for Mailboxes {
     fn default() -> Self {
-        Mailboxes { shards: (0..SHARDS).map(|_| RwLock::default()).collect(), next: AtomicU64::new(1) }
+        Mailboxes {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            next: AtomicU64::new(1),
+            room: Arc::default(),
+        }
     }
 }
 
 impl Mailboxes {
+    /// Each may hold so many bytes of direct deliveries, until all together hold so many.
+    pub fn new(each_bytes_max: usize, all_bytes_max: usize) -> Mailboxes {
+        let room = MailboxRoom { held_bytes: AtomicUsize::new(0), each_bytes_max, all_bytes_max };
+        Mailboxes { room: Arc::new(room), ..Mailboxes::default() }
+    }
+
     /// A new connection with its mailbox. Identifiers are never used again in this process.
     pub fn open(&self) -> (ConnId, Arc<Mailbox>) {
         let conn = ConnId(self.next.fetch_add(1, Ordering::Relaxed));
-        let mailbox = Arc::new(Mailbox::default());
+        let mailbox = Arc::new(Mailbox::with_room(self.room.clone()));
         if let Some(shard) = self.shard(conn)
             && let Entry::Vacant(place) = shard.write().entry(conn)
         {
@@ -257,6 +317,34 @@ mod tests {
         assert!(push(most, now).dropped > 0);
         mailbox.take_direct();
         assert_eq!(push(1, now), Pushed::default());
+    }
+
+    #[test]
+    fn many_slow_connections_do_not_take_the_room_of_those_that_keep_up() {
+        let bytes = direct_bytes(&direct());
+        // Each may hold what a pressed one may, twice over; all together as much as four of these.
+        let mailboxes = Mailboxes::new(MAILBOX_PRESSED_BYTES * 2, MAILBOX_PRESSED_BYTES * 8);
+        let now = Duration::from_secs(1);
+        let fill = |mailbox: &Mailbox| {
+            let count = MAILBOX_PRESSED_BYTES * 2 / bytes + 10;
+            mailbox.push_direct(std::iter::repeat_with(direct).take(count), now);
+            mailbox.content.lock().direct_bytes / bytes
+        };
+        let opened: Vec<_> = (0..8).map(|_| mailboxes.open()).collect();
+        let held: Vec<usize> = opened.iter().map(|(_, mailbox)| fill(mailbox)).collect();
+        let (each, pressed) = (MAILBOX_PRESSED_BYTES * 2 / bytes, MAILBOX_PRESSED_BYTES / bytes);
+        assert_eq!(held[..4], [each; 4]);
+        assert_eq!(held[7], pressed, "{held:?}");
+        let (_, keeps_up) = mailboxes.open();
+        let pushed = keeps_up.push_direct(std::iter::repeat_with(direct).take(10), now);
+        assert_eq!(pushed.dropped, 0);
+        for (conn, mailbox) in opened {
+            mailboxes.close(conn);
+            drop(mailbox);
+        }
+        assert_eq!(fill(&keeps_up), each, "there is room again");
+        keeps_up.take_direct();
+        assert_eq!(mailboxes.room.held_bytes.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub fn reason_name(reason: DropReason) -> &'static str {
 }
 
 /// Why this process dropped messages, besides what the replicated state counts.
-const REASONS: [(DropReason, &str); 10] = [
+const REASONS: [(DropReason, &str); 11] = [
     (DropReason::QueueMessages, "queue_messages"),
     (DropReason::QueueBytes, "queue_bytes"),
     (DropReason::MessageExpired, "message_expired"),
@@ -39,6 +39,7 @@ const REASONS: [(DropReason, &str); 10] = [
     (DropReason::RefusedLate, "refused_late"),
     (DropReason::ReadOnlyTopic, "read_only_topic"),
     (DropReason::DiskLow, "disk_low"),
+    (DropReason::MemoryLow, "memory_low"),
 ];
 
 /// Why a client connection was closed as it came.
@@ -176,6 +177,12 @@ pub struct Metrics {
     pub log_waits_for_space: Gauge,
     /// 1 while messages are not taken in because the disk has little room.
     pub disk_low: Gauge,
+    /// Bytes of memory that the node may take.
+    pub memory_budget: Gauge,
+    /// Bytes of memory that it takes, at the last look.
+    pub memory_used: Gauge,
+    /// How short memory is: 0 not, 1 from 80 % on, 2 from 90 % on.
+    pub memory_pressure: Gauge,
     /// Folders with damaged state at the start.
     pub damaged_folders: Gauge,
     /// Places that the last walk over the disk found damaged and nobody could mend.
@@ -357,6 +364,9 @@ impl Metrics {
             (catalog::BACKUP_LAST, &self.backup_last_s),
             (catalog::LOG_WAITS_FOR_SPACE, &self.log_waits_for_space),
             (catalog::DISK_LOW, &self.disk_low),
+            (catalog::MEMORY_BUDGET, &self.memory_budget),
+            (catalog::MEMORY_USED, &self.memory_used),
+            (catalog::MEMORY_PRESSURE, &self.memory_pressure),
             (catalog::DAMAGED_FOLDERS, &self.damaged_folders),
             (catalog::DAMAGE_LEFT, &self.damage_left),
             (catalog::DRAINING, &self.draining),

@@ -22,6 +22,7 @@ use crate::edge::Edge;
 use crate::events::NodeEvent;
 use crate::founding::Settings;
 use crate::logging::LogLevel;
+use crate::memory::shares::Shares;
 use crate::net::listener_tls::ListenerTls;
 pub use difference::Difference;
 
@@ -63,6 +64,7 @@ pub struct Reloader {
     guard: Arc<Guard>,
     log: Arc<LogLevel>,
     edge: Arc<Edge>,
+    shares: Shares,
 }
 
 /// What a reload will put in force. To put it is all that is left to do.
@@ -82,8 +84,9 @@ impl Reloader {
         guard: Arc<Guard>,
         log: Arc<LogLevel>,
         edge: Arc<Edge>,
+        shares: Shares,
     ) -> Reloader {
-        Reloader { file, founded, current: Mutex::new(current), guard, log, edge }
+        Reloader { file, founded, current: Mutex::new(current), guard, log, edge, shares }
     }
 
     /// Reads the configuration and the certificates again and puts in force what may change while the node runs. Reads
@@ -148,7 +151,7 @@ impl Reloader {
                 return Err(errors);
             }
         };
-        let client_config = Arc::new(client_config(&config, &self.founded));
+        let client_config = Arc::new(client_config(&config, &self.founded, self.shares));
         Ok(Prepared { config, difference, rules, live: LiveSettings { client_config, listeners } })
     }
 

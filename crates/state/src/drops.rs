@@ -76,7 +76,7 @@ impl Drops {
     }
 }
 
-const REASONS: [DropReason; 10] = [
+const REASONS: [DropReason; 11] = [
     DropReason::QueueMessages,
     DropReason::QueueBytes,
     DropReason::MessageExpired,
@@ -87,6 +87,7 @@ const REASONS: [DropReason; 10] = [
     DropReason::RefusedLate,
     DropReason::ReadOnlyTopic,
     DropReason::DiskLow,
+    DropReason::MemoryLow,
 ];
 
 /// The number of a reason in records. It never changes.
@@ -102,6 +103,7 @@ fn code(reason: DropReason) -> u8 {
         DropReason::RefusedLate => 7,
         DropReason::ReadOnlyTopic => 8,
         DropReason::DiskLow => 9,
+        DropReason::MemoryLow => 10,
     }
 }
 
@@ -142,7 +144,7 @@ mod tests {
 
     #[test]
     fn unknown_or_repeated_reason_is_not_read() {
-        for reasons in [[10, 0], [1, 1]] {
+        for reasons in [[11, 0], [1, 1]] {
             let mut out = BytesMut::new();
             out.put_u64_le(0);
             put_count(&mut out, 2);

@@ -126,8 +126,11 @@ pub enum DropReason {
     RefusedLate,
     /// A QoS 0 message to a topic that clients may not publish to.
     ReadOnlyTopic,
-    /// A QoS 0 message that came while the disk of its publisher's node had little room.
+    /// A QoS 0 message that was to be retained and came while the disk of its publisher's node had little room: it was not
+    /// retained.
     DiskLow,
+    /// A QoS 0 message that came while its publisher's node had nearly no memory left.
+    MemoryLow,
 }
 
 /// Answer to a command.

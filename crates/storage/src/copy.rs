@@ -226,16 +226,16 @@ impl CopyWriter {
         Self { copies: copies.clone(), file: None, seed: header.seed(), offset, pending: Vec::new() }
     }
 
-    /// Goes on with the copy of a segment whose records end at `end` of `bytes`, all of them synced. Rows that it lacks are made.
-    pub fn resume(copies: &Copies, header: &SegmentHeader, bytes: &[u8], end: usize) -> Self {
+    /// Goes on with the copy of a segment whose records end at `end`, all of them synced. Rows that it lacks are made.
+    pub fn resume(copies: &Copies, header: &SegmentHeader, segment: &dyn DiskFile, end: usize) -> Self {
         let mut writer = Self::new(copies, header);
         // What fails is tried again when a later pass reads the segment.
-        let _ = writer.catch_up(header, bytes, end);
+        let _ = writer.catch_up(header, segment, end);
         writer.pending = Vec::new();
         writer
     }
 
-    fn catch_up(&mut self, header: &SegmentHeader, bytes: &[u8], end: usize) -> io::Result<()> {
+    fn catch_up(&mut self, header: &SegmentHeader, segment: &dyn DiskFile, end: usize) -> io::Result<()> {
         let copy = self.copies.open(header.number);
         let file = match &copy {
             Some(copy) => copy.file.clone(),
@@ -244,10 +244,14 @@ impl CopyWriter {
         if copy.as_ref().is_some_and(|copy| copy.header != Some(*header)) {
             file.write_at(0, &header.encode())?;
         }
-        let mut scan = Scan::of(bytes.get(..end).unwrap_or(bytes), header);
+        let mut scan = Scan::of(segment, header);
         while scan.offset < end {
-            let row = match scan.next_record() {
-                Some((at, found, record)) => Row::of(&found, record, length_u32(at)),
+            let row = match scan.next_record()? {
+                Some((at, found)) if found.kind == Kind::HardState => {
+                    let Some(record) = scan.record(at, &found)? else { return Ok(()) };
+                    Row::of(&found, record, length_u32(at))
+                }
+                Some((at, found)) => Row { header: found, vote: 0, offset: length_u32(at) },
                 None => {
                     let row = copy.as_ref().and_then(|copy| copy.row(header, scan.next.sequence));
                     let Some(row) = row.filter(|row| scan.pass(row)) else { return Ok(()) };

@@ -24,6 +24,10 @@ pub const RECORD_PAYLOAD_BYTES_MAX: u64 = 288 << 20;
 /// Largest batch of one append. Bounds the write buffer.
 pub const APPEND_BYTES_MAX: u64 = 1 << 30;
 
+/// Bytes of a segment that a start reads at once. A whole segment would take as much memory for good: the allocator gives large
+/// blocks back late.
+pub const SCAN_PIECE_BYTES: usize = 1 << 20;
+
 /// A write buffer larger than this is given back after the append that needed it.
 pub const WRITE_BUFFER_BYTES_KEPT: usize = 4 << 20;
 

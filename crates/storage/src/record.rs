@@ -218,6 +218,37 @@ fn checksum(seed: u32, record: &[u8]) -> Option<u32> {
     Some(crc32c::crc32c_append(crc, record.get(8..)?))
 }
 
+/// The checksum of a record whose bytes come in pieces; the first one has the whole header.
+pub struct RecordChecksum {
+    crc: u32,
+    begun: bool,
+}
+
+impl RecordChecksum {
+    /// For a record of a segment with this seed.
+    pub fn new(seed: u32) -> Self {
+        Self { crc: seed, begun: false }
+    }
+
+    /// The next bytes.
+    pub fn add(&mut self, piece: &[u8]) {
+        if self.begun {
+            self.crc = crc32c::crc32c_append(self.crc, piece);
+            return;
+        }
+        // The checksum itself is left out.
+        for part in [piece.get(..4), piece.get(8..)] {
+            self.crc = crc32c::crc32c_append(self.crc, part.unwrap_or_default());
+        }
+        self.begun = true;
+    }
+
+    /// Whether the bytes are those that the record was written with.
+    pub fn is_of(&self, header: &Header) -> bool {
+        self.crc == header.checksum
+    }
+}
+
 /// Checks the record at the start of `bytes`: its header if all of it is there and unharmed.
 pub fn verify(seed: u32, bytes: &[u8]) -> Option<Header> {
     let header = Header::parse(bytes)?;

@@ -6,7 +6,7 @@
 //! order they were written; a sealed segment is whole or the log is corrupt.
 //! See: docs/formats/log-record.md.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -189,8 +189,8 @@ struct Replay {
     next: Option<Stamp>,
     records: u64,
     bytes: u64,
-    /// In the last segment: where records begin that may not be on the device.
-    unsynced: Vec<(u64, usize)>,
+    /// In the last segment: records that may not be on the device.
+    unsynced: VecDeque<Unsynced>,
     last: Option<LastSegment>,
     copies: Copies,
     /// Entries with a damaged record, in the order of their records.
@@ -207,11 +207,17 @@ struct Mend {
     bytes: Vec<u8>,
 }
 
+/// A record that was read and may only be in a cache. It is kept as it was read: what is read later may come from the device.
+struct Unsynced {
+    sequence: u64,
+    at: usize,
+    record: Vec<u8>,
+}
+
 struct LastSegment {
     number: u32,
     header: SegmentHeader,
     file: Arc<dyn DiskFile>,
-    bytes: Vec<u8>,
     end: usize,
     torn: Option<TornTail>,
 }
@@ -259,13 +265,13 @@ pub fn open(disk: Arc<dyn Disk>, options: LogOptions) -> Result<(Log, Recovery),
     let torn_tail = last.torn;
     let mut recovery =
         Recovery { groups: recovered, epoch: 0, created, torn_tail, records, bytes, lost, damaged_records };
-    settle_tail(&last, next.synced, &unsynced).map_err(failed("settle", &segment_name(last.number)))?;
+    settle_tail(&last, &unsynced).map_err(failed("settle", &segment_name(last.number)))?;
     // After the tail, which is written again as it was read.
     for mend in &mends {
         mend.carry_out().map_err(failed("mend", &mend.path))?;
     }
     copies.keep_segments(&numbers);
-    let mut copy = CopyWriter::resume(&copies, &last.header, &last.bytes, last.end);
+    let mut copy = CopyWriter::resume(&copies, &last.header, last.file.as_ref(), last.end);
     if damaged_records > 0 {
         copy.sync();
     }
@@ -358,7 +364,7 @@ fn replay(copies: &Copies, directory: &str, numbers: &[u32]) -> Result<Replay, O
         next: None,
         records: 0,
         bytes: 0,
-        unsynced: Vec::new(),
+        unsynced: VecDeque::new(),
         last: None,
         copies: copies.clone(),
         lost: Vec::new(),
@@ -474,19 +480,12 @@ impl Replay {
         if next.sequence != first || next.epoch != header.epoch {
             return Err(corrupt(0, Corruption::SegmentHeader));
         }
-        let bytes = read_up_to(file.as_ref(), 0, memory(header.length)).map_err(failed("read", path))?;
         let mut state = SegmentState { file: file.clone(), header: *header, end: 0, groups: BTreeMap::new() };
         self.unsynced.clear();
-        let mut scan = Scan::new(&bytes, header.seed(), begun);
+        let mut scan = Scan::new(file.as_ref(), memory(header.length), header.seed(), begun);
         let mut copy = None;
         loop {
-            while let Some((at, record, raw)) = scan.next_record() {
-                self.records += 1;
-                self.unsynced.push((record.stamp.sequence, at));
-                let position =
-                    Position { segment: number, offset: length_u32(at), payload_bytes: record.payload_bytes };
-                self.apply(&record, raw, position, &mut state);
-            }
+            self.records(&mut scan, &mut state, first_of_next.is_none(), path)?;
             if first_of_next.is_some_and(|sequence| sequence <= scan.next.sequence) {
                 break;
             }
@@ -502,7 +501,7 @@ impl Replay {
         let torn = match first_of_next {
             Some(sequence) if sequence == next.sequence => None,
             Some(_) => return Err(corrupt(end, Corruption::Sealed { sequence: next.sequence })),
-            None => match scan.tail() {
+            None => match scan.tail().map_err(failed("read", path))? {
                 Tail::Clean => None,
                 Tail::Torn { bytes } => Some(TornTail { segment: number, offset: end as u64, bytes }),
                 Tail::Corrupt { witness } => {
@@ -515,9 +514,43 @@ impl Replay {
         self.segments.insert(number, state);
         self.next = Some(next);
         if first_of_next.is_none() {
-            self.last = Some(LastSegment { number, header: *header, file: file.clone(), bytes, end, torn });
+            self.last = Some(LastSegment { number, header: *header, file: file.clone(), end, torn });
         }
         Ok(())
+    }
+
+    /// Counts in valid records, up to the first one that is not.
+    fn records(
+        &mut self,
+        scan: &mut Scan<'_>,
+        state: &mut SegmentState,
+        is_last: bool,
+        path: &str,
+    ) -> Result<(), OpenError> {
+        let segment = state.header.number;
+        while let Some((at, record)) = scan.next_record().map_err(failed("read", path))? {
+            self.records += 1;
+            let position = Position { segment, offset: length_u32(at), payload_bytes: record.payload_bytes };
+            let synced = scan.next.synced;
+            if is_last || record.kind == Kind::HardState {
+                let raw = scan.record(at, &record).map_err(failed("read", path))?;
+                let raw = raw.ok_or_else(|| changed(segment, path))?;
+                self.apply(&record, raw, position, state);
+                if is_last {
+                    self.keep_unsynced(record.stamp.sequence, at, raw, synced);
+                }
+            } else {
+                self.apply(&record, &[], position, state);
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_unsynced(&mut self, sequence: u64, at: usize, record: &[u8], synced: u64) {
+        self.unsynced.push_back(Unsynced { sequence, at, record: record.to_vec() });
+        while self.unsynced.front().is_some_and(|first| first.sequence < synced) {
+            self.unsynced.pop_front();
+        }
     }
 
     fn apply(&mut self, record: &Header, raw: &[u8], position: Position, segment: &mut SegmentState) {
@@ -607,12 +640,17 @@ fn recovered(index: &GroupIndex) -> RecoveredGroup {
     }
 }
 
+/// A record was valid and, read again at once, is not any more.
+fn changed(segment: u32, path: &str) -> OpenError {
+    let source = io::Error::other(format!("segment {segment} does not read the same twice"));
+    OpenError::Io { operation: "read", path: path.to_owned(), source }
+}
+
 /// Brings to the device what was read but may only be in a cache. After a failed sync the system takes such bytes
 /// for clean, and no sync would write them: they are written again.
-fn settle_tail(last: &LastSegment, synced: u64, records: &[(u64, usize)]) -> io::Result<()> {
-    let first = records.iter().find(|(sequence, _)| *sequence >= synced).map(|(_, at)| *at);
-    if let Some(tail) = first.and_then(|first| Some((first, last.bytes.get(first..last.end)?))) {
-        last.file.write_at(tail.0 as u64, tail.1)?;
+fn settle_tail(last: &LastSegment, unsynced: &VecDeque<Unsynced>) -> io::Result<()> {
+    for record in unsynced {
+        last.file.write_at(record.at as u64, &record.record)?;
     }
     last.file.sync_data()
 }

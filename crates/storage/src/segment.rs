@@ -1,11 +1,20 @@
 //! Scanning the bytes of a segment: where its records end and what is behind.
 //!
-//! Owns: telling a torn tail from corruption. Does not: read files or interpret records.
+//! Owns: telling a torn tail from corruption. Does not: interpret records.
 //! Invariants: a bad record is a torn tail only if nothing behind it proves that it had been synced.
+//! Limits: `SCAN_PIECE_BYTES` of a segment are in memory, or one record.
 //! See: docs/formats/log-record.md.
 
+use std::io;
+
 use crate::copy::Row;
-use crate::record::{Header, Kind, RECORD_ALIGNMENT, SEGMENT_HEADER_BYTES, SegmentHeader, Stamp, verify};
+use crate::disk::{DiskFile, read_up_to};
+use crate::field::memory;
+use crate::limits::SCAN_PIECE_BYTES;
+use crate::record::{
+    Header, Kind, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordChecksum, SEGMENT_HEADER_BYTES, SegmentHeader,
+    Stamp, verify,
+};
 
 /// Name of a segment file.
 pub fn segment_name(number: u32) -> String {
@@ -47,9 +56,34 @@ impl LogFile {
     }
 }
 
+/// A file that is read in pieces, nearly always forward.
+struct Pieces<'a> {
+    file: &'a dyn DiskFile,
+    /// Bytes of the file that count.
+    length: usize,
+    /// Where the piece in memory begins.
+    start: usize,
+    piece: Vec<u8>,
+}
+
+impl Pieces<'_> {
+    /// So many bytes at an offset; `None` when the file has fewer. Holds as many in memory, and a piece at least.
+    fn get(&mut self, at: usize, length: usize) -> io::Result<Option<&[u8]>> {
+        let Some(end) = at.checked_add(length).filter(|end| *end <= self.length) else { return Ok(None) };
+        if at < self.start || end > self.start + self.piece.len() {
+            let wanted = length.max(SCAN_PIECE_BYTES).min(self.length - at);
+            // Not both at once.
+            self.piece = Vec::new();
+            self.piece = read_up_to(self.file, at as u64, wanted)?;
+            self.start = at;
+        }
+        Ok(self.piece.get(at - self.start..end - self.start))
+    }
+}
+
 /// Walks the valid records of a segment.
 pub struct Scan<'a> {
-    bytes: &'a [u8],
+    pieces: Pieces<'a>,
     seed: u32,
     /// Offset of the next record.
     pub offset: usize,
@@ -58,80 +92,119 @@ pub struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    /// Starts behind the header.
-    pub fn new(bytes: &'a [u8], seed: u32, next: Stamp) -> Self {
-        Self { bytes, seed, offset: SEGMENT_HEADER_BYTES, next }
+    /// Starts behind the header of a file of this length.
+    pub fn new(file: &'a dyn DiskFile, length: usize, seed: u32, next: Stamp) -> Self {
+        let pieces = Pieces { file, length, start: 0, piece: Vec::new() };
+        Self { pieces, seed, offset: SEGMENT_HEADER_BYTES, next }
     }
 
     /// Starts behind the header of a segment.
-    pub fn of(bytes: &'a [u8], header: &SegmentHeader) -> Self {
+    pub fn of(file: &'a dyn DiskFile, header: &SegmentHeader) -> Self {
         let first = header.first_sequence;
-        Self::new(bytes, header.seed(), Stamp { epoch: header.epoch, sequence: first, synced: first })
+        let next = Stamp { epoch: header.epoch, sequence: first, synced: first };
+        Self::new(file, memory(header.length), header.seed(), next)
     }
 
-    /// Next valid record with its offset and its bytes.
-    pub fn next_record(&mut self) -> Option<(usize, Header, &'a [u8])> {
-        let rest = self.bytes.get(self.offset..)?;
-        let header = verify(self.seed, rest)?;
+    /// Next valid record with its offset.
+    pub fn next_record(&mut self) -> io::Result<Option<(usize, Header)>> {
         let at = self.offset;
-        let record = rest.get(..header.record_bytes())?;
-        self.advance(&header).then_some((at, header, record))
+        let Some(header) = self.header(at)? else { return Ok(None) };
+        // The bytes are read only of a record that belongs here.
+        if !self.follows(&header) || !self.is_whole(at, &header)? {
+            return Ok(None);
+        }
+        self.advance(&header);
+        Ok(Some((at, header)))
+    }
+
+    /// The bytes of a record that was found valid, if they still are.
+    pub fn record(&mut self, at: usize, header: &Header) -> io::Result<Option<&[u8]>> {
+        let record = self.pieces.get(at, header.record_bytes())?;
+        Ok(record.filter(|record| verify(self.seed, record).is_some()))
     }
 
     /// Passes over a record that is not valid but is known to have been there; false if it does not belong here.
     pub fn pass(&mut self, row: &Row) -> bool {
-        usize::try_from(row.offset).is_ok_and(|offset| offset == self.offset) && self.advance(&row.header)
+        let belongs = memory(u64::from(row.offset)) == self.offset && self.follows(&row.header);
+        if belongs {
+            self.advance(&row.header);
+        }
+        belongs
     }
 
-    fn advance(&mut self, header: &Header) -> bool {
+    /// Whether a record with this header may be the next one.
+    fn follows(&self, header: &Header) -> bool {
         let stamp = header.stamp;
         let epoch_fits = match header.kind {
             Kind::EpochStart => stamp.epoch > self.next.epoch,
             _ => stamp.epoch == self.next.epoch,
         };
-        let Ok(stride) = usize::try_from(header.stride()) else { return false };
-        if stamp.sequence != self.next.sequence || !epoch_fits || stamp.synced > stamp.sequence {
-            return false;
-        }
-        self.offset += stride;
+        stamp.sequence == self.next.sequence && epoch_fits && stamp.synced <= stamp.sequence
+    }
+
+    fn advance(&mut self, header: &Header) {
+        let stamp = header.stamp;
+        self.offset += memory(header.stride());
         self.next = Stamp {
             epoch: stamp.epoch,
             sequence: stamp.sequence + 1,
             synced: self.next.synced.max(stamp.synced),
         };
-        true
     }
 
     /// After the last valid record: what the rest of the segment says.
-    pub fn tail(&self) -> Tail {
+    pub fn tail(&mut self) -> io::Result<Tail> {
         let mut tail = Tail::Clean;
-        if let Some(header) = self.bytes.get(self.offset..).and_then(Header::parse)
+        if let Some(header) = self.header(self.offset)?
             && header.stamp.sequence == self.next.sequence
             && header.stamp.epoch >= self.next.epoch
         {
             tail = Tail::Torn { bytes: header.record_bytes() as u64 };
         }
         let mut at = self.offset + RECORD_ALIGNMENT;
-        while let Some(rest) = self.bytes.get(at..) {
-            if let Some(header) = self.later_record(rest) {
+        while at + RECORD_HEADER_BYTES <= self.pieces.length {
+            if let Some(header) = self.later_record(at)? {
                 if header.stamp.synced > self.next.sequence {
-                    return Tail::Corrupt { witness: at as u64 };
+                    return Ok(Tail::Corrupt { witness: at as u64 });
                 }
                 tail = Tail::Torn { bytes: (at - self.offset + header.record_bytes()) as u64 };
             }
             at += RECORD_ALIGNMENT;
         }
-        tail
+        Ok(tail)
     }
 
     /// A valid record of the present epoch or a later one whose number is above the missing one.
-    fn later_record(&self, bytes: &[u8]) -> Option<Header> {
+    fn later_record(&mut self, at: usize) -> io::Result<Option<Header>> {
         // The cheap tests come first: most places are zeros, stale records or payload.
-        let header = Header::parse(bytes)?;
+        let Some(header) = self.header(at)? else { return Ok(None) };
         let above = header.stamp.sequence > self.next.sequence && header.stamp.epoch >= self.next.epoch;
         let near =
             header.stamp.sequence - self.next.sequence.min(header.stamp.sequence) < u64::from(u32::MAX);
-        (above && near).then(|| verify(self.seed, bytes)).flatten()
+        Ok(if above && near && self.is_whole(at, &header)? { Some(header) } else { None })
+    }
+
+    /// What may be the header of a record; its checksum is not checked.
+    fn header(&mut self, at: usize) -> io::Result<Option<Header>> {
+        Ok(self.pieces.get(at, RECORD_HEADER_BYTES)?.and_then(Header::parse))
+    }
+
+    /// Whether all of a record is there and unharmed. Its length may be anything until that is known: it is read in pieces.
+    fn is_whole(&mut self, at: usize, header: &Header) -> io::Result<bool> {
+        let mut checksum = RecordChecksum::new(self.seed);
+        let end = at.saturating_add(header.record_bytes());
+        let mut from = at;
+        if end > self.pieces.length {
+            return Ok(false);
+        }
+        while from < end {
+            let Some(piece) = self.pieces.get(from, (end - from).min(SCAN_PIECE_BYTES))? else {
+                return Ok(false);
+            };
+            from += piece.len();
+            checksum.add(piece);
+        }
+        Ok(checksum.is_of(header))
     }
 }
 

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 use quorate_api::ClusterState;
 
 use crate::binary::binary;
+use crate::fault::MemoryLimit;
 use crate::{http, wait_for};
 
 /// One node as `dev` reports it.
@@ -206,13 +207,28 @@ impl Cluster {
         self.restart_with(place, binary()?)
     }
 
+    /// As [`Cluster::restart`], in a control group with a limit of memory.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn restart_within(&mut self, place: usize, limit: &MemoryLimit) -> Result<()> {
+        let mut command = Command::new("sh");
+        // It is in the group before it takes any memory of its own.
+        command.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(limit.processes()).arg(binary()?);
+        self.start_node(place, command)
+    }
+
     /// As [`Cluster::restart`], with another program.
     ///
     /// # Errors
     /// When it does not start.
     pub fn restart_with(&mut self, place: usize, program: &Path) -> Result<()> {
+        self.start_node(place, Command::new(program))
+    }
+
+    fn start_node(&mut self, place: usize, mut command: Command) -> Result<()> {
         let log = std::fs::File::options().append(true).open(self.dir.with_extension("log"))?;
-        let child = Command::new(program)
+        let child = command
             .args(["serve", "--config"])
             .arg(self.config_file(place))
             .stdin(Stdio::null())

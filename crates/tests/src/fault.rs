@@ -1,4 +1,4 @@
-//! Faults of the machine under a node: a disk that hangs or is full, a thread that does not run, no open files.
+//! Faults of the machine under a node: a disk that hangs or is full, a thread that does not run, no open files, little memory.
 //!
 //! Owns: bringing each about from outside, and ending it when its value is dropped, whatever the test does. Does not: judge.
 //! Limits: Linux, root, and the programs that [`lacking`] is asked for. A volume must outlive the processes that write to it:
@@ -177,6 +177,86 @@ impl Drop for Held {
         // The system lets go what a tracer held that has ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// A control group with a limit of memory and without swap, until this is dropped. It must outlive the processes in it.
+pub struct MemoryLimit {
+    folder: PathBuf,
+    files: &'static GroupFiles,
+}
+
+/// Names of the files of a control group.
+struct GroupFiles {
+    root: &'static str,
+    limit: &'static str,
+    most: &'static str,
+    /// File and key of the count of processes ended for lack of memory.
+    kills: (&'static str, &'static str),
+}
+
+const VERSION_1: GroupFiles = GroupFiles {
+    root: "/sys/fs/cgroup/memory",
+    limit: "memory.limit_in_bytes",
+    most: "memory.max_usage_in_bytes",
+    kills: ("memory.oom_control", "oom_kill "),
+};
+
+const VERSION_2: GroupFiles = GroupFiles {
+    root: "/sys/fs/cgroup",
+    limit: "memory.max",
+    most: "memory.peak",
+    kills: ("memory.events", "oom_kill "),
+};
+
+impl MemoryLimit {
+    /// Makes a group for processes that may take so many bytes.
+    ///
+    /// # Errors
+    /// When this machine lets nobody make one.
+    pub fn make(test: &str, bytes: u64) -> Result<MemoryLimit> {
+        let first = Path::new(VERSION_1.root).join(VERSION_1.limit).exists();
+        let files = if first { &VERSION_1 } else { &VERSION_2 };
+        let folder = Path::new(files.root).join(format!("quorate-test-{}-{test}", std::process::id()));
+        fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
+        let limit = MemoryLimit { folder, files };
+        fs::write(limit.folder.join(files.limit), bytes.to_string())
+            .with_context(|| format!("limit the memory of {}", limit.folder.display()))?;
+        // Where the system counts no swap there is none to forbid.
+        for (file, value) in
+            [("memory.swap.max", "0".to_owned()), ("memory.memsw.limit_in_bytes", bytes.to_string())]
+        {
+            if limit.folder.join(file).exists() {
+                let _ = fs::write(limit.folder.join(file), value);
+            }
+        }
+        Ok(limit)
+    }
+
+    /// A process is in the group as soon as its number is written to this file.
+    pub fn processes(&self) -> PathBuf {
+        self.folder.join("cgroup.procs")
+    }
+
+    /// How many processes were ended because there was no memory; `None` when the system does not count.
+    pub fn kills(&self) -> Option<u64> {
+        let (file, key) = self.files.kills;
+        let text = fs::read_to_string(self.folder.join(file)).ok()?;
+        text.lines().find_map(|line| line.strip_prefix(key))?.trim().parse().ok()
+    }
+
+    /// Most bytes that the group has had, what the system may take back at any time included.
+    pub fn most_bytes(&self) -> Option<u64> {
+        fs::read_to_string(self.folder.join(self.files.most)).ok()?.trim().parse().ok()
+    }
+}
+
+impl Drop for MemoryLimit {
+    fn drop(&mut self) {
+        let gone = wait_for("the group to be empty", || fs::remove_dir(&self.folder).ok());
+        if let Err(error) = gone {
+            eprintln!("{} stays: {error:#}", self.folder.display());
+        }
     }
 }
 

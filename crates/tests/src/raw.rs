@@ -58,7 +58,8 @@ impl Connect {
         Connect { clean: true, expiry_s: 0, ..Connect::durable(client_id) }
     }
 
-    fn encode(&self) -> Vec<u8> {
+    /// The bytes of the CONNECT.
+    pub fn encode(&self) -> Vec<u8> {
         let mut body = text("MQTT");
         let will = if self.will.is_some() { 0x0c } else { 0 };
         body.extend([5, u8::from(self.clean) << 1 | will]);

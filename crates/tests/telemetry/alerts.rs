@@ -34,7 +34,7 @@ const STANDS_STILL: [&str; 1] = ["QuorateLeaseFlapping"];
 const VERSIONS_MIXED: &str = "QuorateVersionsMixed";
 
 /// Alerts of changed figures.
-const REPLAYED: [&str; 14] = [
+const REPLAYED: [&str; 16] = [
     "QuorateWorkerStuck",
     "QuorateDrainingTooLong",
     VERSIONS_MIXED,
@@ -43,11 +43,13 @@ const REPLAYED: [&str; 14] = [
     "QuorateReplicaLagging",
     "QuorateLogWaitsForSpace",
     "QuorateDiskLow",
+    "QuorateDiskNearlyFull",
     "QuorateFsyncSlow",
     "QuoratePublishSlow",
     "QuorateCertificateExpiresSoon",
     "QuorateCertificateUnusable",
     "QuorateMemoryHigh",
+    "QuorateMemoryNearlyFull",
     "QuorateFilesHigh",
 ];
 
@@ -62,6 +64,8 @@ const BROKEN: &[Change] = &[
     ("quorate_group_replication_lag_entries", Become::Value(50_000.0)),
     ("quorate_log_waits_for_space", Become::Value(1.0)),
     ("quorate_disk_free_bytes", Become::Value(1000.0)),
+    ("quorate_disk_low", Become::Value(1.0)),
+    ("quorate_memory_pressure", Become::Value(2.0)),
     ("quorate_log_fsync_seconds_bucket{le=\"10\"}", Become::Growing(20.0)),
     ("quorate_log_fsync_seconds_bucket{le=\"+Inf\"}", Become::Growing(20.0)),
     ("quorate_publish_seconds_bucket{le=\"10\"}", Become::Growing(20.0)),

@@ -25,6 +25,10 @@ pub const RETRY_AFTER: Duration = Duration::from_millis(50);
 /// and publishing is to go on within 5 s.
 pub const ROOM_RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// How long a client that has published while memory is short is not read. Short enough that acknowledgements and PINGREQ are
+/// never late for anybody, and long enough that thousands of publishers together bring little.
+pub const PRESSED_PAUSE: Duration = Duration::from_millis(250);
+
 /// What a queued message counts besides its topic, payload and properties.
 pub const QUEUED_MESSAGE_OVERHEAD_BYTES: usize = 128;
 

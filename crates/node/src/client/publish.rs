@@ -8,8 +8,8 @@
 //! receivers can make; they leave in the order of the publishes
 //! [MQTT-4.6.0-2, MQTT-4.6.0-3]; a direct receiver sees a QoS 1
 //! message only after all partitions that must store it have; nothing is routed or acknowledged while fenced; without room on
-//! the disk no message is taken in but one that may have been taken before.
-//! Limits: PUBLISHES_PENDING_MAX. Spec: MQTT 5, 3.3 to 3.7, 4.3.
+//! the disk or in memory no message is taken in that needs it but one that may have been taken before.
+//! Limits: PUBLISHES_PENDING_MAX, PRESSED_PAUSE. Spec: MQTT 5, 3.3 to 3.7, 4.3.
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -21,7 +21,8 @@ use quorate_connection::{Connection, PublishToken};
 use quorate_state::effect::DropReason;
 use quorate_state::{Command, GroupId, Message, PublishTarget};
 
-use super::{Client, Context, DurableSession, Intake, Phase};
+use super::limits::PRESSED_PAUSE;
+use super::{Client, Context, DurableSession, Intake, Phase, Pressure};
 use crate::durable::Durable;
 use crate::edge::{ClientOutput, ClientRequest, DirectMessage, PublishNumber, PublishOutcome};
 use crate::routing::{Draw, RouteCache, RouteMatch, retained_partition};
@@ -113,9 +114,12 @@ impl Client {
         out: &mut ClientOutput,
         now: Duration,
     ) {
+        if context.pressure != Pressure::None {
+            self.rests_until = Some(now + PRESSED_PAUSE);
+        }
         match token {
             None if is_read_only(topic.as_str()) => out.dropped.push((DropReason::ReadOnlyTopic, 1)),
-            None if context.intake == Intake::Closed => out.dropped.push((DropReason::DiskLow, 1)),
+            None if context.pressure == Pressure::Full => out.dropped.push((DropReason::MemoryLow, 1)),
             None => self.publish_at_most_once(&publish, topic, context, out),
             Some(token) if self.holds_back(context, now) || !self.publishing.held.is_empty() => {
                 self.publishing.held.push_back((publish, topic, token));
@@ -143,7 +147,7 @@ impl Client {
     /// none.
     fn holds_back(&self, context: &Context<'_>, now: Duration) -> bool {
         let tells = self.connection.version() == ProtocolVersion::V5;
-        self.fenced(context, now) || (context.intake == Intake::Closed && !tells)
+        self.fenced(context, now) || (takes_none(context) && !tells)
     }
 
     /// Routes what was held and acknowledges what is complete, in order. Does nothing while fenced.
@@ -181,11 +185,15 @@ impl Client {
         out: &mut ClientOutput,
     ) {
         let route = self.publishing.cache.lookup(context.routing, topic.as_str());
-        if !publish.retain && !route.has_direct(QoS::AtMostOnce) {
+        let stores = publish.retain && context.intake == Intake::Open;
+        if publish.retain && !stores {
+            out.dropped.push((DropReason::DiskLow, 1));
+        }
+        if !stores && !route.has_direct(QoS::AtMostOnce) {
             return;
         }
         let message = self.message(publish, topic, QoS::AtMostOnce);
-        if publish.retain {
+        if stores {
             let group = retained_partition(message.topic.as_str(), self.config.partitions);
             let command = encode_publish(&message, true, false);
             let number = self.publishing.next_number();
@@ -231,7 +239,7 @@ impl Client {
         if is_read_only(topic.as_str()) {
             return self.refuse_in_order(token, ReasonCode::NOT_AUTHORIZED);
         }
-        if context.intake == Intake::Closed && !may_be_repeated(publish, &token) {
+        if takes_none(context) && !may_be_repeated(publish, &token) {
             return self.refuse_in_order(token, ReasonCode::QUOTA_EXCEEDED);
         }
         let route = self.publishing.cache.lookup(context.routing, topic.as_str());
@@ -334,6 +342,11 @@ impl Client {
             payload: publish.payload.clone(),
         }
     }
+}
+
+/// Whether no message of QoS 1 or 2 is taken in.
+fn takes_none(context: &Context<'_>) -> bool {
+    context.intake == Intake::Closed || context.pressure == Pressure::Full
 }
 
 /// Whether a QoS 2 message may have been taken before. To refuse it then would free its packet identifier for the publisher only:

@@ -36,6 +36,7 @@ struct Harness {
     lease_until: Duration,
     draining: bool,
     intake: Intake,
+    pressure: Pressure,
     incarnation: Incarnation,
     out: ClientOutput,
 }
@@ -70,6 +71,7 @@ impl Harness {
             lease_until: now + Duration::from_secs(1_000_000),
             draining: false,
             intake: Intake::Open,
+            pressure: Pressure::None,
             incarnation: OWNER.incarnation,
             out: ClientOutput::default(),
         }
@@ -113,6 +115,7 @@ impl Harness {
             incarnation,
             draining: self.draining,
             intake: self.intake,
+            pressure: self.pressure,
         };
         handle(&mut self.client, &context, &mut self.out, self.now);
         for change in self.out.local.drain(..) {

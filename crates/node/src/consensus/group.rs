@@ -116,7 +116,7 @@ impl Jitter {
 }
 
 impl Group {
-    /// A group that starts from what the shell recovered.
+    /// A group that starts from what the shell recovered. It refuses proposals with so many bytes that are not committed.
     ///
     /// # Errors
     /// What the engine says of an inconsistent start.
@@ -127,6 +127,7 @@ impl Group {
         machine: Machine,
         members: ConfState,
         seed: u64,
+        uncommitted_bytes_max: u64,
     ) -> Result<Self, raft::Error> {
         let applied = log.checkpoint();
         let config = Config {
@@ -138,7 +139,7 @@ impl Group {
             applied: applied.index,
             max_size_per_msg: limits::ENTRY_BYTES_MAX as u64,
             max_inflight_msgs: limits::APPENDS_IN_FLIGHT_MAX,
-            max_uncommitted_size: limits::UNCOMMITTED_BYTES_MAX,
+            max_uncommitted_size: uncommitted_bytes_max,
             max_committed_size_per_ready: limits::APPLY_BYTES_MAX,
             check_quorum: true,
             pre_vote: true,

@@ -15,7 +15,6 @@ use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 
 use crate::consensus::wire;
-use crate::limits::ENTRIES_IN_MEMORY_BYTES_MAX;
 
 /// An entry as the shell reads it back from the log.
 #[derive(Clone, PartialEq, Debug)]
@@ -62,6 +61,8 @@ pub struct GroupLog {
     last: u64,
     window: VecDeque<Entry>,
     window_bytes: usize,
+    /// Bytes of written entries from which on the oldest leave the window.
+    window_bytes_max: usize,
     /// Last entry known to be on disk: only entries up to here may leave the window.
     persisted: u64,
     checkpoint: Position,
@@ -84,8 +85,13 @@ pub struct GroupLogStart {
 }
 
 impl GroupLog {
-    /// A view that agrees with what the shell recovered.
-    pub fn new(group: GroupId, source: Arc<dyn LogSource>, start: GroupLogStart) -> Self {
+    /// A view that agrees with what the shell recovered. Keeps so many bytes of written entries in memory.
+    pub fn new(
+        group: GroupId,
+        source: Arc<dyn LogSource>,
+        start: GroupLogStart,
+        window_bytes_max: usize,
+    ) -> Self {
         assert!(start.start.index <= start.checkpoint.index, "the log starts after its checkpoint");
         let last = start.last.max(start.start.index);
         GroupLog {
@@ -97,6 +103,7 @@ impl GroupLog {
             last,
             window: VecDeque::new(),
             window_bytes: 0,
+            window_bytes_max,
             persisted: last,
             checkpoint: start.checkpoint,
             checkpoint_members: start.conf_state,
@@ -128,7 +135,7 @@ impl GroupLog {
     /// Entries up to here are on disk.
     pub fn persisted_to(&mut self, index: u64) {
         self.persisted = self.persisted.max(index.min(self.last));
-        while self.window_bytes > ENTRIES_IN_MEMORY_BYTES_MAX
+        while self.window_bytes > self.window_bytes_max
             && self.window.front().is_some_and(|entry| entry.index <= self.persisted)
         {
             if let Some(entry) = self.window.pop_front() {

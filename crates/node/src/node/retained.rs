@@ -23,9 +23,7 @@ use super::clients::Op;
 use super::retained_bounds::Bounds;
 use crate::consensus::group::Group;
 use crate::edge::ClientEvent;
-use crate::limits::{
-    RETAINED_PAGE_BYTES_MAX, RETAINED_PAGE_MESSAGES_MAX, RETAINED_READS_QUEUED_MAX, STREAM_BYTES_MAX,
-};
+use crate::limits::{RETAINED_PAGE_BYTES_MAX, RETAINED_PAGE_MESSAGES_MAX, RETAINED_READS_QUEUED_MAX};
 use crate::peer::PeerMessage;
 
 /// A query without an answer is asked again after this time: its leader may have gone.
@@ -156,7 +154,7 @@ impl Node {
     fn ask(&mut self, conn: ConnId, now: Duration) {
         let home = self.connections.all.get(&conn).map(|connection| connection.group);
         let stream = home.and_then(|group| self.streams.get(&group));
-        let full = stream.is_some_and(|stream| stream.bytes() > STREAM_BYTES_MAX / 2);
+        let full = stream.is_some_and(|stream| stream.bytes() > self.config.memory.stream_bytes_max / 2);
         let Some(reads) = self.retained.connections.get_mut(&conn) else { return };
         reads.asked_at = Some(now);
         let Some(group) = reads.current.partitions.front().copied().filter(|_| !full) else { return };

@@ -121,6 +121,7 @@ fn config(record: NodeRecord) -> NodeConfig {
         partition: PartitionConfig::new(GroupId(1)),
         listeners: vec![listener(&record)],
         seed: 42,
+        memory: MemoryShares::default(),
         record,
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use quorate_api::{Clause, Diagnosis};
+use quorate_node::client::Pressure;
 use quorate_node::node::{GroupStatus, NodeStatus};
 use quorate_state::command::Duty;
 use quorate_state::control::NodeStatus as Membership;
@@ -33,6 +34,10 @@ pub struct Situation<'a> {
     pub stopping: bool,
     /// The disk is full.
     pub disk_full: bool,
+    /// The disk has so little room that no messages are taken in.
+    pub disk_low: bool,
+    /// How short memory is; bytes in use, and how many may be.
+    pub memory: (Pressure, u64, u64),
     /// Folders with damaged state in the data folder.
     pub damaged_kept: u64,
     /// How long the append to the log that is underway has taken.
@@ -56,6 +61,9 @@ const HINT_SILENT: &str =
 const HINT_WAIT: &str =
     "it mends itself within seconds; when it lasts, look at quorate events and at the node's log";
 const HINT_DISK: &str = "look for other load on the disk, and for errors in the kernel's log; quorate_log_sync_seconds has the history";
+
+const HINT_ROOM: &str = "free room on the file system of node.data_dir, or make it larger";
+const HINT_MEMORY: &str = "give the node more memory, or let its sessions be emptied: quorate queues shows the longest; see limits.md";
 
 /// What keeps the node from being well, most important first.
 pub fn of_node(situation: &Situation<'_>) -> Vec<Diagnosis> {
@@ -85,6 +93,9 @@ pub fn of_node(situation: &Situation<'_>) -> Vec<Diagnosis> {
     of_disk(situation, &mut found);
     if found.len() > before {
         explained.insert("disk");
+    }
+    if of_memory(situation, &mut found) {
+        explained.insert("memory");
     }
     if !situation.closed_listeners.is_empty() {
         explained.insert("listeners");
@@ -239,7 +250,11 @@ fn lagging(situation: &Situation<'_>, status: &NodeStatus, group: &GroupStatus) 
 fn of_disk(situation: &Situation<'_>, found: &mut Vec<Diagnosis>) {
     if situation.disk_full {
         let text = "The disk is full: nothing is acknowledged until there is room.";
-        found.push(diagnosis("disk_full", text.to_owned(), "free room on the file system of node.data_dir"));
+        found.push(diagnosis("disk_full", text.to_owned(), HINT_ROOM));
+    } else if situation.disk_low {
+        let text =
+            "The disk has little room: this node takes no messages of its clients in until there is more.";
+        found.push(diagnosis("disk_low", text.to_owned(), HINT_ROOM));
     } else if let Some(time) = situation.sync_underway.filter(|time| *time >= DISK_SLOW) {
         let text = format!("An append to the log has not ended for {} ms.", time.as_millis());
         found.push(diagnosis("disk_slow", text, HINT_DISK));
@@ -247,6 +262,19 @@ fn of_disk(situation: &Situation<'_>, found: &mut Vec<Diagnosis>) {
         let text = format!("One of a hundred syncs of the log took {} ms or more lately.", time.as_millis());
         found.push(diagnosis("disk_slow", text, HINT_DISK));
     }
+}
+
+/// Whether memory is so short that clients are refused.
+fn of_memory(situation: &Situation<'_>, found: &mut Vec<Diagnosis>) -> bool {
+    let (pressure, used, budget) = situation.memory;
+    let figures = format!("{} of {} MiB of memory are in use", used >> 20, budget >> 20);
+    let (code, text) = match pressure {
+        Pressure::None => return false,
+        Pressure::High => ("memory_high", format!("{figures}: clients that publish are read slowly.")),
+        Pressure::Full => ("memory_full", format!("{figures}: clients and messages are refused.")),
+    };
+    found.push(diagnosis(code, text, HINT_MEMORY));
+    pressure == Pressure::Full
 }
 
 /// What is to be said of a group with a replica here.

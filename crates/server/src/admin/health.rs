@@ -117,6 +117,10 @@ pub fn judge(edge: &Edge, answered: Option<Vec<quorate_node::node::Clause>>) -> 
         None => Clause::met("disk"),
         Some(reason) => Clause::failed("disk", reason),
     });
+    clauses.push(match edge.memory.trouble() {
+        None => Clause::met("memory"),
+        Some(reason) => Clause::failed("memory", reason),
+    });
     let shut: Vec<String> = edge.listeners.iter().filter_map(|listener| listener.trouble()).collect();
     clauses.push(match shut.is_empty() {
         true => Clause::met("listeners"),

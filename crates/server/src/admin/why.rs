@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::Json;
 use quorate_api::{Clause, Diagnosis, ErrorBody, GroupExplanation, GroupKind, GroupReplica, GroupState, Why};
+use quorate_node::client::Intake;
 use quorate_node::node::{GroupStatus, NodeStatus};
 use quorate_state::{CONTROL, GroupId, NodeId};
 
@@ -72,6 +73,8 @@ fn situation<'a>(admin: &AdminState, status: Option<&'a NodeStatus>, clauses: &'
         clauses,
         stopping,
         disk_full: edge.metrics.log_waits_for_space.value() > 0,
+        disk_low: edge.room.intake() == Intake::Closed,
+        memory: (edge.memory.pressure(), edge.memory.used_bytes(), edge.memory.budget_bytes()),
         damaged_kept: edge.metrics.damaged_folders.value(),
         sync_underway: edge.metrics.sync_underway(),
         sync_p99: sync_p99.map(Duration::from_micros),

@@ -140,6 +140,12 @@ catalog! {
             "1: the disk is full, and an append waits until there is room";
         DISK_LOW = Gauge "quorate_disk_low" []
             "1: fewer than `storage.disk_soft_bytes` are free, and no message of a client is taken in";
+        MEMORY_BUDGET = Gauge "quorate_memory_budget_bytes" []
+            "memory that the node keeps within: `limits.memory_bytes`, or what was found";
+        MEMORY_USED = Gauge "quorate_memory_used_bytes" []
+            "what it takes of that";
+        MEMORY_PRESSURE = Gauge "quorate_memory_pressure" []
+            "1: more than 80 % is in use, and clients that publish are read slowly; 2: more than 90 %, and CONNECT and messages are refused";
         DAMAGED_FOLDERS = Gauge "quorate_damaged_folders" []
             "folders with damaged state that the data folder had when the node started: look at them, then remove them";
         DAMAGE_LEFT = Gauge "quorate_damage_left" []

@@ -155,6 +155,7 @@ mod tests {
 
     use super::*;
     use crate::config::{ClientCertificate, ListenerLimits, TlsSettings, TlsVersion};
+    use crate::limits::CLIENT_READ_BYTES;
     use crate::net::gate::Gate;
     use crate::net::listener_tls::ListenerTls;
     use crate::testing::{Authority, Stream, TestFolder, TlsClient, tls_over};
@@ -188,7 +189,7 @@ mod tests {
         let _client = client.join().unwrap();
         let mut transport = arriving?;
         let (mut input, mut output) = (Default::default(), Default::default());
-        while transport.turn(true, &mut input, &mut output).await.unwrap().read == 0 {}
+        while transport.turn(CLIENT_READ_BYTES, &mut input, &mut output).await.unwrap().read == 0 {}
         assert_eq!(&input[..], b"\x10", "what follows the handshake is read, and only that");
         Ok(origin)
     }

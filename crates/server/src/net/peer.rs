@@ -33,8 +33,7 @@ use super::hello::{Hello, HelloError, LinkKind};
 use super::tls::{PeerTls, TlsError, check_name};
 use crate::limits::{
     ACCEPT_PAUSE, FRAME_BYTES_MAX, HELLO_BYTES_MAX, PEER_BACKOFF_MAX, PEER_BACKOFF_MIN,
-    PEER_HANDSHAKE_TIMEOUT, PEER_HANDSHAKES_MAX, PEER_IDLE_MAX, PEER_KEEP_ALIVE, PEER_OUTGOING_BYTES_MAX,
-    PEER_READ_BYTES,
+    PEER_HANDSHAKE_TIMEOUT, PEER_HANDSHAKES_MAX, PEER_IDLE_MAX, PEER_KEEP_ALIVE, PEER_READ_BYTES,
 };
 
 /// Capacity that an empty outgoing buffer may keep.
@@ -84,7 +83,7 @@ pub enum PeerError {
     #[error("the peer is refused: {0}")]
     Refused(&'static str),
     /// The outgoing queue was full.
-    #[error("more than {PEER_OUTGOING_BYTES_MAX} bytes wait for the peer")]
+    #[error("more bytes wait for the peer than may")]
     QueueFull,
     /// A newer connection took this one's place.
     #[error("a newer connection replaced this one")]
@@ -195,12 +194,15 @@ struct Lane {
     ready: Notify,
     latest: watch::Sender<u64>,
     session: tokio::sync::Mutex<()>,
+    /// Bytes that may wait.
+    bytes_max: usize,
 }
 
 impl Lane {
-    fn new(kind: LinkKind) -> Self {
+    fn new(kind: LinkKind, bytes_max: usize) -> Self {
         Lane {
             kind,
+            bytes_max,
             outgoing: Mutex::new(Outgoing { bytes: BytesMut::new(), up: false, full: false }),
             ready: Notify::new(),
             latest: watch::Sender::new(0),
@@ -220,7 +222,7 @@ impl Lane {
         if self.kind == LinkKind::Raft && !outgoing.up {
             return false;
         }
-        if outgoing.bytes.len() >= PEER_OUTGOING_BYTES_MAX {
+        if outgoing.bytes.len() >= self.bytes_max {
             outgoing.full = true;
             return false;
         }
@@ -272,15 +274,17 @@ pub struct Links<R> {
     tasks: Mutex<JoinSet<()>>,
     stopped: watch::Sender<bool>,
     runtime: tokio::runtime::Handle,
+    outgoing_bytes_max: usize,
 }
 
 impl<R: LinkReceiver> Links<R> {
-    /// Without peers yet. Tasks run on `runtime`.
+    /// Without peers yet. Tasks run on `runtime`; so many bytes may wait on each link, and one message.
     pub fn new(
         local: Arc<Local>,
         tls: PeerTls,
         receiver: Arc<R>,
         runtime: tokio::runtime::Handle,
+        outgoing_bytes_max: usize,
     ) -> Arc<Self> {
         Arc::new(Links {
             local,
@@ -290,6 +294,7 @@ impl<R: LinkReceiver> Links<R> {
             tasks: Mutex::new(JoinSet::new()),
             stopped: watch::Sender::new(false),
             runtime,
+            outgoing_bytes_max,
         })
     }
 
@@ -326,8 +331,8 @@ impl<R: LinkReceiver> Links<R> {
                 id: place.id,
                 incarnation: AtomicU64::new(0),
                 dead: AtomicU64::new(0),
-                raft: Lane::new(LinkKind::Raft),
-                routing: Lane::new(LinkKind::Routing),
+                raft: Lane::new(LinkKind::Raft, self.outgoing_bytes_max),
+                routing: Lane::new(LinkKind::Routing, self.outgoing_bytes_max),
                 dial_now: [Notify::new(), Notify::new()],
                 dialled_by_us: own.name < place.name,
                 removed: watch::Sender::new(false),

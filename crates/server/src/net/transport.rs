@@ -52,10 +52,10 @@ thread_local! {
 }
 
 impl Transport {
-    /// Waits until something was read (only if `read`) or written (only if `output` has something), or the stream ended.
+    /// Waits until something was read (about `read` bytes at once, nothing for 0) or written (only if `output` has something), or the stream ended.
     pub async fn turn(
         &mut self,
-        read: bool,
+        read: usize,
         input: &mut BytesMut,
         output: &mut BytesMut,
     ) -> io::Result<Progress> {
@@ -109,14 +109,15 @@ impl Tls {
     fn poll_turn(
         &mut self,
         cx: &mut Context<'_>,
-        read: bool,
+        read: usize,
         input: &mut BytesMut,
         output: &mut BytesMut,
     ) -> Poll<io::Result<Progress>> {
         let mut progress = Progress { written: self.poll_write(cx, output)?, ..Progress::default() };
-        while read && !progress.ended && progress.read < CLIENT_READ_BYTES {
+        while !progress.ended && progress.read < read {
+            let left = read - progress.read;
             let polled = SCRATCH.with_borrow_mut(|scratch| {
-                let mut part = ReadBuf::new(scratch);
+                let mut part = ReadBuf::new(head(scratch, left));
                 let polled = Pin::new(&mut self.stream).poll_read(cx, &mut part);
                 input.extend_from_slice(part.filled());
                 polled.map_ok(|()| part.filled().len())
@@ -161,13 +162,19 @@ impl Tls {
     }
 }
 
+/// So many bytes of it, or all.
+fn head(scratch: &mut [u8], bytes: usize) -> &mut [u8] {
+    let bytes = bytes.min(scratch.len());
+    scratch.split_at_mut(bytes).0
+}
+
 async fn turn_plain(
     socket: &Socket,
-    read: bool,
+    read: usize,
     input: &mut BytesMut,
     output: &mut BytesMut,
 ) -> io::Result<Progress> {
-    let interest = match (read, !output.is_empty()) {
+    let interest = match (read > 0, !output.is_empty()) {
         (true, true) => Interest::READABLE | Interest::WRITABLE,
         (true, false) => Interest::READABLE,
         (false, true) => Interest::WRITABLE,
@@ -176,8 +183,9 @@ async fn turn_plain(
     loop {
         let ready = socket.ready(interest).await?;
         let mut progress = Progress::default();
-        if read && ready.is_readable() {
+        if read > 0 && ready.is_readable() {
             let taken = SCRATCH.with_borrow_mut(|scratch| {
+                let scratch = head(scratch, read);
                 let count = socket.try_read(scratch)?;
                 input.extend_from_slice(scratch.get(..count).unwrap_or_default());
                 Ok(count)

@@ -101,7 +101,7 @@ impl WebSocket {
     pub fn poll_turn(
         &mut self,
         cx: &mut Context<'_>,
-        read: bool,
+        read: usize,
         input: &mut BytesMut,
         output: &mut BytesMut,
     ) -> Poll<io::Result<Progress>> {
@@ -109,7 +109,7 @@ impl WebSocket {
         if let Poll::Ready(written) = self.poll_write(cx, output)? {
             progress.written = written;
         }
-        while read && !progress.ended && progress.read < crate::limits::CLIENT_READ_BYTES {
+        while !progress.ended && progress.read < read {
             match Pin::new(&mut self.stream).poll_next(cx) {
                 Poll::Pending => break,
                 Poll::Ready(None) => progress.ended = true,

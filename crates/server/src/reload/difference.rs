@@ -200,6 +200,7 @@ fn merge_limits(difference: &mut Difference, old: &LimitSettings, new: &LimitSet
         keep_alive_max,
         connect_timeout,
         overflow,
+        memory_bytes,
         anonymous,
     } = new;
     let never = Kind::Never;
@@ -209,6 +210,7 @@ fn merge_limits(difference: &mut Difference, old: &LimitSettings, new: &LimitSet
     difference.note(never, "limits.inflight_max", &old.inflight_max, inflight_max);
     difference.note(never, "limits.subscriptions_max", &old.subscriptions_max, subscriptions_max);
     difference.note(never, "limits.overflow", &old.overflow, overflow);
+    difference.note(Kind::Restart, "limits.memory_bytes", &old.memory_bytes, memory_bytes);
     let live = Kind::Live;
     difference.note(live, "limits.receive_max", &old.receive_max, receive_max);
     difference.note(live, "limits.packet_bytes_max", &old.packet_bytes_max, packet_bytes_max);
@@ -223,6 +225,7 @@ fn merge_limits(difference: &mut Difference, old: &LimitSettings, new: &LimitSet
         inflight_max: old.inflight_max,
         subscriptions_max: old.subscriptions_max,
         overflow: old.overflow,
+        memory_bytes: old.memory_bytes,
         ..new.clone()
     }
 }

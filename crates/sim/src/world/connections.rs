@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use quorate_codec::{Limits, Packet, ProtocolVersion, Role};
-use quorate_node::client::Intake;
+use quorate_node::client::{Intake, Pressure};
 use quorate_node::edge::{ClientEvent, ClientOutput, DirectDelivery, DirectMessage, LocalChange};
 use quorate_node::peer::PeerMessage;
 use quorate_node::{Client, Context, SystemTopics};
@@ -389,8 +389,9 @@ impl ServerConnection {
         // Nothing here asks for `$SYS`: its values come from clocks and counters of the shell.
         let system = SystemTopics::default();
         let routing = &process.routing;
-        let (draining, intake) = (false, Intake::Open);
-        let context = Context { routing, system: &system, lease_until, incarnation, draining, intake };
+        let (draining, intake, pressure) = (false, Intake::Open, Pressure::None);
+        let context =
+            Context { routing, system: &system, lease_until, incarnation, draining, intake, pressure };
         let out = &mut self.out;
         self.wake_scheduled = false;
         if timer {

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use quorate_node::consensus::log::{LogSource, StoredEntry};
 use quorate_node::edge::ClientRequest;
 use quorate_node::limits::TICK;
+use quorate_node::node::MemoryShares;
 use quorate_node::{Event as NodeEvent, Node, NodeConfig, Position, RestoredGroup, Routing};
 use quorate_state::command::NodeRecord;
 use quorate_state::{CONTROL, ConnId, GroupId, Incarnation, LogIndex, NodeId};
@@ -265,6 +266,7 @@ impl World {
             partition: self.settings.partition.clone(),
             listeners: Vec::new(),
             seed: self.random.next(),
+            memory: MemoryShares::default(),
         };
         let reader = log.reader();
         let source = Arc::new(StoredLog { reader: reader.clone() });

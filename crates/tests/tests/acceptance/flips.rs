@@ -27,11 +27,11 @@ const MENDED: Duration = Duration::from_secs(60);
 const QUEUED: u64 = 8_000;
 
 /// Bytes of their payloads.
-const QUEUED_BYTES: usize = 3_000;
+const QUEUED_BYTES: usize = 30_000;
 
-/// Small segments, short logs, and a walk over the disk every few seconds.
+/// The smallest segments and the shortest log, and a walk over the disk every few seconds.
 const STORAGE: &str =
-    "\n[storage]\nsegment_bytes = \"1MiB\"\nlog_bytes_target = \"8MiB\"\nscrub_bytes_per_second = \"1GiB\"\n";
+    "\n[storage]\nsegment_bytes = \"32MiB\"\nlog_bytes_target = \"128MiB\"\nscrub_bytes_per_second = \"1GiB\"\n";
 
 /// Kinds of files, by how their paths below the data folder begin.
 const KINDS: [&str; 8] = [

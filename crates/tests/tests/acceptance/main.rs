@@ -11,6 +11,7 @@ mod flips;
 mod front_door;
 mod identifiers;
 mod kills;
+mod memory;
 mod minority;
 mod readiness;
 mod retained;

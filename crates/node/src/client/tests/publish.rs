@@ -380,12 +380,87 @@ fn without_room_messages_are_refused_in_order_and_all_else_goes_on() {
     assert_eq!(harness.received(), [Packet::PingResp], "the first one comes first");
     harness.applied(1);
     assert_eq!(harness.pubacks(), [(1, OK), (2, ReasonCode::QUOTA_EXCEEDED)]);
-    harness.send(Packet::Publish(publish("a", PublishQoS::AtMostOnce, "x")));
-    assert_eq!(harness.dropped(), [(DropReason::DiskLow, 1)]);
-    assert!(harness.requests().is_empty() && harness.client.wants_read());
     harness.intake = Intake::Open;
     harness.send(publish_1("a", 3));
     assert_eq!(numbers(&mut harness).len(), 1);
+}
+
+#[test]
+fn without_room_on_the_disk_qos_0_goes_on_and_is_not_retained() {
+    let mut harness = Harness::transient();
+    harness.send(subscribe(5, &[("a", ZERO)]));
+    harness.requests();
+    harness.intake = Intake::Closed;
+    let plain = publish("a", PublishQoS::AtMostOnce, "x");
+    harness.send(Packet::Publish(plain.clone()));
+    assert_eq!((harness.handed_over(), harness.dropped()), (vec!["x".to_owned()], vec![]));
+    harness.send(Packet::Publish(Publish { retain: true, ..plain }));
+    assert_eq!(harness.handed_over(), ["x"], "whoever has subscribed gets it");
+    assert_eq!(harness.dropped(), [(DropReason::DiskLow, 1)]);
+    assert!(harness.requests().is_empty() && harness.client.wants_read());
+}
+
+#[test]
+fn short_memory_slows_whoever_publishes_and_loses_nothing() {
+    let mut harness = Harness::transient();
+    durable_route(&mut harness, "a", 1);
+    harness.pressure = Pressure::High;
+    harness.send(Packet::PingReq);
+    assert_eq!(harness.received(), [Packet::PingResp]);
+    assert!(harness.client.wants_read(), "it publishes nothing");
+    for number in 1..4 {
+        harness.send_all(&[publish_1("a", number), Packet::PingReq]);
+        assert_eq!(numbers(&mut harness).len(), 1, "it is taken at once");
+        assert_eq!(harness.received(), [Packet::PingResp]);
+        assert!(!harness.client.wants_read());
+        let until = harness.client.poll_timeout().expect("it is read again");
+        assert!(until > harness.now && until <= harness.now + Duration::from_secs(1));
+        harness.timeout();
+        assert!(!harness.client.wants_read(), "not before its time");
+        harness.now = until;
+        harness.timeout();
+        assert!(harness.client.wants_read());
+        harness.applied(u64::from(number));
+        assert_eq!(harness.pubacks(), [(number, OK)]);
+    }
+    harness.send(publish_1("a", 4));
+    harness.pressure = Pressure::None;
+    harness.applied(4);
+    assert!(harness.client.wants_read(), "there is no reason any more");
+}
+
+#[test]
+fn without_memory_messages_and_clients_are_refused() {
+    for version in [ProtocolVersion::V5, ProtocolVersion::V311] {
+        let mut harness = Harness::new(version);
+        harness.pressure = Pressure::Full;
+        harness.send(Packet::Connect(Box::new(connect(version, "me"))));
+        let reason = match version {
+            ProtocolVersion::V5 => ReasonCode::QUOTA_EXCEEDED,
+            ProtocolVersion::V31 | ProtocolVersion::V311 => ReasonCode::SERVER_UNAVAILABLE,
+        };
+        assert!(matches!(&harness.received()[..], [Packet::ConnAck(connack)] if connack.reason == reason));
+        assert!(harness.client.is_closed() && harness.requests().is_empty());
+    }
+    let mut harness = Harness::transient();
+    durable_route(&mut harness, "a", 1);
+    harness.pressure = Pressure::Full;
+    harness.send(publish_1("a", 2));
+    assert_eq!(harness.pubacks(), [(2, ReasonCode::QUOTA_EXCEEDED)]);
+    harness.send(Packet::Publish(publish("a", PublishQoS::AtMostOnce, "x")));
+    assert_eq!(harness.dropped(), [(DropReason::MemoryLow, 1)]);
+    assert!(harness.requests().is_empty());
+
+    let mut older = Harness::new(ProtocolVersion::V311);
+    older.open(connect(ProtocolVersion::V311, "me"), false, SessionExpiry::AtClose, vec![]);
+    durable_route(&mut older, "a", 1);
+    older.pressure = Pressure::Full;
+    older.send(publish_1("a", 1));
+    assert!(older.requests().is_empty() && older.received().is_empty() && !older.client.is_closed());
+    older.pressure = Pressure::High;
+    older.now = older.client.poll_timeout().expect("it looks again");
+    older.timeout();
+    assert_eq!(numbers(&mut older), [1], "what waited is taken");
 }
 
 #[test]

@@ -71,8 +71,8 @@ fn local_subscription_is_made_before_the_node_is_asked() {
     quorate_codec::encode(&subscribe(1, &[("a", ONE)]), harness.version, &mut input).unwrap();
     let lease_until = harness.lease_until;
     let (routing, system, incarnation) = (&harness.routing, &harness.system, harness.incarnation);
-    let context =
-        Context { routing, system, lease_until, incarnation, draining: false, intake: Intake::Open };
+    let (draining, intake, pressure) = (false, Intake::Open, Pressure::None);
+    let context = Context { routing, system, lease_until, incarnation, draining, intake, pressure };
     let mut out = ClientOutput::default();
     harness.client.handle_bytes(&mut input, &context, &mut out, harness.now);
     let [LocalChange::Add { subscription, client, durable }] = &out.local[..] else { panic!("{out:?}") };

@@ -68,6 +68,8 @@ fn situation<'a>(status: &'a NodeStatus, clauses: &'a [Clause]) -> Situation<'a>
         clauses,
         stopping: false,
         disk_full: false,
+        disk_low: false,
+        memory: (Pressure::None, 0, 0),
         damaged_kept: 0,
         sync_underway: None,
         sync_p99: Some(SECOND / 100),
@@ -171,6 +173,11 @@ fn what_is_not_of_the_cluster_is_told_too() {
     );
     check(&["worker"], |_| {}, |situation| situation.status = None, &["worker_silent"], "does not answer");
     check(&[], |_| {}, |situation| situation.disk_full = true, &["disk_full"], "The disk is full");
+    check(&["disk"], |_| {}, |situation| situation.disk_low = true, &["disk_low"], "little room");
+    let high = |situation: &mut Situation<'_>| situation.memory = (Pressure::High, 205 << 20, 256 << 20);
+    check(&[], |_| {}, high, &["memory_high"], "205 of 256 MiB");
+    let full = |situation: &mut Situation<'_>| situation.memory = (Pressure::Full, 231 << 20, 256 << 20);
+    check(&["memory"], |_| {}, full, &["memory_full"], "are refused");
     let kept = |situation: &mut Situation<'_>| situation.damaged_kept = 1;
     check(&[], |_| {}, kept, &["damaged_state_kept"], "has joined anew");
     let underway = |situation: &mut Situation<'_>| situation.sync_underway = Some(SECOND);

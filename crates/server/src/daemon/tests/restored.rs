@@ -110,7 +110,13 @@ fn old_node_gets_no_link(configs: &[Config]) {
     };
     let runtime = runtime();
     let (local, tls) = (Arc::new(Local::new(hello)), PeerTls::load(last.peer.as_ref().unwrap()).unwrap());
-    let links = Links::new(local, tls, Arc::new(PeerReceiver::new(Arc::default())), runtime.handle().clone());
+    let links = Links::new(
+        local,
+        tls,
+        Arc::new(PeerReceiver::new(Arc::default())),
+        runtime.handle().clone(),
+        1 << 20,
+    );
     let place = PeerPlace {
         id: NodeId(1),
         name: first.node.name.clone(),

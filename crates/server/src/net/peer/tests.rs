@@ -8,6 +8,7 @@ use rustls::pki_types::PrivateKeyDer;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::limits::PEER_OUTGOING_BYTES_MAX;
 use crate::net::hello::Member;
 use crate::testing::Authority;
 
@@ -106,7 +107,8 @@ impl TestNode {
         }));
         let (sender, seen) = mpsc::channel(10_000);
         let runtime = tokio::runtime::Handle::current();
-        let links = Links::new(local.clone(), tls, Arc::new(Recorder(sender)), runtime);
+        let links =
+            Links::new(local.clone(), tls, Arc::new(Recorder(sender)), runtime, PEER_OUTGOING_BYTES_MAX);
         links.listen(listener);
         TestNode { id: NodeId(id), name, address, local, links, seen }
     }
@@ -282,7 +284,7 @@ async fn connection_without_tls_gets_nothing() {
 fn full_raft_queue_asks_for_a_reset_and_full_routing_queue_drops() {
     let counted = AtomicUsize::new(0);
     for kind in [LinkKind::Raft, LinkKind::Routing] {
-        let lane = Lane::new(kind);
+        let lane = Lane::new(kind, PEER_OUTGOING_BYTES_MAX);
         lane.outgoing.lock().up = true;
         let message = vec![0u8; 8 * 1024 * 1024];
         while lane.push(|out| out.extend_from_slice(&message)) {

@@ -40,7 +40,7 @@ async fn connect(
 
 async fn read(socket: &mut WebSocket, input: &mut BytesMut) -> Progress {
     let mut output = BytesMut::new();
-    poll_fn(|cx| socket.poll_turn(cx, true, input, &mut output)).await.unwrap()
+    poll_fn(|cx| socket.poll_turn(cx, crate::limits::CLIENT_READ_BYTES, input, &mut output)).await.unwrap()
 }
 
 #[tokio::test]
@@ -188,7 +188,8 @@ async fn client_is_read_no_further_than_its_allowance_until_it_is_lifted() {
     while server.stream.get_mut().metered().left() > 0 {
         let mut output = BytesMut::new();
         poll_fn(|cx| {
-            let _reads_or_waits = server.poll_turn(cx, true, &mut input, &mut output);
+            let _reads_or_waits =
+                server.poll_turn(cx, crate::limits::CLIENT_READ_BYTES, &mut input, &mut output);
             Poll::Ready(())
         })
         .await;
