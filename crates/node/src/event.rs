@@ -76,6 +76,8 @@ pub enum Event {
         /// Where its message goes, beside direct receivers.
         targets: Vec<PublishTarget>,
     },
+    /// Whether this node's disk has little room, from now on: it is then not to lead what others can lead.
+    DiskLow(bool),
     /// A node without an identity asks to join. Answered by `Action::Joined` once control has decided.
     Join(Box<quorate_state::command::NodeRecord>),
     /// The process is about to stop: leadership is to move away, and stay away.

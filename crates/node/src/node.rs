@@ -410,6 +410,7 @@ impl Node {
                 self.push(CONTROL, &Command::NodeJoin { node: *record }, Op::Join(disk));
             }
             Event::WillRouted { group, will, targets } => self.will_routed(group, will, targets),
+            Event::DiskLow(low) => self.disk.set_low(low),
             Event::Leave => self.leave(),
             Event::Operate { number, operation } => self.operate(number, operation),
         }
@@ -544,6 +545,7 @@ impl Node {
                 self.retained_page(query, messages, next, now);
             }
             // Direct messages never pass through the node: the shell hands them to `Routing`.
+            PeerMessage::DiskLow => self.disk.heard_low(from, now),
             PeerMessage::Forward(_)
             | PeerMessage::ForwardShared { .. }
             | PeerMessage::Mark { .. }

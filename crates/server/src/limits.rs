@@ -432,6 +432,9 @@ pub const MEMORY_BYTES_MIN: u64 = 128 * 1024 * 1024;
 /// from `MEMORY_FULL_PERCENT` on.
 pub const MEMORY_LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// How long there must have been less pressure until operators are told so.
+pub const MEMORY_CALM: Duration = Duration::from_secs(10);
+
 /// Percent of the memory that the process may take from which on publishers are read slowly.
 pub const MEMORY_HIGH_PERCENT: u64 = 80;
 

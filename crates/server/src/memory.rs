@@ -4,7 +4,7 @@
 //! decide what is refused; `quorate_node::client` does, by [`Pressure`].
 //! Invariants: pressure comes at one limit and goes at a lower one, so that it does not come and go with each look. What cannot
 //! be found out is no trouble.
-//! Limits: `MEMORY_HIGH_PERCENT`, `MEMORY_FULL_PERCENT`, `MEMORY_MARGIN_PERCENT`, `MEMORY_LOOK_EVERY`.
+//! Limits: `MEMORY_HIGH_PERCENT`, `MEMORY_FULL_PERCENT`, `MEMORY_MARGIN_PERCENT`, `MEMORY_LOOK_EVERY`, `MEMORY_CALM`.
 
 pub mod shares;
 
@@ -13,11 +13,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
 
 use quorate_node::client::Pressure;
 
 use crate::edge::Edge;
-use crate::limits::{MEMORY_FULL_PERCENT, MEMORY_HIGH_PERCENT, MEMORY_LOOK_EVERY, MEMORY_MARGIN_PERCENT};
+use crate::limits::{
+    MEMORY_CALM, MEMORY_FULL_PERCENT, MEMORY_HIGH_PERCENT, MEMORY_LOOK_EVERY, MEMORY_MARGIN_PERCENT,
+};
 
 /// The figures of the last look.
 #[derive(Default)]
@@ -25,12 +28,17 @@ pub struct Memory {
     /// Bytes that the process may take; 0 while that is not known.
     budget_bytes: u64,
     used_bytes: AtomicU64,
-    /// As [`PRESSURES`] counts.
+    /// As [`number_of`] counts.
     pressure: AtomicU8,
 }
 
-/// From the least to the most.
-const PRESSURES: [Pressure; 3] = [Pressure::None, Pressure::High, Pressure::Full];
+fn number_of(pressure: Pressure) -> u8 {
+    match pressure {
+        Pressure::None => 0,
+        Pressure::High => 1,
+        Pressure::Full => 2,
+    }
+}
 
 impl Memory {
     /// With so many bytes that the process may take; `None` when that is not known.
@@ -40,8 +48,11 @@ impl Memory {
 
     /// How short it is.
     pub fn pressure(&self) -> Pressure {
-        let number = usize::from(self.pressure.load(Ordering::Relaxed));
-        PRESSURES.get(number).copied().unwrap_or_default()
+        match self.pressure.load(Ordering::Relaxed) {
+            0 => Pressure::None,
+            1 => Pressure::High,
+            _ => Pressure::Full,
+        }
     }
 
     /// Bytes that the process may take; 0 when that is not known.
@@ -74,26 +85,32 @@ impl Memory {
         let stays = |pressure: Pressure, percent: u64| {
             over(percent) || (before >= pressure && over(percent - MEMORY_MARGIN_PERCENT))
         };
-        let number = if stays(Pressure::Full, MEMORY_FULL_PERCENT) {
-            2
+        let pressure = if stays(Pressure::Full, MEMORY_FULL_PERCENT) {
+            Pressure::Full
+        } else if stays(Pressure::High, MEMORY_HIGH_PERCENT) {
+            Pressure::High
         } else {
-            u8::from(stays(Pressure::High, MEMORY_HIGH_PERCENT))
+            Pressure::None
         };
         self.used_bytes.store(used_bytes, Ordering::Relaxed);
-        self.pressure.store(number, Ordering::Relaxed);
+        self.pressure.store(number_of(pressure), Ordering::Relaxed);
     }
 }
 
 /// Looks until `stop` is disconnected. A thread of its own: with the sockets' threads at work, memory is short soonest.
 pub fn watch(edge: &Arc<Edge>, stop: &Receiver<()>) {
     let memory = &edge.memory;
+    let mut teller = Teller::default();
     edge.metrics.memory_budget.set(memory.budget_bytes());
     loop {
         if let Some(used_bytes) = resident_bytes() {
-            let before = memory.pressure();
             memory.note(used_bytes);
+            let pressure = memory.pressure();
             edge.metrics.memory_used.set(used_bytes);
-            tell(edge, before);
+            edge.metrics.memory_pressure.set(u64::from(number_of(pressure)));
+            if teller.note(pressure, edge.clock.now()) {
+                tell(memory, pressure);
+            }
         }
         match stop.recv_timeout(MEMORY_LOOK_EVERY) {
             Err(RecvTimeoutError::Timeout) => (),
@@ -102,16 +119,34 @@ pub fn watch(edge: &Arc<Edge>, stop: &Receiver<()>) {
     }
 }
 
-/// Tells operators how short memory is, when that has changed.
-fn tell(edge: &Edge, before: Pressure) {
-    let pressure = edge.memory.pressure();
-    if pressure == before {
-        return;
+/// What operators were told last. Under load pressure comes and goes many times a second: more of it is news at once, less only
+/// when it has stayed so.
+#[derive(Default)]
+struct Teller {
+    told: Pressure,
+    /// When it was last as much as told.
+    seen_at: Duration,
+}
+
+impl Teller {
+    /// Whether there is something to tell.
+    fn note(&mut self, pressure: Pressure, now: Duration) -> bool {
+        let is_news =
+            pressure > self.told || (pressure < self.told && now.saturating_sub(self.seen_at) >= MEMORY_CALM);
+        if is_news {
+            self.told = pressure;
+        }
+        if pressure >= self.told {
+            self.seen_at = now;
+        }
+        is_news
     }
-    let (used_bytes, budget_bytes) = (edge.memory.used_bytes(), edge.memory.budget_bytes());
+}
+
+fn tell(memory: &Memory, pressure: Pressure) {
+    let (used_bytes, budget_bytes) = (memory.used_bytes(), memory.budget_bytes());
     match pressure {
         Pressure::None => {
-            edge.metrics.memory_pressure.set(0);
             tracing::info!(
                 used_bytes,
                 budget_bytes,
@@ -119,11 +154,9 @@ fn tell(edge: &Edge, before: Pressure) {
             );
         }
         Pressure::High => {
-            edge.metrics.memory_pressure.set(1);
             tracing::warn!(used_bytes, budget_bytes, "memory is short: publishers are read slowly");
         }
         Pressure::Full => {
-            edge.metrics.memory_pressure.set(2);
             tracing::warn!(
                 used_bytes,
                 budget_bytes,
@@ -201,6 +234,28 @@ mod tests {
         let unknown = Memory::new(Option::None);
         unknown.note(u64::MAX);
         assert_eq!(unknown.pressure(), None, "what is not known is no trouble");
+    }
+
+    #[test]
+    fn operators_are_told_of_more_at_once_and_of_less_when_it_stays() {
+        use Pressure::{Full, High, None};
+        let mut teller = Teller::default();
+        let calm = u64::try_from(MEMORY_CALM.as_millis()).unwrap();
+        let looks = [
+            (None, 0, false),
+            (High, 1, true),
+            (None, 2, false),
+            (High, 3, false),
+            (Full, 4, true),
+            (High, 5, false),
+            (None, 3 + calm, false),
+            (High, 4 + calm, true),
+            (None, 5 + calm, false),
+            (None, 4 + 2 * calm, true),
+        ];
+        for (pressure, at_ms, told) in looks {
+            assert_eq!(teller.note(pressure, Duration::from_millis(at_ms)), told, "{pressure:?} at {at_ms}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use quorate_node::Event;
 use quorate_node::client::Intake;
 use quorate_storage::Disk;
 
@@ -158,6 +159,7 @@ fn tell(edge: &Edge, before: Intake, free_bytes: u64) {
     if intake == before {
         return;
     }
+    edge.inbox.report(Event::DiskLow(intake == Intake::Closed));
     match intake {
         Intake::Closed => {
             edge.metrics.disk_low.set(1);

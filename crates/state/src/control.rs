@@ -39,6 +39,9 @@ pub const LISTENERS_LEVEL: u32 = 2;
 /// From this level on, nodes know marks on the links between them.
 pub const MARKS_LEVEL: u32 = 2;
 
+/// The level from which on nodes tell each other that their disks have little room.
+pub const DISK_LOW_LEVEL: u32 = 2;
+
 /// From this level on, backups can be taken.
 pub const BACKUP_LEVEL: u32 = 2;
 

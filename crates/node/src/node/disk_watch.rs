@@ -1,16 +1,16 @@
-//! Whether the disks of nodes keep up with what is written: leadership must not wait for one that does not.
+//! Whether the disks of nodes keep up with what is written and have room for it: leadership must not wait for one that does not.
 //!
-//! Owns: how long this node's oldest write has been underway, which members were late to write what this node leads, and for
-//! how long a disk that hung is not trusted. Does not: move leadership; see `leadership`.
+//! Owns: how long this node's oldest write has been underway, which members were late to write what this node leads, for
+//! how long a disk that hung is not trusted, and whose disk has little room. Does not: move leadership; see `leadership`.
 //! Invariants: a disk is trusted again only after it has kept up for a while, so that leadership does not come and go.
-//! Limits: `DISK_HANG`, `DISK_TRUST_AFTER`.
+//! Limits: `DISK_HANG`, `DISK_TRUST_AFTER`, `DISK_LOW_EVERY`, `DISK_LOW_BELIEVED`.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use quorate_state::NodeId;
 
-use crate::limits::{DISK_HANG, DISK_TRUST_AFTER};
+use crate::limits::{DISK_HANG, DISK_LOW_BELIEVED, DISK_LOW_EVERY, DISK_TRUST_AFTER};
 
 /// Writes underway, oldest first.
 #[derive(Debug, Default)]
@@ -20,6 +20,10 @@ pub(super) struct DiskWatch {
     hung_at: Option<Duration>,
     /// When other nodes were last seen to be late.
     late: BTreeMap<NodeId, Duration>,
+    /// This node's disk has little room; when the others were last told.
+    low: Option<Option<Duration>>,
+    /// When other nodes last said that theirs has.
+    lows: BTreeMap<NodeId, Duration>,
 }
 
 impl DiskWatch {
@@ -48,6 +52,31 @@ impl DiskWatch {
         self.late.insert(node, now);
     }
 
+    /// Whether this node's disk has little room.
+    pub(super) fn set_low(&mut self, low: bool) {
+        self.low = low.then_some(self.low.flatten());
+    }
+
+    /// Whether it has.
+    pub(super) fn is_low(&self) -> bool {
+        self.low.is_some()
+    }
+
+    /// Whether the others are to be told so now.
+    pub(super) fn tells_low(&mut self, now: Duration) -> bool {
+        let Some(told) = &mut self.low else { return false };
+        let due = told.is_none_or(|at| now.saturating_sub(at) >= DISK_LOW_EVERY);
+        if due {
+            *told = Some(now);
+        }
+        due
+    }
+
+    /// Another node says that its disk has little room.
+    pub(super) fn heard_low(&mut self, node: NodeId, now: Duration) {
+        self.lows.insert(node, now);
+    }
+
     /// Whether this node's disk has kept up lately.
     pub(super) fn is_trusted(&self, now: Duration) -> bool {
         self.hung_at.is_none_or(|hung| now.saturating_sub(hung) >= DISK_TRUST_AFTER)
@@ -55,7 +84,8 @@ impl DiskWatch {
 
     /// Whether another node's disk has, as far as can be seen from here.
     pub(super) fn trusts(&self, node: NodeId, now: Duration) -> bool {
-        self.late.get(&node).is_none_or(|late| now.saturating_sub(*late) >= DISK_TRUST_AFTER)
+        let is_low = self.lows.get(&node).is_some_and(|said| now.saturating_sub(*said) < DISK_LOW_BELIEVED);
+        !is_low && self.late.get(&node).is_none_or(|late| now.saturating_sub(*late) >= DISK_TRUST_AFTER)
     }
 }
 
@@ -78,5 +108,26 @@ mod tests {
         assert!(!watch.is_trusted(ms(2000)), "its end does not make it sound");
         assert!(!watch.is_trusted(ms(1999) + DISK_TRUST_AFTER));
         assert!(watch.is_trusted(ms(2000) + DISK_TRUST_AFTER));
+    }
+
+    #[test]
+    fn little_room_is_told_again_and_again_and_believed_for_a_while() {
+        let mut watch = DiskWatch::default();
+        let now = Duration::from_secs(100);
+        assert!(!watch.is_low() && !watch.tells_low(now));
+        watch.set_low(true);
+        assert!(watch.is_low());
+        assert!(watch.tells_low(now) && !watch.tells_low(now));
+        watch.set_low(true);
+        assert!(!watch.tells_low(now), "it is no news");
+        assert!(watch.tells_low(now + DISK_LOW_EVERY));
+        watch.set_low(false);
+        assert!(!watch.is_low() && !watch.tells_low(now + DISK_LOW_EVERY * 2));
+
+        let other = NodeId(2);
+        assert!(watch.trusts(other, now));
+        watch.heard_low(other, now);
+        assert!(!watch.trusts(other, now + DISK_LOW_EVERY * 2));
+        assert!(watch.trusts(other, now + DISK_LOW_BELIEVED));
     }
 }

@@ -1,18 +1,19 @@
 //! Which voter leads a group, and how leadership gets there.
 //!
 //! Owns: the order in which the voters of a group are to lead it, moving leadership towards it, and away from a node that is
-//! to lead nothing or whose disk hangs. Does not: elect; Raft does, and whoever was elected hands on.
+//! to lead nothing or whose disk hangs or has little room. Does not: elect; Raft does, and whoever was elected hands on.
 //! Invariants: all nodes compute the same order; a node that is to lead nothing leads only what nobody else can.
 //! Spec: Raft 3.10. See: docs/operations/rolling-restart.md.
 
 use core::time::Duration;
 
 use quorate_state::command::Duty;
-use quorate_state::control::NodeStatus;
+use quorate_state::control::{DISK_LOW_LEVEL, NodeStatus};
 use quorate_state::{Control, GroupId, NodeId};
 
 use super::Node;
 use crate::consensus::group::Group;
+use crate::peer::PeerMessage;
 
 /// A member is caught up when it lacks no more entries than this, and none that is older than a disk may take: a transfer to
 /// it takes no noticeable time, and its disk does not hang.
@@ -69,7 +70,7 @@ impl Node {
         }
     }
 
-    /// A disk that hangs would hold up every group that this node leads.
+    /// A disk that hangs, or will soon be full, would hold up every group that this node leads.
     pub(super) fn tick_disk(&mut self, now: Duration) {
         self.disk.look(now);
         for group in self.leads.iter().filter_map(|id| self.groups.get(id)) {
@@ -80,14 +81,29 @@ impl Node {
                 }
             }
         }
-        if !self.disk.is_trusted(now) {
+        if self.knows_lows() && self.disk.tells_low(now) {
+            for peer in self.peers_up.clone() {
+                self.send(peer, PeerMessage::DiskLow);
+            }
+        }
+        if !self.disk_is_fit() {
             self.hand_over_all();
         }
     }
 
     /// Whether this node is to lead groups.
     fn serves_as_leader(&self) -> bool {
-        !self.leaving && self.own_duty() == Duty::Full && self.disk.is_trusted(self.now)
+        !self.leaving && self.own_duty() == Duty::Full && self.disk_is_fit()
+    }
+
+    /// Whether nodes tell each other that their disks have little room. Where they do not, one with little would hand its groups to
+    /// another one, and get them back.
+    fn knows_lows(&self) -> bool {
+        self.control().is_some_and(|control| control.level() >= DISK_LOW_LEVEL)
+    }
+
+    fn disk_is_fit(&self) -> bool {
+        self.disk.is_trusted(self.now) && !(self.disk.is_low() && self.knows_lows())
     }
 
     /// Gives leadership of a group to the voter that should have it, of those that are there and caught up.

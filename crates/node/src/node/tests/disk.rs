@@ -1,7 +1,7 @@
-//! Nodes whose disk hangs while all else of them works.
+//! Nodes whose disk hangs or has little room while all else of them works.
 
 use super::*;
-use crate::limits::DISK_TRUST_AFTER;
+use crate::limits::{DISK_LOW_BELIEVED, DISK_LOW_EVERY, DISK_TRUST_AFTER};
 
 impl World {
     fn leads_any(&self, node: NodeId) -> bool {
@@ -60,4 +60,40 @@ fn leadership_stays_where_nobody_elses_disk_is_better() {
         }
     }
     world.until("what was asked is done", |world| !world.operated.is_empty());
+}
+
+#[test]
+fn leader_with_little_room_hands_on_all_it_leads_until_it_has_more() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    let low = world.leader_of_control();
+    world.event(low, Event::DiskLow(true));
+    world.until("it leads nothing", |world| !world.leads_any(low));
+    let until = world.now + Duration::from_secs(5);
+    world.until("time passed", |world| world.now > until);
+    assert!(!world.leads_any(low), "nobody gives anything back to it");
+    world.event(low, Event::DiskLow(false));
+    world.until("it leads again", |world| world.leads_any(low));
+}
+
+#[test]
+fn leadership_stays_where_it_is_when_all_have_little_room() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    for node in [1, 2, 3].map(NodeId) {
+        world.event(node, Event::DiskLow(true));
+    }
+    let terms = |world: &World| -> Vec<(GroupId, u64)> {
+        let (_, member) = world.members.first_key_value().unwrap();
+        let status = member.node.status(false, world.now);
+        status.groups.iter().map(|group| (group.group, group.term)).collect()
+    };
+    // At first each may hand on what it leads, before it hears of the others.
+    let until = world.now + DISK_LOW_EVERY;
+    world.until("all have said so", |world| world.now > until);
+    let before = terms(&world);
+    let until = world.now + DISK_LOW_BELIEVED * 3;
+    world.until("time passed", |world| world.now > until);
+    assert_eq!(terms(&world), before);
+    assert!(world.ready());
 }
