@@ -70,7 +70,7 @@ use crate::reload::{LiveSettings, Outcome, Reloader};
 use crate::repair::{self, Others};
 use crate::room::Room;
 use crate::snapshots::{SnapshotReceiver, SnapshotSender, Staged, send_places};
-use crate::space::Space;
+use crate::space::{Space, Stopping};
 use crate::telemetry::Telemetry;
 use crate::telemetry::exporter::Exporter;
 use crate::worker_beat::WorkerBeat;
@@ -212,6 +212,8 @@ impl Daemon {
     ) -> Result<Daemon, StartError> {
         let guard = Arc::new(Guard::new(Rules::load(&config.admin)?));
         let mut folder = DataFolder::open(&config.node.data_dir, &config.node.name)?;
+        let space = Arc::new(Space::open(folder.disk.clone(), config.storage.disk_reserve_bytes));
+        runtime.block_on(space.wait_to_start(stop.clone())).map_err(|Stopping| StartError::Stopped)?;
         let sockets = runtime.block_on(bind(config))?;
         let addresses = sockets.addresses(config)?;
         let settings = match &folder.founding {
@@ -271,7 +273,6 @@ impl Daemon {
                 first.carry_out(&mut folder, state)?
             }
         };
-        let space = Arc::new(Space::open(folder.disk.clone(), config.storage.disk_reserve_bytes));
         let metrics: Arc<Metrics> = Arc::default();
         let bootstrap: Vec<(String, String)> =
             settings.bootstrap_list().iter().filter(|(name, _)| *name != config.node.name).cloned().collect();

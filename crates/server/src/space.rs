@@ -12,6 +12,7 @@ use std::thread;
 
 use parking_lot::Mutex;
 use quorate_storage::Disk;
+use tokio::sync::watch;
 
 use crate::limits::{DISK_KEPT_BYTES, FULL_DISK_PAUSE};
 
@@ -99,6 +100,28 @@ impl Space {
         Ok(())
     }
 
+    /// Waits until a start can write what it has to: nothing of it can wait once it has begun.
+    ///
+    /// # Errors
+    /// When the node is told to stop first.
+    pub async fn wait_to_start(&self, mut stop: watch::Receiver<bool>) -> Result<(), Stopping> {
+        let mut told = false;
+        while !self.has(0) && !self.give_back() {
+            if !told {
+                tracing::error!(
+                    wanted_bytes = DISK_KEPT_BYTES,
+                    "the disk is full: the node starts when there is room on the file system of node.data_dir"
+                );
+                told = true;
+            }
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return Err(Stopping),
+                () = tokio::time::sleep(FULL_DISK_PAUSE) => (),
+            }
+        }
+        Ok(())
+    }
+
     /// What comes between two tries of a write that found no room: the reserve is given back, or time passes.
     ///
     /// # Errors
@@ -151,6 +174,25 @@ mod tests {
         disk.limit_capacity(Some(8 * MIB + DISK_KEPT_BYTES));
         assert!(!open().give_back(), "given back by the start");
         assert!(disk.list("").unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn start_waits_for_room_or_for_the_end() {
+        let disk = MemoryDisk::new();
+        disk.limit_capacity(Some(DISK_KEPT_BYTES - 1));
+        let space = Space::open(Arc::new(disk.clone()), 0);
+        let (stop, told) = watch::channel(false);
+        tokio::select! {
+            biased;
+            _ = space.wait_to_start(told.clone()) => panic!("there is no room"),
+            () = std::future::ready(()) => (),
+        }
+        let freed = async { disk.limit_capacity(Some(DISK_KEPT_BYTES)) };
+        let (started, ()) = tokio::join!(space.wait_to_start(told.clone()), freed);
+        assert_eq!(started, Ok(()));
+        disk.limit_capacity(Some(0));
+        stop.send_replace(true);
+        assert_eq!(space.wait_to_start(told).await, Err(Stopping));
     }
 
     #[test]
