@@ -382,6 +382,39 @@ pub enum Command {
         /// Level.
         level: u32,
     },
+    /// An operator wants a member gone for good, or has thought better of it. Not before level 2.
+    NodeRemove {
+        /// Node.
+        node: NodeId,
+        /// What is wanted of it.
+        removal: Removal,
+    },
+    /// The leader of a group tells who its members are, as far as it has applied its log, while that is no joint membership.
+    /// Not before level 2.
+    Members {
+        /// Group.
+        group: GroupId,
+        /// Index that the leader has applied. What is known from a higher one is not overwritten.
+        index: LogIndex,
+        /// Who votes.
+        voters: Vec<NodeId>,
+        /// Who only receives the log.
+        learners: Vec<NodeId>,
+    },
+}
+
+/// What an operator wants of a member, for good.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Removal {
+    /// It stays: a removal that is not at its end is called off.
+    Keep,
+    /// Its replicas go to other nodes, and then it goes.
+    Remove,
+    /// As `Remove`, from the moment on when a node of this name is live.
+    Replace {
+        /// Name of the node that comes for it.
+        successor: Text,
+    },
 }
 
 /// What a group does for a backup. The steps are given to all groups, each step after all groups have done the one before;

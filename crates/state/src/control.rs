@@ -19,7 +19,13 @@ use crate::limits::LISTENERS_PER_NODE_MAX;
 use crate::wire::{Reader, own_filter, own_text};
 
 mod checkpoint;
+mod plan;
 mod refound;
+mod removal;
+
+pub use removal::{MemberState, Move, RemovalState};
+
+use removal::{Members, Wish};
 
 /// Voters per partition unless configured otherwise: survives the loss of one.
 pub const REPLICATION_DEFAULT: u32 = 3;
@@ -30,7 +36,7 @@ pub const REPLICATION_DEFAULT: u32 = 3;
 /// | level | since | what it brings |
 /// |---|---|---|
 /// | 1 | 0.1.0 | |
-/// | 2 | 0.2.0 | `Command::NodeListeners`, `Command::Backup`, and their records; marks on links between nodes |
+/// | 2 | 0.2.0 | `Command::NodeListeners`, `Command::Backup`, `Command::NodeRemove`, `Command::Members`, and their records; marks on links between nodes |
 pub const LEVEL: u32 = 2;
 
 /// From this level on, control knows where clients reach each node.
@@ -44,6 +50,9 @@ pub const DISK_LOW_LEVEL: u32 = 2;
 
 /// From this level on, backups can be taken.
 pub const BACKUP_LEVEL: u32 = 2;
+
+/// From this level on, members can be removed, replicas move by themselves, and control knows who the members of groups are.
+pub const MEMBERSHIP_LEVEL: u32 = 2;
 
 /// What is fixed when a cluster is bootstrapped.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -114,10 +123,16 @@ pub struct Control {
     placement: BTreeMap<GroupId, Vec<NodeId>>,
     routes: BTreeMap<TopicFilter, BTreeSet<RouteTarget>>,
     listeners: BTreeMap<NodeId, Vec<AdvertisedListener>>,
+    /// Nodes that operators want gone.
+    wishes: BTreeMap<NodeId, Wish>,
+    /// Who the members of groups are, as their leaders told.
+    members: BTreeMap<GroupId, Members>,
     dirty_nodes: BTreeSet<NodeId>,
     dirty_placement: BTreeSet<GroupId>,
     dirty_routes: BTreeSet<TopicFilter>,
     dirty_listeners: BTreeSet<NodeId>,
+    dirty_wishes: BTreeSet<NodeId>,
+    dirty_members: BTreeSet<GroupId>,
 }
 
 impl Control {
@@ -153,10 +168,14 @@ impl Control {
             placement: BTreeMap::new(),
             routes: BTreeMap::new(),
             listeners: BTreeMap::new(),
+            wishes: BTreeMap::new(),
+            members: BTreeMap::new(),
             dirty_nodes: BTreeSet::new(),
             dirty_placement: BTreeSet::new(),
             dirty_routes: BTreeSet::new(),
             dirty_listeners: BTreeSet::new(),
+            dirty_wishes: BTreeSet::new(),
+            dirty_members: BTreeSet::new(),
         }
     }
 
@@ -357,6 +376,7 @@ impl Control {
             node.status = NodeStatus::Live;
         }
         self.dirty_nodes.insert(record.id);
+        self.successor_came(record.id);
         self.begin_level();
         effects.push(Effect::MembershipChanged);
     }
@@ -503,6 +523,7 @@ impl Control {
         if self.placement(group) != voters {
             self.placement.insert(group, voters);
             self.dirty_placement.insert(group);
+            self.members_unknown(group);
             effects.push(Effect::MembershipChanged);
         }
     }
@@ -517,6 +538,9 @@ impl Control {
         if self.placement.values().any(|voters| voters.contains(&id)) {
             return self.refuse(place, "the node is still to have replicas", effects);
         }
+        if node.status != NodeStatus::Down && self.is_member_anywhere(id) {
+            return self.refuse(place, "the node still has replicas", effects);
+        }
         if node.status != NodeStatus::Down {
             self.declare_dead(id, node.record.incarnation, effects);
         }
@@ -525,6 +549,9 @@ impl Control {
         }
         if self.listeners.remove(&id).is_some() {
             self.dirty_listeners.insert(id);
+        }
+        if self.wishes.remove(&id).is_some() {
+            self.dirty_wishes.insert(id);
         }
         self.dirty_nodes.insert(id);
         effects.push(Effect::MembershipChanged);
@@ -543,6 +570,7 @@ impl Control {
         let kept: Vec<_> = self.nodes.values().filter(|node| node.status != NodeStatus::Removed).collect();
         let disks: BTreeSet<_> = kept.iter().map(|node| node.record.disk).collect();
         assert_eq!(disks.len(), kept.len(), "one identity per disk");
+        assert!(self.wishes.keys().all(stays), "who is gone need not go");
     }
 }
 
@@ -572,6 +600,10 @@ impl Apply for Control {
                 self.node_listeners(place, node, &listeners, effects);
             }
             Command::Finalize { level } => self.finalize(place, level, effects),
+            Command::NodeRemove { node, removal } => self.node_remove(place, node, &removal, effects),
+            Command::Members { group, index, voters, learners } => {
+                self.group_members(place, group, Members { index, voters, learners }, effects);
+            }
             Command::Backup { backup, step } => self.state.backup(place, backup, step, effects),
             Command::Publish { .. }
             | Command::PublishOnce { .. }

@@ -11,10 +11,13 @@ use crate::command::{
     AdvertisedListener, BackupStep, Command, Duty, LeaderCommand, Message, NodeRecord, PublishTarget,
     RouteTarget, SessionExpiry, Will,
 };
-use crate::ids::{BackupId, Epoch, GroupId, Incarnation, NodeId, Owner, SessionId, StreamSeq, WillId};
+use crate::ids::{
+    BackupId, Epoch, GroupId, Incarnation, LogIndex, NodeId, Owner, SessionId, StreamSeq, WillId,
+};
 use crate::reply::{expiry, owner, put_expiry, put_owner, put_subscribe_filter, subscribe_filter};
 use crate::wire::{DecodeError, Reader, put_count, put_optional_u32, put_text, qos_bits, qos_of_bits};
 
+pub(crate) mod member;
 mod share;
 
 pub(crate) use share::ShareDispatch;
@@ -52,6 +55,8 @@ pub(crate) mod tag {
     pub(crate) const NODE_DUTY: u8 = 39;
     pub(crate) const FINALIZE: u8 = 40;
     pub(crate) const NODE_LISTENERS: u8 = 41;
+    pub(crate) const NODE_REMOVE: u8 = 42;
+    pub(crate) const MEMBERS: u8 = 43;
 }
 
 const PUBLISH_STORE_RETAINED: u8 = 0b01;
@@ -426,6 +431,18 @@ impl Command {
                 out.put_u8(tag::FINALIZE);
                 out.put_u32_le(*level);
             }
+            Self::NodeRemove { node, removal } => {
+                out.put_u8(tag::NODE_REMOVE);
+                out.put_u64_le(node.0);
+                member::put_removal(out, removal);
+            }
+            Self::Members { group, index, voters, learners } => {
+                out.put_u8(tag::MEMBERS);
+                out.put_u32_le(group.0);
+                out.put_u64_le(index.0);
+                member::put_nodes(out, voters);
+                member::put_nodes(out, learners);
+            }
         }
     }
 
@@ -555,6 +572,15 @@ impl Command {
             }
             tag::BACKUP => Self::Backup { backup: BackupId(reader.u64()?), step: backup_step(&mut reader)? },
             tag::FINALIZE => Self::Finalize { level: reader.u32()? },
+            tag::NODE_REMOVE => {
+                Self::NodeRemove { node: NodeId(reader.u64()?), removal: member::removal(&mut reader)? }
+            }
+            tag::MEMBERS => Self::Members {
+                group: GroupId(reader.u32()?),
+                index: LogIndex(reader.u64()?),
+                voters: member::nodes(&mut reader)?,
+                learners: member::nodes(&mut reader)?,
+            },
             tag => return Err(DecodeError::Tag { tag, at }),
         };
         reader.done()?;

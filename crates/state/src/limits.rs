@@ -61,6 +61,19 @@ const _: () =
 /// whoever takes the backup dies with all holds on: QoS 2 publishes of durable sessions, wills, share groups, new filters.
 pub const HOLD_MS_MAX: u32 = 4_000;
 
+/// Partitions whose replicas are on the way at once. Each sends a snapshot to its new node beside what clients do, and holds a
+/// second copy of the partition until it is over.
+pub const MOVES_MAX: usize = 4;
+
+/// How long clients may stay on a node that is to go, in seconds.
+pub const REMOVAL_GRACE_S: u32 = 10;
+
+/// Beyond that, replicated time until a node that is to go leaves control: its clients close their connections at a pace.
+pub const REMOVAL_CLOSE_MS: u64 = 5_000;
+
+/// Longest name of a node in bytes, as the configuration allows.
+pub const NODE_NAME_BYTES_MAX: usize = 63;
+
 /// Listeners that a node tells the cluster of; more are not told. Above what a node has.
 pub const LISTENERS_PER_NODE_MAX: usize = 32;
 

@@ -486,6 +486,8 @@ impl Partition {
             | Command::NodeForget { .. }
             | Command::NodeDuty { .. }
             | Command::NodeListeners { .. }
+            | Command::NodeRemove { .. }
+            | Command::Members { .. }
             | Command::Finalize { .. } => {
                 self.state.reply(place, Reply::refused("not a command for a partition"), effects);
             }

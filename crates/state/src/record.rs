@@ -71,6 +71,10 @@ pub(crate) mod kind {
     pub(crate) const ROUTES: u8 = 34;
     /// Node (control): its listeners.
     pub(crate) const LISTENERS: u8 = 35;
+    /// Node (control): an operator wants it gone.
+    pub(crate) const REMOVAL: u8 = 36;
+    /// Group (control): its members, as its leader told.
+    pub(crate) const MEMBERS: u8 = 37;
 }
 
 /// Builds a key.

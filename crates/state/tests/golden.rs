@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use quorate_codec::{PacketId, QoS, RetainHandling, SubscriptionOptions, Text, TopicFilter, TopicName};
 use quorate_state::command::{
-    AdvertisedListener, BackupStep, Duty, NodeRecord, RouteTarget, SessionExpiry, SubscribeFilter,
+    AdvertisedListener, BackupStep, Duty, NodeRecord, Removal, RouteTarget, SessionExpiry, SubscribeFilter,
 };
 use quorate_state::effect::SubscribeResult;
 use quorate_state::*;
@@ -188,6 +188,23 @@ fn commands() -> Vec<Command> {
         Command::Backup { backup: BackupId(7), step: BackupStep::Release },
         Command::ShareSettled { share, dispatches: vec![70, 72] },
         Command::ShareReturn { share, dispatches: vec![71] },
+    ]
+}
+
+/// Commands about membership, from level 2 on.
+fn membership_commands() -> Vec<Command> {
+    let node = NodeId(2);
+    vec![
+        Command::NodeRemove { node, removal: Removal::Keep },
+        Command::NodeRemove { node, removal: Removal::Remove },
+        Command::NodeRemove { node, removal: Removal::Replace { successor: text("west") } },
+        Command::Members {
+            group: GroupId(3),
+            index: LogIndex(70_000),
+            voters: vec![NodeId(1), NodeId(2), NodeId(4)],
+            learners: vec![NodeId(5)],
+        },
+        Command::Members { group: CONTROL, index: LogIndex(1), voters: vec![node], learners: vec![] },
     ]
 }
 
@@ -378,6 +395,33 @@ fn control() -> Control {
     control
 }
 
+/// As [`control`], at level 2, with a member that is to go when another one has come, and known members.
+fn changing_control() -> Control {
+    let config = ClusterConfig { cluster_id: [0xc1; 16], name: text("plant"), partitions: 2, replication: 3 };
+    let record = NodeRecord { level: 2, ..node_record() };
+    let mut control = Control::bootstrap(config, std::slice::from_ref(&record));
+    let stream = StreamId::Node(NodeId(2), Incarnation(5));
+    let south = NodeRecord { disk: [9; 16], name: text("south"), ..record.clone() };
+    let members = |group, learners| Command::Members {
+        group,
+        index: LogIndex(70_000),
+        voters: vec![NodeId(2)],
+        learners,
+    };
+    let commands = vec![
+        Command::NodeUp { node: record },
+        Command::NodeRemove { node: NodeId(2), removal: Removal::Replace { successor: text("south") } },
+        Command::NodeJoin { node: south },
+        members(GroupId(1), vec![NodeId(3)]),
+        members(GroupId(2), vec![]),
+        Command::Place { group: GroupId(2), voters: vec![NodeId(3)] },
+    ];
+    let segments = vec![Segment { stream, first: StreamSeq(1), confirmed: StreamSeq(0), commands }];
+    let batch = Batch { stamp: Timestamp(5_000), segments, leader: vec![] };
+    control.apply(LogIndex(1), &batch.encode(), &mut Vec::new());
+    control
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -495,6 +539,38 @@ fn control_records_of_version_1_are_written_and_restore() {
     check("control-1.hex", golden, &records(control.records()));
     let restored = Control::restore(LogIndex(1), stored(golden)).unwrap();
     assert_eq!(restored.hash(), control.hash());
+}
+
+#[test]
+fn membership_commands_are_written_and_read_alike() {
+    let golden = include_str!("golden/membership-commands-2.hex");
+    let mut written = Vec::new();
+    for command in membership_commands() {
+        let mut out = bytes::BytesMut::new();
+        command.encode(&mut out);
+        assert_eq!(out.len(), command.encoded_len());
+        written.push(hex(&out));
+    }
+    check("membership-commands-2.hex", golden, &written);
+    for (line, command) in lines(golden).iter().zip(membership_commands()) {
+        let whole = unhex(line);
+        assert_eq!(Command::decode(&mut whole.clone()), Ok(command));
+        for length in 0..whole.len() {
+            assert!(Command::decode(&mut whole.slice(..length)).is_err());
+        }
+    }
+}
+
+#[test]
+fn records_of_a_changing_membership_are_written_and_restore() {
+    let golden = include_str!("golden/membership-2.hex");
+    let control = changing_control();
+    let kinds: std::collections::BTreeSet<u8> = control.records().map(|(key, _)| key[0]).collect();
+    assert!([36, 37].iter().all(|kind| kinds.contains(kind)), "{kinds:?}");
+    check("membership-2.hex", golden, &records(control.records()));
+    let restored = Control::restore(LogIndex(1), stored(golden)).unwrap();
+    assert_eq!(restored.hash(), control.hash());
+    assert_eq!(restored.member_states(), control.member_states());
 }
 
 #[test]

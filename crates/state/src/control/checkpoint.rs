@@ -9,6 +9,7 @@ use quorate_codec::{Text, TopicFilter};
 
 use crate::command::{AdvertisedListener, RouteTarget};
 use crate::control::LEVEL;
+use crate::control::removal::{Members, Wish};
 use crate::control::{ClusterConfig, Control, Node, NodeStatus, own_record};
 use crate::encode::{
     duty, listeners, node_record, put_duty, put_listeners, put_node_record, put_route_target, route_target,
@@ -45,6 +46,12 @@ impl Control {
                 self.listeners.get(&id).map(|listeners| listeners_content(listeners)),
             ));
         }
+        for id in std::mem::take(&mut self.dirty_wishes) {
+            changes.push((wish_key(id), self.wishes.get(&id).map(Wish::content)));
+        }
+        for group in std::mem::take(&mut self.dirty_members) {
+            changes.push((members_key(group), self.members.get(&group).map(Members::content)));
+        }
         changes
     }
 
@@ -58,7 +65,10 @@ impl Control {
             self.routes.iter().map(|(filter, targets)| (routes_key(filter), targets_content(targets)));
         let listeners =
             self.listeners.iter().map(|(id, listeners)| (listeners_key(*id), listeners_content(listeners)));
-        meta.chain(self.state.records()).chain(nodes).chain(placement).chain(routes).chain(listeners)
+        let wishes = self.wishes.iter().map(|(id, wish)| (wish_key(*id), wish.content()));
+        let members = self.members.iter().map(|(group, members)| (members_key(*group), members.content()));
+        let known = meta.chain(self.state.records()).chain(nodes).chain(placement).chain(routes);
+        known.chain(listeners).chain(wishes).chain(members)
     }
 
     /// A number that is equal for equal states, whatever checkpoints they went through. Reads the whole state.
@@ -149,6 +159,14 @@ impl Control {
             kind::LISTENERS => {
                 let listeners = listeners_of(content).map_err(bad)?;
                 self.listeners.insert(NodeId(key.u64()?), listeners);
+            }
+            kind::REMOVAL => {
+                let wish = Wish::of(content).map_err(bad)?;
+                self.wishes.insert(NodeId(key.u64()?), wish);
+            }
+            kind::MEMBERS => {
+                let members = Members::of(content).map_err(bad)?;
+                self.members.insert(GroupId(key.u32()?), members);
             }
             _ => return self.state.restore_record(&mut key, content),
         }
@@ -264,6 +282,14 @@ fn placement_key(group: GroupId) -> Vec<u8> {
 
 fn listeners_key(node: NodeId) -> Vec<u8> {
     Key::new(kind::LISTENERS).u64(node.0).finish()
+}
+
+fn wish_key(node: NodeId) -> Vec<u8> {
+    Key::new(kind::REMOVAL).u64(node.0).finish()
+}
+
+fn members_key(group: GroupId) -> Vec<u8> {
+    Key::new(kind::MEMBERS).u32(group.0).finish()
 }
 
 fn routes_key(filter: &TopicFilter) -> Vec<u8> {

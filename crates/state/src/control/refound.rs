@@ -42,6 +42,8 @@ impl Control {
         self.nodes = Default::default();
         self.listeners = Default::default();
         self.placement = Default::default();
+        self.wishes = Default::default();
+        self.members = Default::default();
         self.forget_marks();
     }
 
@@ -57,6 +59,8 @@ impl Control {
         self.placement = first.placement;
         self.last_node = first.last_node.max(last_node);
         self.listeners = Default::default();
+        self.wishes = Default::default();
+        self.members = Default::default();
         self.forget_marks();
         self
     }
@@ -67,6 +71,8 @@ impl Control {
         self.dirty_placement = BTreeSet::new();
         self.dirty_routes = BTreeSet::new();
         self.dirty_listeners = BTreeSet::new();
+        self.dirty_wishes = BTreeSet::new();
+        self.dirty_members = BTreeSet::new();
     }
 }
 

@@ -1,6 +1,7 @@
 //! Control: membership, placement and routes, command by command.
 
 use super::*;
+use crate::command::Removal;
 use crate::ids::StreamSeq;
 use crate::machine::Machine;
 use crate::record::RestoreError;
@@ -191,7 +192,8 @@ fn control_with_random_commands_restores_equal() {
                 1 => RouteTarget::NodeQos0(node),
                 _ => RouteTarget::Partition(GroupId(1 + random.below(3) as u32)),
             };
-            let command = match random.below(12) {
+            let group_id = GroupId(random.below(4) as u32);
+            let command = match random.below(15) {
                 0..3 => Command::RouteAdd { filter: filter(name), target },
                 3 => Command::RouteRemove { filter: filter(name), target },
                 4 => up(node.0, incarnation),
@@ -200,7 +202,18 @@ fn control_with_random_commands_restores_equal() {
                 8 => duty(node.0, [Duty::Full, Duty::Follow, DRAIN][random.below(3) as usize]),
                 10 => listeners(node.0, &["a:1", "b:2"][..random.below(3) as usize]),
                 9 => Command::Finalize { level: 1 + random.below(2) as u32 },
-                7 => Command::Place { group: GroupId(random.below(4) as u32), voters: vec![node] },
+                7 => Command::Place { group: group_id, voters: vec![node] },
+                12 => Command::NodeRemove { node, removal: Removal::Remove },
+                13 => match random.below(2) {
+                    0 => Command::NodeRemove { node, removal: Removal::Keep },
+                    _ => Command::NodeRemove { node, removal: Removal::Replace { successor: text("n9") } },
+                },
+                14 => Command::Members {
+                    group: group_id,
+                    index: LogIndex(random.below(9)),
+                    voters: vec![node],
+                    learners: vec![NodeId(1)],
+                },
                 _ => Command::NodeForget { node },
             };
             let data = group.batch(STREAM, &[command]);
