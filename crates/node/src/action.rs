@@ -120,8 +120,12 @@ pub enum Action {
     Stop(String),
     /// Something an operator should see in the log.
     Note(Note),
-    /// Forget a group that this node no longer has.
+    /// Forget a group that this node no longer has. Answered by `Event::GroupRemoved`.
     RemoveGroup(GroupId),
+    /// This node was removed from its cluster: it is to end.
+    Removed,
+    /// Identities that are gone for good, all of them: a node that comes with one of these is told so.
+    Gone(Vec<NodeId>),
 }
 
 /// A record for the log.

@@ -65,6 +65,8 @@ pub enum Event {
         /// Whether the receiver has it.
         delivered: bool,
     },
+    /// `Action::RemoveGroup` is durable.
+    GroupRemoved(GroupId),
     /// `Action::NewIncarnation` is durable.
     Incarnation(Incarnation),
     /// Answer to `Action::RouteWill`.

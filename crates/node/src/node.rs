@@ -53,13 +53,14 @@ pub use listing::{
     SubscriptionKey, SubscriptionRow,
 };
 pub use operate::{HeldConnection, Operation, OperationNumber};
-pub use status::{Clause, GroupStatus, NodeDuty, NodeStatus};
+pub use status::{Clause, GroupStatus, MembershipStatus, NodeDuty, NodeStatus};
 
 use clients::Op;
 use connection::Connections;
 use deliver::DeliveryBatch;
 use disk_watch::DiskWatch;
 use lease::{Lease, LeaseTable};
+use placement::Changes;
 use retained::{RetainedReads, Wanted};
 use retained_bounds::RetainedBounds;
 use wills::Wills;
@@ -214,6 +215,10 @@ pub struct Node {
     listeners_told: Option<Incarnation>,
     /// Where the shell was last told that clients can go instead.
     elsewhere_told: Vec<AdvertisedListener>,
+    /// Who is to lead each group, as control is now.
+    preferred: BTreeMap<GroupId, NodeId>,
+    /// What this node does about membership.
+    changes: Changes,
 }
 
 impl Node {
@@ -261,6 +266,8 @@ impl Node {
             level_told: 0,
             listeners_told: None,
             elsewhere_told: Vec::new(),
+            preferred: BTreeMap::new(),
+            changes: Changes::default(),
         };
         for restored in groups {
             let group = node.restore_group(restored)?;
@@ -329,6 +336,7 @@ impl Node {
         let placed: Vec<GroupId> = (0..=control.config().partitions)
             .map(GroupId)
             .filter(|group| control.placement(*group).contains(&self.id) && !self.groups.contains_key(group))
+            .filter(|group| !self.changes.removing.contains(group))
             .collect();
         for group in placed {
             if let Ok(group) = self.restore_group(RestoredGroup::empty(group)) {
@@ -403,6 +411,10 @@ impl Node {
                 if let Some(group) = self.groups.get_mut(&group) {
                     group.snapshot_sent(to, delivered);
                 }
+            }
+            Event::GroupRemoved(group) => {
+                self.changes.removing.remove(&group);
+                self.adopt_groups();
             }
             Event::Incarnation(incarnation) => self.begin_incarnation(incarnation),
             Event::Join(record) => {

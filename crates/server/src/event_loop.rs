@@ -207,6 +207,12 @@ impl Worker {
             Action::NewIncarnation => send(&self.keeper, KeeperJob::NewIncarnation),
             Action::Joined { disk, decision, peers } => self.edge.joins.decided(disk, (decision, peers)),
             Action::RemoveGroup(group) => send(&self.keeper, KeeperJob::RemoveGroup(group)),
+            Action::Gone(gone) => {
+                if let Some(links) = &self.edge.links {
+                    links.set_gone(gone);
+                }
+            }
+            Action::Removed => crate::exit::stop_removed(),
             Action::Elsewhere(elsewhere) => *self.edge.elsewhere.write() = elsewhere,
             Action::Level(level) => self.edge.level.store(level, Ordering::Relaxed),
             Action::Duty(duty) => {

@@ -19,6 +19,8 @@ pub enum ExitCode {
     Disk,
     /// The configuration is wrong. Code 78.
     Config,
+    /// The node was removed from its cluster for good. Code 67.
+    Removed,
 }
 
 impl ExitCode {
@@ -31,6 +33,7 @@ impl ExitCode {
             ExitCode::Internal => 70,
             ExitCode::Disk => 74,
             ExitCode::Config => 78,
+            ExitCode::Removed => 67,
         }
     }
 }
@@ -39,6 +42,17 @@ impl ExitCode {
 pub fn stop_now(code: ExitCode, reason: &str) -> ! {
     tracing::error!(exit_code = code.number(), reason, "the node stops at once");
     std::process::exit(code.number());
+}
+
+/// Ends the process of a node that its cluster has removed. It holds nothing any more that somebody could miss.
+pub fn stop_removed() -> ! {
+    let code = ExitCode::Removed.number();
+    tracing::warn!(
+        exit_code = code,
+        "this node was removed from its cluster: it stops, and does not start again with this data folder; with an empty one it \
+         joins as a new node"
+    );
+    std::process::exit(code);
 }
 
 /// An error with all its causes, in one line.

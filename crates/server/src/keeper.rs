@@ -185,14 +185,20 @@ impl Keeper {
         Ok(())
     }
 
+    /// The log first: a checkpoint without a log is a replica that starts, and is forgotten again; a log without a checkpoint is
+    /// one that nobody looks at.
     fn remove(&self, group: GroupId) {
+        let (done, told) = sync_channel(1);
+        if self.log.send(LogJob::RemoveGroup { group, done }).is_err() || told.recv().is_err() {
+            tracing::debug!(group = group.0, "the log writer ended before it could forget a group");
+            return;
+        }
         self.checkpoints.remove(group.0).unwrap_or_else(|error| fail(&error));
         if let Err(error) = self.bodies.remove_group(group.0) {
             stop_now(ExitCode::Disk, &chain(&error));
         }
-        if self.log.send(LogJob::RemoveGroup(group)).is_err() {
-            tracing::debug!(group = group.0, "the log writer ended before it could forget a group");
-        }
+        tracing::info!(group = group.0, "the replica is forgotten: its group is on other nodes");
+        self.inbox.report(Event::GroupRemoved(group));
     }
 }
 

@@ -37,6 +37,9 @@ pub const PEER_BACKOFF_MIN: Duration = Duration::from_millis(20);
 /// Longest pause before a peer is dialled again. A peer that starts asks to be dialled at once.
 pub const PEER_BACKOFF_MAX: Duration = Duration::from_millis(200);
 
+/// How often a peer that dials this node, and has stopped to, is asked why: it may not know this node any more.
+pub const PEER_SILENT_PROBE: Duration = Duration::from_secs(2);
+
 /// An idle link carries an empty frame this often.
 pub const PEER_KEEP_ALIVE: Duration = Duration::from_secs(1);
 

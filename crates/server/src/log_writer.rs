@@ -52,7 +52,12 @@ pub enum LogJob {
         done: SyncSender<()>,
     },
     /// Forget a group.
-    RemoveGroup(GroupId),
+    RemoveGroup {
+        /// Group.
+        group: GroupId,
+        /// Told when durable.
+        done: SyncSender<()>,
+    },
     /// Figures, and the oldest segment if it may go.
     Look(SyncSender<(LogStatus, Option<SegmentRange>)>),
     /// Prepare dropping a segment.
@@ -236,8 +241,10 @@ impl LogWriter {
                 // Whoever asked may have ended.
                 let _told = done.send(());
             }
-            LogJob::RemoveGroup(group) => {
+            LogJob::RemoveGroup { group, done } => {
                 self.patiently(|log| log.remove_group(group.0))?;
+                // Whoever asked may have ended.
+                let _told = done.send(());
             }
             LogJob::Look(answer) => {
                 let _told = answer.send((self.log.status(), self.log.droppable()));

@@ -196,6 +196,10 @@ impl LinkReceiver for PeerReceiver {
         connection.close().await;
     }
 
+    fn gone(&self) {
+        crate::exit::stop_removed();
+    }
+
     async fn join(&self, hello: Hello, connection: PeerConnection) {
         let edge = self.edge.get().and_then(Weak::upgrade);
         let (Some(edge), Some(founding)) = (edge, self.founding.get()) else { return };

@@ -331,6 +331,12 @@ impl Group {
         if self.installing {
             return;
         }
+        // A replica that knows nothing promises nothing: it may have been here before, and have voted.
+        let asks_for_vote =
+            matches!(message.get_msg_type(), MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
+        if asks_for_vote && self.raw.raft.raft_log.last_index() == 0 {
+            return;
+        }
         let _ = self.raw.step(message);
         self.apply_jitter();
         self.end_lost_leadership();
@@ -593,6 +599,11 @@ impl Group {
                 turn.reads.push((self.id, round));
             }
         }
+    }
+
+    /// Whether a snapshot is being installed.
+    pub fn is_installing(&self) -> bool {
+        self.installing
     }
 
     /// Whether there is something for `collect` to do.

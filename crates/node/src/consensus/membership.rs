@@ -13,14 +13,30 @@ use crate::bytes_io::{Malformed, Reader, put_count};
 /// Entries a learner may be behind the commit index when it is promoted.
 pub const CAUGHT_UP_ENTRIES_MAX: u64 = 256;
 
-/// The next change that brings `state` closer to `wanted`, if one is possible now. `matched` gives how far a member's
-/// log is known to agree with the leader's.
-pub fn next_change(
-    state: &ConfState,
-    wanted: &[NodeId],
-    committed: u64,
-    matched: impl Fn(NodeId) -> u64,
-) -> Option<ConfChangeV2> {
+/// What a leader knows when it takes the next step.
+pub struct Situation<'a, M, S> {
+    /// The leader, which takes the step.
+    pub me: NodeId,
+    /// Commit index.
+    pub committed: u64,
+    /// How far a member's log is known to agree with the leader's.
+    pub matched: M,
+    /// Whether a node is there: it is live as far as control knows, and has a link.
+    pub is_there: S,
+    /// Who is to vote.
+    pub wanted: &'a [NodeId],
+    /// Each new voter is one more; else it comes for one that goes, which stays until then.
+    pub independent: bool,
+}
+
+/// The next change that brings `state` closer to what is wanted, if one is possible now. A leader that is not wanted leaves
+/// the last step to a wanted voter: see `leadership`.
+pub fn next_change<M, S>(state: &ConfState, situation: &Situation<'_, M, S>) -> Option<ConfChangeV2>
+where
+    M: Fn(NodeId) -> u64,
+    S: Fn(NodeId) -> bool,
+{
+    let Situation { me, committed, matched, is_there, wanted, independent } = situation;
     if wanted.is_empty() || !state.voters_outgoing.is_empty() {
         return None;
     }
@@ -29,17 +45,24 @@ pub fn next_change(
     if let Some(node) = missing.iter().find(|node| !state.learners.contains(node)) {
         return Some(change(&[(ConfChangeType::AddLearnerNode, *node)]));
     }
-    let behind = |node: &u64| {
-        matched(NodeId(*node)) + CAUGHT_UP_ENTRIES_MAX < committed || matched(NodeId(*node)) == 0
+    let is_ready = |node: &u64| {
+        let at = matched(NodeId(*node));
+        at != 0 && at + CAUGHT_UP_ENTRIES_MAX >= *committed && is_there(NodeId(*node))
     };
-    if missing.iter().any(behind) {
+    let ready: Vec<u64> = missing.iter().copied().filter(is_ready).collect();
+    let comes_alone = !wanted.contains(me) && !state.voters.iter().any(|id| wanted.contains(&NodeId(*id)));
+    if ready.len() < missing.len() && !independent && !comes_alone {
         return None;
     }
     let mut steps: Vec<(ConfChangeType, u64)> =
-        missing.iter().map(|node| (ConfChangeType::AddNode, *node)).collect();
-    let unwanted = |node: &&u64| !wanted.contains(&NodeId(**node));
-    steps.extend(state.voters.iter().filter(unwanted).map(|node| (ConfChangeType::RemoveNode, *node)));
-    steps.extend(state.learners.iter().filter(unwanted).map(|node| (ConfChangeType::RemoveNode, *node)));
+        ready.iter().map(|node| (ConfChangeType::AddNode, *node)).collect();
+    if wanted.contains(me) {
+        let unwanted = |node: &&u64| !wanted.contains(&NodeId(**node));
+        steps.extend(state.voters.iter().filter(unwanted).map(|node| (ConfChangeType::RemoveNode, *node)));
+        steps.extend(state.learners.iter().filter(unwanted).map(|node| (ConfChangeType::RemoveNode, *node)));
+    } else if !comes_alone {
+        return None;
+    }
     if steps.is_empty() { None } else { Some(change(&steps)) }
 }
 
@@ -111,40 +134,69 @@ mod tests {
             .unwrap_or_default()
     }
 
-    #[test]
-    fn change_wanted_voter_becomes_learner_first() {
-        let wanted = [NodeId(1), NodeId(2), NodeId(4)];
-        let next = next_change(&state(&[1, 2, 3], &[]), &wanted, 1000, |_| 0);
-        assert_eq!(steps(next), [(ConfChangeType::AddLearnerNode, 4)]);
+    /// What the leader does next: node 1 unless said otherwise, with everybody there.
+    fn next(
+        (me, wanted): (u64, &[u64]),
+        state: &ConfState,
+        independent: bool,
+        matched: impl Fn(NodeId) -> u64,
+    ) -> Vec<(ConfChangeType, u64)> {
+        let wanted: Vec<NodeId> = wanted.iter().copied().map(NodeId).collect();
+        let is_there = |node: NodeId| node.0 < 90;
+        let committed = 1000;
+        let me = NodeId(me);
+        let situation = Situation { me, committed, matched, is_there, wanted: &wanted, independent };
+        steps(next_change(state, &situation))
     }
 
     #[test]
-    fn change_learner_behind_waits() {
-        let wanted = [NodeId(1), NodeId(2), NodeId(4)];
-        let next = next_change(&state(&[1, 2, 3], &[4]), &wanted, 1000, |_| 500);
-        assert_eq!(steps(next), []);
+    fn change_wanted_voter_becomes_learner_first() {
+        let next = next((1, &[1, 2, 4]), &state(&[1, 2, 3], &[]), false, |_| 0);
+        assert_eq!(next, [(ConfChangeType::AddLearnerNode, 4)]);
+    }
+
+    #[test]
+    fn change_learner_behind_or_away_waits() {
+        assert_eq!(next((1, &[1, 2, 4]), &state(&[1, 2, 3], &[4]), false, |_| 500), []);
+        assert_eq!(next((1, &[1, 2, 90]), &state(&[1, 2, 3], &[90]), false, |_| 990), []);
     }
 
     #[test]
     fn change_learner_caught_up_replaces_voter_at_once() {
-        let wanted = [NodeId(1), NodeId(2), NodeId(4)];
-        let next = next_change(&state(&[1, 2, 3], &[4]), &wanted, 1000, |_| 990);
-        assert_eq!(steps(next), [(ConfChangeType::AddNode, 4), (ConfChangeType::RemoveNode, 3)]);
+        let next = next((1, &[1, 2, 4]), &state(&[1, 2, 3], &[4]), false, |_| 990);
+        assert_eq!(next, [(ConfChangeType::AddNode, 4), (ConfChangeType::RemoveNode, 3)]);
+    }
+
+    #[test]
+    fn change_of_an_independent_group_waits_for_nobody() {
+        let matched = |node: NodeId| if node.0 == 4 { 990 } else { 0 };
+        let waiting = state(&[1, 2, 3], &[4, 5]);
+        assert_eq!(next((1, &[1, 2, 4, 5]), &waiting, false, matched), []);
+        let steps = next((1, &[1, 2, 4, 5]), &waiting, true, matched);
+        assert_eq!(steps, [(ConfChangeType::AddNode, 4), (ConfChangeType::RemoveNode, 3)]);
+    }
+
+    #[test]
+    fn leader_that_is_not_wanted_leaves_its_removal_to_a_wanted_voter() {
+        let ready = state(&[1, 2, 3], &[4]);
+        assert_eq!(next((3, &[1, 2, 4]), &ready, false, |_| 990), []);
+        // A lone voter takes its successor in, and hands on.
+        assert_eq!(next((3, &[4]), &state(&[3], &[4]), false, |_| 990), [(ConfChangeType::AddNode, 4)]);
+        assert_eq!(next((3, &[4]), &state(&[3, 4], &[]), false, |_| 990), []);
+        assert_eq!(next((4, &[4]), &state(&[3, 4], &[]), false, |_| 990), [(ConfChangeType::RemoveNode, 3)]);
     }
 
     #[test]
     fn change_none_while_joint_or_done() {
-        let wanted = [NodeId(1), NodeId(2), NodeId(3)];
-        assert_eq!(steps(next_change(&state(&[1, 2, 3], &[]), &wanted, 10, |_| 10)), []);
+        assert_eq!(next((1, &[1, 2, 3]), &state(&[1, 2, 3], &[]), false, |_| 1000), []);
         let mut joint = state(&[1, 2, 4], &[]);
         joint.voters_outgoing = vec![1, 2, 3];
-        assert_eq!(steps(next_change(&joint, &wanted, 10, |_| 10)), []);
+        assert_eq!(next((1, &[1, 2, 3]), &joint, false, |_| 1000), []);
     }
 
     #[test]
     fn change_encoded_decodes_to_itself() {
-        let wanted = [NodeId(1), NodeId(2), NodeId(4)];
-        let next = next_change(&state(&[1, 2, 3], &[4]), &wanted, 10, |_| 10).unwrap();
+        let next = change(&[(ConfChangeType::AddNode, 4), (ConfChangeType::RemoveNode, 3)]);
         assert_eq!(decode(Bytes::from(encode(&next))).unwrap(), next);
         assert_eq!(decode(Bytes::new()).unwrap(), ConfChangeV2::default());
     }

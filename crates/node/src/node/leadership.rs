@@ -6,6 +6,7 @@
 //! Spec: Raft 3.10. See: docs/operations/rolling-restart.md.
 
 use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
 
 use quorate_state::command::Duty;
 use quorate_state::control::{DISK_LOW_LEVEL, NodeStatus};
@@ -39,8 +40,68 @@ pub(super) fn leader_order(group: GroupId, voters: &[NodeId]) -> Vec<NodeId> {
 pub(super) fn is_to_lead(control: Option<&Control>, node: NodeId) -> bool {
     control.is_some_and(|control| {
         let live = control.node(node).is_some_and(|(_, status)| status == NodeStatus::Live);
-        live && control.duty(node).0 == Duty::Full
+        live && control.duty(node).0 == Duty::Full && !control.is_leaving(node)
     })
+}
+
+/// Who is to lead each group: as `leader_order` says, of the nodes that are to lead, moved as little as it takes to spread
+/// leadership to within one, where the placement allows that.
+pub(super) fn preferred_leaders(control: &Control) -> BTreeMap<GroupId, NodeId> {
+    let groups = (0..=control.config().partitions).map(GroupId);
+    let fit = |group: GroupId| {
+        let order = leader_order(group, control.placement(group)).into_iter();
+        order.filter(|node| is_to_lead(Some(control), *node)).collect::<Vec<_>>()
+    };
+    let candidates: BTreeMap<GroupId, Vec<NodeId>> = groups.map(|group| (group, fit(group))).collect();
+    let mut leaders: BTreeMap<GroupId, NodeId> =
+        candidates.iter().filter_map(|(group, fit)| Some((*group, *fit.first()?))).collect();
+    let mut led: BTreeMap<NodeId, usize> = candidates.values().flatten().map(|node| (*node, 0)).collect();
+    leaders.values().for_each(|leader| *led.entry(*leader).or_default() += 1);
+    while let Some(path) = shift(&leaders, &candidates, &led) {
+        for (group, to) in path {
+            if let Some(from) = leaders.insert(group, to) {
+                *led.entry(from).or_default() -= 1;
+            }
+            *led.entry(to).or_default() += 1;
+        }
+    }
+    leaders
+}
+
+/// Groups to be led by others, so that one that leads much leads one less, and one that leads less by two or more, one more.
+fn shift(
+    leaders: &BTreeMap<GroupId, NodeId>,
+    candidates: &BTreeMap<GroupId, Vec<NodeId>>,
+    led: &BTreeMap<NodeId, usize>,
+) -> Option<Vec<(GroupId, NodeId)>> {
+    let mut most: Vec<NodeId> = led.keys().copied().collect();
+    most.sort_by_key(|node| (usize::MAX - led.get(node).copied().unwrap_or_default(), *node));
+    for from in most {
+        let much = led.get(&from).copied().unwrap_or_default();
+        // How each node was reached: by which group, led by whom.
+        let mut reached: BTreeMap<NodeId, (GroupId, NodeId)> = BTreeMap::new();
+        let mut queue = VecDeque::from([from]);
+        while let Some(node) = queue.pop_front() {
+            if node != from && led.get(&node).is_some_and(|led| led + 2 <= much) {
+                let mut path = Vec::new();
+                let mut at = node;
+                while let Some((group, by)) = reached.get(&at).copied() {
+                    path.push((group, at));
+                    at = by;
+                }
+                return Some(path);
+            }
+            for (group, _) in leaders.iter().filter(|(_, leader)| **leader == node) {
+                for next in candidates.get(group).into_iter().flatten() {
+                    if *next != from && !reached.contains_key(next) {
+                        reached.insert(*next, (*group, node));
+                        queue.push_back(*next);
+                    }
+                }
+            }
+        }
+    }
+    None
 }
 
 impl Node {
@@ -48,10 +109,9 @@ impl Node {
     pub(super) fn campaign_where_first(&mut self) {
         let me = self.id;
         let serves = self.own_duty() == Duty::Full;
-        for group in self.groups.values_mut() {
-            let voters = voters_of(group);
-            let first = leader_order(group.id(), &voters).first() == Some(&me);
-            if (first && serves) || voters.len() == 1 {
+        let orders: Vec<Vec<NodeId>> = self.groups.values().map(|group| self.leaders_of(group)).collect();
+        for (group, order) in self.groups.values_mut().zip(orders) {
+            if (order.first() == Some(&me) && serves) || order.len() == 1 {
                 group.campaign();
             }
         }
@@ -113,7 +173,7 @@ impl Node {
         let floor = group.committed().0.saturating_sub(CAUGHT_UP_ENTRIES).max(group.last_before_hang());
         let progress = group.progress();
         let caught_up = |node: &NodeId| progress.iter().any(|(member, at)| member == node && at.0 >= floor);
-        let order = leader_order(id, &voters_of(group));
+        let order = self.leaders_of(group);
         let mut fit = order.iter().filter(|node| {
             let is_there =
                 self.peers_up.contains(node) && caught_up(node) && self.disk.trusts(**node, self.now);
@@ -125,6 +185,18 @@ impl Node {
         }
     }
 
+    /// The voters of a group in the order in which they are to lead it. Who the group is no longer placed on comes last: it is
+    /// to go, and cannot while it leads.
+    fn leaders_of(&self, group: &Group) -> Vec<NodeId> {
+        let mut order = leader_order(group.id(), &voters_of(group));
+        let placed = self.control().map_or(&[][..], |control| control.placement(group.id()));
+        if self.control().is_some_and(Control::knows_membership) {
+            let preferred = self.preferred.get(&group.id());
+            order.sort_by_key(|node| (!placed.contains(node), preferred != Some(node)));
+        }
+        order
+    }
+
     /// What an operator wants of this node.
     pub(super) fn own_duty(&self) -> Duty {
         self.control().map_or(Duty::Full, |control| control.duty(self.id).0)
@@ -133,7 +205,7 @@ impl Node {
     /// In which order the survivors campaign for a group when its leader's links are reset: 0 at once, each next one three
     /// ticks later, so that they do not split the vote. Those that are to lead nothing come last.
     pub(super) fn election_rank(&self, group: &Group, lost: NodeId) -> u32 {
-        let mut order = leader_order(group.id(), &voters_of(group));
+        let mut order = self.leaders_of(group);
         order.retain(|node| *node != lost && (*node == self.id || self.peers_up.contains(node)));
         order.sort_by_key(|node| !is_to_lead(self.control(), *node));
         let rank = order.iter().take_while(|node| **node != self.id).count();
@@ -143,7 +215,7 @@ impl Node {
     /// Who is to lead a group when its leader goes.
     pub(super) fn heir(&self, group: &Group) -> Option<NodeId> {
         let leader = group.leader();
-        let order = leader_order(group.id(), &voters_of(group));
+        let order = self.leaders_of(group);
         order.into_iter().find(|node| Some(*node) != leader && is_to_lead(self.control(), *node))
     }
 

@@ -7,8 +7,8 @@
 
 use bytes::Bytes;
 use quorate_codec::{QoS, ReasonCode, Text, TopicName};
-use quorate_state::command::{AdvertisedListener, BackupStep, Command, Duty};
-use quorate_state::control::{BACKUP_LEVEL, LISTENERS_LEVEL, NodeStatus};
+use quorate_state::command::{AdvertisedListener, BackupStep, Command, Duty, Removal};
+use quorate_state::control::{BACKUP_LEVEL, LISTENERS_LEVEL, MEMBERSHIP_LEVEL, NodeStatus};
 use quorate_state::hash::{partition_of_client, partition_of_topic};
 use quorate_state::{
     BackupId, CONTROL, ConnId, GroupId, Incarnation, LEVEL, Message, NodeId, Reply, SessionId,
@@ -16,6 +16,7 @@ use quorate_state::{
 
 use super::Node;
 use super::clients::Op;
+use super::leadership::preferred_leaders;
 use crate::action::Action;
 
 /// Something that an operator asks of the cluster.
@@ -27,6 +28,13 @@ pub enum Operation {
         node: NodeId,
         /// Duty.
         duty: Duty,
+    },
+    /// A member is to go for good, or is not.
+    Remove {
+        /// Node.
+        node: NodeId,
+        /// What is wanted of it.
+        removal: Removal,
     },
     /// The cluster is to use this level.
     Finalize {
@@ -69,15 +77,19 @@ impl Node {
     pub(super) fn operate(&mut self, number: OperationNumber, operation: Operation) {
         let partitions = self.config.cluster.partitions;
         let level = self.control().map_or(0, quorate_state::Control::level);
-        if matches!(operation, Operation::Backup { .. }) && level < BACKUP_LEVEL {
-            let why = format!(
-                "the cluster uses level {level}, and backups need level {BACKUP_LEVEL}: finalize it first"
-            );
+        let needed = match operation {
+            Operation::Backup { .. } => Some(("backups need", BACKUP_LEVEL)),
+            Operation::Remove { .. } => Some(("removal needs", MEMBERSHIP_LEVEL)),
+            _ => None,
+        };
+        if let Some((what, needed)) = needed.filter(|(_, needed)| level < *needed) {
+            let why = format!("the cluster uses level {level}, and {what} level {needed}: finalize it first");
             return self.actions.push_back(Action::Operated { number, outcome: Err(why) });
         }
         let (group, command) = match operation {
             Operation::Backup { group, backup, step } => (group, Command::Backup { backup, step }),
             Operation::SetDuty { node, duty } => (CONTROL, Command::NodeDuty { node, duty }),
+            Operation::Remove { node, removal } => (CONTROL, Command::NodeRemove { node, removal }),
             Operation::Finalize { level } => (CONTROL, Command::Finalize { level }),
             Operation::Purge(client_id) => {
                 (partition_of_client(client_id.as_str(), partitions), Command::Purge { client_id })
@@ -122,11 +134,16 @@ impl Node {
 
     /// Control has changed: what does it mean for this node?
     pub(super) fn heed_control(&mut self) {
+        self.preferred = self.control().map(preferred_leaders).unwrap_or_default();
         let level = self.control().map_or(0, quorate_state::Control::level);
         if level > LEVEL {
             return self.stop(&format!(
                 "the cluster uses level {level}, and this program speaks levels up to {LEVEL}"
             ));
+        }
+        let own = self.control().and_then(|control| control.node(self.id));
+        if own.is_some_and(|(_, status)| status == NodeStatus::Removed) {
+            self.actions.push_back(Action::Removed);
         }
         if self.level_told != level {
             self.level_told = level;

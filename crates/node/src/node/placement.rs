@@ -1,12 +1,14 @@
 //! Who lives, who leads and where replicas are: what a node does about membership.
 //!
 //! Owns: announcing this node, leases as node and as control leader, declaring nodes lost, moving replicas towards
-//! their placement. Does not: decide placement; control's state does.
+//! their placement, telling control who members are, forgetting replicas that are elsewhere. Does not: decide placement;
+//! control's state does.
 //! Invariants: a node asks for a lease only after it has applied its own announcement; a node that is declared dead
 //! starts a new incarnation before it serves again.
 //! Spec: contract, "Behaviour under trouble"; Raft 3.10, 4.3. See: docs/decisions/0008-takeover-waits-for-a-lease.md.
 
 use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_codec::ReasonCode;
 use quorate_state::command::Command;
@@ -18,11 +20,40 @@ use super::clients::Op;
 use super::lease::Request;
 use crate::action::{Action, Note, PeerAddress};
 use crate::consensus::group::Group;
-use crate::consensus::membership;
+use crate::consensus::membership::{self, Situation};
 use crate::peer::PeerMessage;
 
 /// How often leaders look at placement and balance.
 const PLACE_EVERY: Duration = Duration::from_millis(500);
+
+/// How long until what was proposed, and not applied, is proposed again.
+const PLAN_AGAIN: Duration = Duration::from_secs(5);
+
+/// How long until members that control was told of, and does not know, are told again.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
+
+/// What control was told of a group.
+struct Told {
+    at: Duration,
+    voters: Vec<NodeId>,
+    learners: Vec<NodeId>,
+}
+
+/// What this node has begun about membership.
+#[derive(Default)]
+pub(super) struct Changes {
+    /// Groups that storage is about to forget. None of them is taken in again before it has.
+    pub(super) removing: BTreeSet<GroupId>,
+    /// Groups that are elsewhere now, and the position of control at which this node saw that first.
+    gone: BTreeMap<GroupId, LogIndex>,
+    /// As control leader: what was proposed last, and when.
+    planned: Vec<Command>,
+    planned_at: Duration,
+    /// As leader: which members of groups control was told of, and when.
+    told: BTreeMap<GroupId, Told>,
+    /// Identities that the shell was told to be gone.
+    gone_told: Vec<NodeId>,
+}
 
 impl Node {
     /// Tells control that this incarnation of the node is there.
@@ -44,6 +75,13 @@ impl Node {
         let peers = self.peer_addresses().into_iter().filter(|peer| peer.node != self.id).collect();
         if self.control().is_some_and(|control| control.nodes().next().is_some()) {
             self.actions.push_back(Action::Peers(peers));
+        }
+        let nodes = self.control().into_iter().flat_map(|control| control.nodes());
+        let gone = nodes.filter(|(_, status)| *status == NodeStatus::Removed).map(|(record, _)| record.id);
+        let gone: Vec<NodeId> = gone.collect();
+        if gone != self.changes.gone_told {
+            self.changes.gone_told.clone_from(&gone);
+            self.actions.push_back(Action::Gone(gone));
         }
     }
 
@@ -74,37 +112,67 @@ impl Node {
         self.actions.push_back(Action::Joined { disk, decision, peers });
     }
 
-    /// As control leader: the replicas of a lost node go to the node that came for it, and control to every node that
-    /// joins. A lost node without replicas is forgotten.
-    fn replace_lost(&mut self) {
-        let Some(control) = self.control() else { return };
-        let mut commands = Vec::new();
-        let staying = |status: NodeStatus| matches!(status, NodeStatus::Joining | NodeStatus::Live);
-        for (record, _) in control.nodes().filter(|(_, status)| staying(*status)) {
-            let Some(lost) = control.replaces(record.id) else {
-                let mut voters = control.placement(CONTROL).to_vec();
-                if !voters.contains(&record.id) {
-                    voters.push(record.id);
-                    commands.push(Command::Place { group: CONTROL, voters });
-                }
-                continue;
-            };
-            let before = commands.len();
-            for group in (0..=control.config().partitions).map(GroupId) {
-                let voters = control.placement(group);
-                if voters.contains(&lost) {
-                    let voters =
-                        voters.iter().map(|voter| if *voter == lost { record.id } else { *voter }).collect();
-                    commands.push(Command::Place { group, voters });
-                }
-            }
-            let known = control.node(lost).is_some_and(|(_, status)| status != NodeStatus::Removed);
-            if commands.len() == before && known {
-                commands.push(Command::NodeForget { node: lost });
-            }
+    /// As control leader: proposes what placement needs next.
+    fn carry_out_plan(&mut self, now: Duration) {
+        let Some(group) = self.groups.get(&CONTROL) else { return };
+        let Some(control) = group.machine().control() else { return };
+        let plan = control.plan(group.stamp(now));
+        // What was proposed and is not applied yet is not proposed again at each look.
+        let again = now.saturating_sub(self.changes.planned_at) >= PLAN_AGAIN;
+        if plan == self.changes.planned && !again {
+            return;
         }
-        for command in commands {
+        self.changes.planned_at = now;
+        for command in &plan {
+            self.push(CONTROL, command, Op::Quiet);
+        }
+        self.changes.planned = plan;
+    }
+
+    /// As leader of groups: tells control who their members are, where it knows something else.
+    fn tell_members(&mut self, now: Duration) {
+        let Some(control) = self.control().filter(|control| control.knows_membership()) else { return };
+        let mut news = Vec::new();
+        for group in self.leads.iter().filter_map(|id| self.groups.get(id)) {
+            let members = group.members();
+            let (voters, learners) = (sorted(&members.voters), sorted(&members.learners));
+            let is_joint = !members.voters_outgoing.is_empty() || !members.learners_next.is_empty();
+            if is_joint || control.members_are(group.id(), &voters, &learners) {
+                continue;
+            }
+            news.push(Command::Members { group: group.id(), index: group.applied(), voters, learners });
+        }
+        self.changes.told.retain(|_, told| now.saturating_sub(told.at) < TELL_AGAIN);
+        for command in news {
+            let Command::Members { group, voters, learners, .. } = &command else { continue };
+            let known = self.changes.told.get(group);
+            if known.is_some_and(|told| told.voters == *voters && told.learners == *learners) {
+                continue;
+            }
+            let told = Told { at: now, voters: voters.clone(), learners: learners.clone() };
+            self.changes.told.insert(*group, told);
             self.push(CONTROL, &command, Op::Quiet);
+        }
+    }
+
+    /// Replicas of groups that are elsewhere now are forgotten, as soon as every live node knows that they are: nobody takes
+    /// this one in again by what it knew before.
+    fn drop_replicas(&mut self) {
+        let Some(control) = self.control().filter(|control| control.knows_membership()) else { return };
+        let known = self.groups.get(&CONTROL).map_or(LogIndex(0), Group::applied);
+        let others = self.groups.values().filter(|group| group.id() != CONTROL && !group.is_installing());
+        let gone: BTreeSet<GroupId> =
+            others.map(Group::id).filter(|group| control.is_rid_of(*group, self.id)).collect();
+        self.changes.gone.retain(|group, _| gone.contains(group));
+        for group in gone {
+            let since = *self.changes.gone.entry(group).or_insert(known);
+            if self.barrier < since || !self.lease.holds(self.now) {
+                continue;
+            }
+            self.changes.gone.remove(&group);
+            self.changes.removing.insert(group);
+            self.groups.remove(&group);
+            self.actions.push_back(Action::RemoveGroup(group));
         }
     }
 
@@ -300,25 +368,48 @@ impl Node {
         }
         self.placed_at = now;
         if self.leads.contains(&CONTROL) {
-            self.replace_lost();
+            self.carry_out_plan(now);
         }
         for id in self.leads.clone() {
             self.move_replicas(id);
         }
+        self.tell_members(now);
+        self.drop_replicas();
         self.hand_over_all();
     }
 
     /// One step of a group's membership towards its placement.
     fn move_replicas(&mut self, id: GroupId) {
-        let Some(wanted) = self.control().map(|control| control.placement(id).to_vec()) else { return };
-        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Some(control) = self.control() else { return };
+        // Without a lease it may not know of the placement that the others go by.
+        if control.knows_membership() && !self.lease.holds(self.now) {
+            return;
+        }
+        let Some(group) = self.groups.get(&id) else { return };
+        let wanted = control.placement(id).to_vec();
         let progress = group.progress();
-        let matched = |node: NodeId| {
-            progress.iter().find(|(member, _)| *member == node).map_or(0, |(_, index)| index.0)
+        let situation = Situation {
+            me: self.id,
+            committed: group.committed().0,
+            matched: |node: NodeId| {
+                progress.iter().find(|(member, _)| *member == node).map_or(0, |(_, index)| index.0)
+            },
+            is_there: |node: NodeId| {
+                let lives = control.node(node).is_some_and(|(_, status)| status == NodeStatus::Live);
+                lives && (node == self.id || self.peers_up.contains(&node))
+            },
+            wanted: &wanted,
+            independent: id == CONTROL,
         };
-        let committed = group.committed().0;
-        if let Some(change) = membership::next_change(group.members(), &wanted, committed, matched) {
+        let change = membership::next_change(group.members(), &situation);
+        if let (Some(change), Some(group)) = (change, self.groups.get_mut(&id)) {
             group.propose_membership(&change);
         }
     }
+}
+
+fn sorted(nodes: &[u64]) -> Vec<NodeId> {
+    let mut nodes: Vec<NodeId> = nodes.iter().copied().map(NodeId).collect();
+    nodes.sort_unstable();
+    nodes
 }

@@ -6,7 +6,7 @@
 use core::time::Duration;
 
 use quorate_state::command::{Duty, NodeRecord};
-use quorate_state::control::{NodeStatus as Membership, PlacementViolation};
+use quorate_state::control::{MemberState, Move, NodeStatus as Membership, PlacementViolation};
 use quorate_state::partition::Counts;
 use quorate_state::{CONTROL, Control, GroupId, Incarnation, LogIndex, NodeId, Timestamp};
 
@@ -43,6 +43,23 @@ pub struct NodeStatus {
     pub level: u32,
     /// Where replicas are not as they should be.
     pub violations: Vec<PlacementViolation>,
+    /// Members and their replicas, and what is on the way.
+    pub membership: MembershipStatus,
+}
+
+/// Members and their replicas.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MembershipStatus {
+    /// Members, in order of their identities.
+    pub members: Vec<MemberState>,
+    /// Groups that are on the way.
+    pub moves: Vec<Move>,
+    /// Nobody is on the way out, nothing is on the way and nothing is to be moved.
+    pub settled: bool,
+    /// Partitions of the cluster.
+    pub partitions: u32,
+    /// Voters that each partition is to have.
+    pub replication: u32,
 }
 
 /// What operators want of a node.
@@ -121,6 +138,7 @@ impl Node {
             time: self.groups.get(&CONTROL).map(|group| group.machine().now()).unwrap_or_default(),
             level: self.control().map_or(1, Control::level),
             violations: self.control().map(Control::placement_violations).unwrap_or_default(),
+            membership: self.control().map(membership).unwrap_or_default(),
         }
     }
 
@@ -130,15 +148,16 @@ impl Node {
         let leaderless: Vec<String> = self
             .groups
             .values()
-            .filter(|group| group.leader().is_none())
+            .filter(|group| self.counts_here(group) && group.leader().is_none())
             .map(|group| group.id().to_string())
             .collect();
         let behind: Vec<String> = self
             .groups
             .values()
-            .filter(|group| group.is_behind(now))
+            .filter(|group| self.counts_here(group) && group.is_behind(now))
             .map(|group| group.id().to_string())
             .collect();
+        let has_left = self.control().is_some_and(|control| control.has_left(self.id));
         let voteless: Vec<String> = self.voteless_groups().iter().map(ToString::to_string).collect();
         vec![
             clause("lease", leased, "held", || {
@@ -156,7 +175,11 @@ impl Node {
                         .to_owned()
                 }
             }),
-            clause("control", self.is_known_to_control(), "known to control", || {
+            clause("control", self.is_known_to_control() && !has_left, "known to control", || {
+                if has_left {
+                    return "this node was removed from the cluster; it ends by itself, or can be stopped"
+                        .to_owned();
+                }
                 "the state of the control group has not come here yet, or does not have this node".to_owned()
             }),
             clause("leaders", leaderless.is_empty(), "every group has a leader", || {
@@ -195,6 +218,15 @@ impl Node {
         }
     }
 
+    /// Whether the state of a replica here says something of this node. One that comes or goes says nothing: others serve.
+    fn counts_here(&self, group: &crate::consensus::group::Group) -> bool {
+        let votes = group.members().voters.contains(&self.id.0);
+        group.id() == CONTROL
+            || self.control().is_none_or(|control| {
+                !control.knows_membership() || (votes && control.placement(group.id()).contains(&self.id))
+            })
+    }
+
     /// Whether this replica of control has this node. One that has yet to get its first snapshot has none.
     fn is_known_to_control(&self) -> bool {
         self.control().is_some_and(|control| control.node(self.id).is_some())
@@ -217,7 +249,9 @@ impl Node {
         let replaced = control.replaces(self.id);
         let placed_here = |group: &GroupId| {
             let voters = control.placement(*group);
-            voters.contains(&self.id) || replaced.is_some_and(|lost| voters.contains(&lost))
+            let for_lost = replaced.is_some_and(|lost| voters.contains(&lost));
+            for_lost
+                || (voters.contains(&self.id) && (*group == CONTROL || control.is_short(*group, replaced)))
         };
         let votes = |group: &GroupId| {
             // While a change is joint, the quorum of the old voters, with the lost one, is still needed.
@@ -229,6 +263,18 @@ impl Node {
             .map(GroupId)
             .filter(|group| placed_here(group) && !votes(group))
             .collect()
+    }
+}
+
+fn membership(control: &Control) -> MembershipStatus {
+    let (members, moves) = (control.member_states(), control.moves());
+    let leaving = members.iter().any(|member| control.is_leaving(member.node));
+    MembershipStatus {
+        settled: !leaving && moves.is_empty() && control.plan(Timestamp::default()).is_empty(),
+        members,
+        moves,
+        partitions: control.config().partitions,
+        replication: control.config().replication,
     }
 }
 

@@ -26,13 +26,14 @@ impl Node {
 
     /// Who to send a group's commands to.
     pub(super) fn leader_of(&self, group: GroupId) -> Option<NodeId> {
-        match self.groups.get(&group) {
-            Some(group) => group.leader(),
-            None => {
-                let hint = self.leader_hints.get(&group).filter(|node| self.peers_up.contains(node));
-                hint.copied().or_else(|| self.replica_after(group, None))
-            }
+        let own = self.groups.get(&group);
+        let votes = own.is_some_and(|own| own.members().voters.contains(&self.id.0));
+        if votes && self.control().is_none_or(|control| control.placement(group).contains(&self.id)) {
+            return own.and_then(Group::leader);
         }
+        // A replica that comes or goes may not hear who leads.
+        let hint = self.leader_hints.get(&group).filter(|node| self.peers_up.contains(node)).copied();
+        hint.or_else(|| own.and_then(Group::leader)).or_else(|| self.replica_after(group, None))
     }
 
     /// The first replica of a group, after one of them, that has a link to this node.

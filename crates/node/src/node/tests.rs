@@ -19,6 +19,7 @@ use crate::edge::{ClientEvent, ClientRequest, ConnectRequest, PublishOutcome};
 mod disk;
 mod duty;
 mod listing;
+mod membership;
 mod shares;
 
 /// A log in memory, written when the node asks for it.
@@ -241,6 +242,11 @@ impl World {
                 Action::Stop(reason) => {
                     member.stopped = Some(reason);
                     member.down = true;
+                }
+                Action::RemoveGroup(group) => {
+                    member.log.0.lock().unwrap().retain(|(of, _), _| *of != group);
+                    member.checkpoints.remove(&group);
+                    later.push(Event::GroupRemoved(group));
                 }
                 Action::NewIncarnation => {
                     let next = Incarnation(member.node.incarnation().0 + 1);

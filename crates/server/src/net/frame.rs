@@ -41,10 +41,12 @@ pub enum FrameKind {
     RepairRequest,
     /// Whether the other one has it, then its payload in pieces.
     RepairAnswer,
+    /// Instead of a Hello: the identity of who asks is gone for good.
+    Gone,
 }
 
 /// Kinds of the shell; all below the first are messages of the node.
-const KINDS: [(FrameKind, u8); 11] = [
+const KINDS: [(FrameKind, u8); 12] = [
     (FrameKind::KeepAlive, FIRST_SHELL_KIND),
     (FrameKind::Hello, 129),
     (FrameKind::SnapshotBegin, 130),
@@ -56,6 +58,7 @@ const KINDS: [(FrameKind, u8); 11] = [
     (FrameKind::BackupRefused, 136),
     (FrameKind::RepairRequest, 137),
     (FrameKind::RepairAnswer, 138),
+    (FrameKind::Gone, 139),
 ];
 
 const FIRST_SHELL_KIND: u8 = 128;

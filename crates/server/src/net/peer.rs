@@ -33,7 +33,7 @@ use super::hello::{Hello, HelloError, LinkKind};
 use super::tls::{PeerTls, TlsError, check_name};
 use crate::limits::{
     ACCEPT_PAUSE, FRAME_BYTES_MAX, HELLO_BYTES_MAX, PEER_BACKOFF_MAX, PEER_BACKOFF_MIN,
-    PEER_HANDSHAKE_TIMEOUT, PEER_HANDSHAKES_MAX, PEER_IDLE_MAX, PEER_KEEP_ALIVE, PEER_READ_BYTES,
+    PEER_HANDSHAKE_TIMEOUT, PEER_HANDSHAKES_MAX, PEER_IDLE_MAX, PEER_KEEP_ALIVE, PEER_READ_BYTES, PEER_SILENT_PROBE,
 };
 
 /// Capacity that an empty outgoing buffer may keep.
@@ -56,6 +56,8 @@ pub trait LinkReceiver: Send + Sync + 'static {
     fn repair(&self, connection: PeerConnection) -> impl Future<Output = ()> + Send;
     /// A node that is no member asks to join.
     fn join(&self, hello: Hello, connection: PeerConnection) -> impl Future<Output = ()> + Send;
+    /// A member says that this node was removed from the cluster.
+    fn gone(&self);
 }
 
 /// Why a connection to or from a peer failed.
@@ -79,6 +81,9 @@ pub enum PeerError {
     /// The other side closed.
     #[error("the peer closed the connection")]
     Closed,
+    /// The peer's cluster has removed this node.
+    #[error("the peer says that this node was removed from the cluster")]
+    Gone,
     /// The node is not one that may have this link.
     #[error("the peer is refused: {0}")]
     Refused(&'static str),
@@ -157,8 +162,20 @@ impl PeerConnection {
         self.write(FrameKind::Hello, &payload).await
     }
 
-    async fn read_hello(&mut self) -> Result<Hello, PeerError> {
+    /// The other side's Hello, for this node; or its word that this node is gone.
+    async fn read_hello_for(&mut self, own: NodeId) -> Result<Hello, PeerError> {
         let frame = self.read(HELLO_BYTES_MAX).await?;
+        if frame.kind == FrameKind::Gone && frame.payload == own.0.to_le_bytes().as_slice() && own.0 != 0 {
+            return Err(PeerError::Gone);
+        }
+        Self::hello_of(&frame)
+    }
+
+    async fn read_hello(&mut self) -> Result<Hello, PeerError> {
+        Self::hello_of(&self.read(HELLO_BYTES_MAX).await?)
+    }
+
+    fn hello_of(frame: &Frame) -> Result<Hello, PeerError> {
         if frame.kind != FrameKind::Hello {
             return Err(PeerError::Refused("its first frame is no hello"));
         }
@@ -271,6 +288,7 @@ pub struct Links<R> {
     tls: PeerTls,
     receiver: Arc<R>,
     peers: RwLock<HashMap<NodeId, Arc<Peer>>>,
+    gone: RwLock<Vec<NodeId>>,
     tasks: Mutex<JoinSet<()>>,
     stopped: watch::Sender<bool>,
     runtime: tokio::runtime::Handle,
@@ -291,6 +309,7 @@ impl<R: LinkReceiver> Links<R> {
             tls,
             receiver,
             peers: RwLock::new(HashMap::new()),
+            gone: RwLock::default(),
             tasks: Mutex::new(JoinSet::new()),
             stopped: watch::Sender::new(false),
             runtime,
@@ -302,6 +321,17 @@ impl<R: LinkReceiver> Links<R> {
     pub fn listen(self: &Arc<Self>, listener: TcpListener) {
         let links = self.clone();
         self.tasks.lock().spawn_on(async move { links.accept_loop(listener).await }, &self.runtime);
+    }
+
+    /// Identities that the cluster has removed, all of them.
+    pub fn set_gone(&self, gone: Vec<NodeId>) {
+        *self.gone.write() = gone;
+    }
+
+    /// Whether who asks is of this cluster and was removed from it. A node that asks to join is somebody new.
+    fn is_gone(&self, hello: &Hello) -> bool {
+        let of_this_cluster = hello.cluster_id == self.local.hello(LinkKind::Probe).cluster_id;
+        of_this_cluster && hello.link != LinkKind::Join && self.gone.read().contains(&hello.id)
     }
 
     /// Replaces the set of peers: new ones get links, missing ones lose theirs.
@@ -479,13 +509,18 @@ impl<R: LinkReceiver> Links<R> {
             stream.set_nodelay(true)?;
             let mut connection = PeerConnection::new(self.tls.connect(stream, name).await?);
             connection.write_hello(own).await?;
-            let hello = connection.read_hello().await?;
+            let hello = connection.read_hello_for(own.id).await?;
             if hello.name != name {
                 return Err(PeerError::Refused("it has another name"));
             }
             Ok((connection, hello))
         };
-        timeout(PEER_HANDSHAKE_TIMEOUT, exchange).await.map_err(|_| PeerError::Timeout)?
+        let outcome =
+            timeout(PEER_HANDSHAKE_TIMEOUT, exchange).await.map_err(|_| PeerError::Timeout).flatten();
+        if matches!(outcome, Err(PeerError::Gone)) {
+            self.receiver.gone();
+        }
+        outcome
     }
 
     /// The known peer that this Hello is from, if it may have a link.
@@ -554,17 +589,23 @@ impl<R: LinkReceiver> Links<R> {
         }
     }
 
-    /// Asks a peer that is to dial us to do it now. Until it has.
+    /// Asks a peer that is to dial us to do it now, until it has, and when it is silent: it may not know this node any more.
     async fn wake_loop(&self, peer: &Arc<Peer>) {
         let mut removed = peer.removed.subscribe();
         let mut backoff = PEER_BACKOFF_MIN;
-        while !*removed.borrow() && !peer.connected.load(Ordering::Relaxed) {
-            let place = peer.place.read().clone();
-            if self.probe(&place.name, &place.address).await.is_ok() {
-                backoff = PEER_BACKOFF_MAX;
+        let mut backoff_max = PEER_BACKOFF_MAX;
+        while !*removed.borrow() {
+            if peer.connected.load(Ordering::Relaxed) {
+                backoff_max = PEER_SILENT_PROBE;
+                backoff = backoff_max;
+            } else {
+                let place = peer.place.read().clone();
+                if self.probe(&place.name, &place.address).await.is_ok() {
+                    backoff = backoff_max;
+                }
             }
             tokio::select! {
-                () = tokio::time::sleep(backoff) => backoff = (backoff * 2).min(PEER_BACKOFF_MAX),
+                () = tokio::time::sleep(backoff) => backoff = (backoff * 2).min(backoff_max),
                 _ = removed.changed() => (),
             }
         }
@@ -609,6 +650,11 @@ impl<R: LinkReceiver> Links<R> {
             let mut connection = PeerConnection::new(self.tls.accept(stream).await?);
             let hello = connection.read_hello().await?;
             check_name(&connection.stream, &hello.name)?;
+            if self.is_gone(&hello) {
+                connection.write(FrameKind::Gone, &hello.id.0.to_le_bytes()).await?;
+                connection.close().await;
+                return Err(PeerError::Refused("it was removed from the cluster"));
+            }
             // Who gets no link gets no Hello: it must not take the link for one that is up.
             let peer = self.link_partner(&hello)?;
             connection.write_hello(&self.local.hello(hello.link)).await?;

@@ -188,7 +188,8 @@ impl World {
             Action::NewIncarnation => process.keeper_jobs.push_back(KeeperJob::NewIncarnation),
             Action::RemoveGroup(group) => process.keeper_jobs.push_back(KeeperJob::RemoveGroup(group)),
             Action::Joined { disk, decision, .. } => self.join_decided(disk, decision.ok()),
-            Action::Elsewhere(_) | Action::Level(_) => {}
+            Action::Elsewhere(_) | Action::Level(_) | Action::Gone(_) => {}
+            Action::Removed => process.dead = true,
             Action::Duty(duty) => self.note(|| format!("node {} is to do {duty:?}", process.node.id())),
             Action::Operated { number, outcome } => {
                 self.note(|| format!("node {}: operation {outcome:?}", process.node.id()));
@@ -336,8 +337,10 @@ impl World {
                         return;
                     }
                     Some(LogJob::RemoveGroup(group)) => {
+                        let group = *group;
                         process.log.remove_group(group.0).expect("a memory disk writes");
                         process.log_jobs.pop_front();
+                        process.reports.push(NodeEvent::GroupRemoved(group));
                         continue;
                     }
                     Some(LogJob::Append { .. }) => continue,

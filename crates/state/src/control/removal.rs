@@ -193,6 +193,21 @@ impl Control {
             && self.members.get(&group).is_some_and(|members| members.are(placed))
     }
 
+    /// Whether a group has fewer sound voters than it is placed on, as far as is known, so that a loss would be one too many.
+    /// `replaced` is the lost node that the asking one came for.
+    #[must_use]
+    pub fn is_short(&self, group: GroupId, replaced: Option<NodeId>) -> bool {
+        let known = self.members.get(&group).filter(|members| !members.voters.is_empty());
+        let Some(known) = known.filter(|_| self.knows_membership()) else {
+            return !self.knows_membership() || replaced.is_some();
+        };
+        let is_lost = |node: &&NodeId| {
+            let status = self.nodes.get(node).map(|node| node.status);
+            self.heir(**node).is_some() || matches!(status, None | Some(NodeStatus::Removed))
+        };
+        known.voters.iter().filter(|node| !is_lost(node)).count() < self.placement(group).len()
+    }
+
     /// Whether a group's leader has told its members since it was placed last, and this node is none.
     pub(super) fn is_told_without(&self, group: GroupId, node: NodeId) -> bool {
         self.members.get(&group).is_some_and(|members| !members.voters.is_empty() && !members.has(node))

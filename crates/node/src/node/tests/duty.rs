@@ -8,7 +8,7 @@ const DRAIN: Duty = Duty::Drain { grace_s: 0 };
 
 impl World {
     /// Asks for an operation on a node and gives the answer.
-    fn operate(&mut self, node: u64, operation: Operation) -> Result<(), String> {
+    pub(super) fn operate(&mut self, node: u64, operation: Operation) -> Result<(), String> {
         let number = self.operated.len() as u64 + 1;
         self.event(NodeId(node), Event::Operate { number, operation });
         self.until("operation answered", |world| world.operated.len() as u64 == number);

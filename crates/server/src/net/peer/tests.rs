@@ -16,6 +16,7 @@ use crate::testing::Authority;
 enum Seen {
     Up(NodeId),
     Down(NodeId),
+    Gone,
     Message(NodeId, LinkKind, Vec<u8>),
 }
 
@@ -52,6 +53,10 @@ impl LinkReceiver for Recorder {
     }
 
     async fn join(&self, _: Hello, _: PeerConnection) {}
+
+    fn gone(&self) {
+        let _nobody_listens_at_the_end = self.0.try_send(Seen::Gone);
+    }
 }
 
 impl Authority {

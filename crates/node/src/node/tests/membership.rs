@@ -1,0 +1,208 @@
+//! Nodes that come and go for good, with the replicas that move because of them.
+
+use super::*;
+use quorate_state::command::Removal;
+use quorate_state::control::NodeStatus as Membership;
+
+impl World {
+    /// A new node joins by asking node 1.
+    fn join(&mut self, name: &str, disk: u8) -> NodeId {
+        let fresh = NodeRecord { name: text(name), disk: [disk; 16], ..record(0) };
+        let id = self.members[&NodeId(1)].node.control().unwrap().next_node_id();
+        self.event(NodeId(1), Event::Join(Box::new(fresh.clone())));
+        self.until("joined", |world| {
+            world.members[&NodeId(1)].node.control().is_some_and(|control| control.node(id).is_some())
+        });
+        let own = NodeRecord { id, ..fresh };
+        let groups = vec![RestoredGroup::empty(CONTROL)];
+        self.members.insert(id, member(config(own), groups, self.now));
+        for other in self.members.keys().copied().filter(|other| *other != id).collect::<Vec<_>>() {
+            if !self.members[&other].down {
+                self.event(other, Event::PeerUp(id));
+                self.event(id, Event::PeerUp(other));
+            }
+        }
+        id
+    }
+
+    fn remove(&mut self, node: u64, removal: Removal) -> Result<(), String> {
+        let asked = *self.members.iter().find(|(id, member)| id.0 != node && !member.down).unwrap().0;
+        self.operate(asked.0, Operation::Remove { node: NodeId(node), removal })
+    }
+
+    fn status_of(&self, node: u64) -> Option<Membership> {
+        let others = self.members.iter().filter(|(id, member)| id.0 != node && !member.down);
+        let of = |member: &Member| member.node.control()?.node(NodeId(node)).map(|(_, status)| status);
+        others.filter_map(|(_, member)| of(member)).next_back()
+    }
+
+    /// Every live node agrees on who the members of each of its groups are, and these are where the groups are placed.
+    fn at_rest(&self) -> bool {
+        self.members.values().filter(|member| !member.down).all(|member| {
+            let status = member.node.status(false, self.now);
+            let control = member.node.control().unwrap();
+            status.membership.settled
+                && status.groups.iter().all(|group| {
+                    let mut placed = control.placement(group.group).to_vec();
+                    placed.sort_unstable();
+                    group.voters == placed && group.learners.is_empty() && placed.contains(&member.node.id())
+                })
+        })
+    }
+
+    /// Groups led by each live node.
+    fn led(&self) -> Vec<usize> {
+        let live = self.members.values().filter(|member| !member.down);
+        live.map(|member| member.node.leads.len()).collect()
+    }
+}
+
+/// Once a node is forgotten, it is not heard any more.
+fn forget(world: &mut World, node: u64) {
+    world.until("forgotten", |world| world.status_of(node) == Some(Membership::Removed));
+    world.members.get_mut(&NodeId(node)).unwrap().down = true;
+    for id in world.members.keys().copied().filter(|id| id.0 != node).collect::<Vec<_>>() {
+        if !world.members[&id].down {
+            world.event(id, Event::PeerDown(NodeId(node)));
+        }
+    }
+}
+
+#[test]
+fn cluster_of_three_grows_to_five_and_shrinks_again_while_a_session_stays_whole() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    world.connect(1, 1, "sub", DURABLE);
+    world.subscribe(1, 1, "a/#");
+    world.connect(2, 2, "pub", SessionExpiry::AtClose);
+    let group = home("sub");
+    let mut number = 0;
+    let mut send = |world: &mut World| {
+        for _ in 0..20 {
+            number += 1;
+            world.publish(2, 2, number, "a/b", group, false);
+        }
+        let last = number;
+        world.until("acknowledged", |world| world.applied(2, 2).last() == Some(&last));
+    };
+    send(&mut world);
+    let (fourth, fifth) = (world.join("n4", 40), world.join("n5", 50));
+    send(&mut world);
+    world.until("five", World::at_rest);
+    world.until("ready", World::ready);
+    let states = world.members[&fifth].node.status(false, world.now).membership.members;
+    let placed: Vec<u32> = states.iter().map(|state| state.placed).collect();
+    assert!(placed.iter().all(|count| (2..=3).contains(count)), "12 replicas on 5 nodes: {placed:?}");
+    let groups: Vec<usize> =
+        world.members.values().map(|member| member.node.status(false, world.now).groups.len()).collect();
+    assert_eq!(groups.iter().sum::<usize>(), 5 + 12, "replicas that moved away are forgotten");
+    world.until("leadership spread", |world| world.led() == [1; 5]);
+    send(&mut world);
+    for node in [fourth, fifth] {
+        assert_eq!(world.remove(node.0, Removal::Remove), Ok(()));
+        send(&mut world);
+        forget(&mut world, node.0);
+    }
+    assert!(world.remove(1, Removal::Remove).unwrap_err().contains("fewer nodes"));
+    world.until("three", World::at_rest);
+    world.until("ready", World::ready);
+    send(&mut world);
+    let seen = world.delivered(1, 1).len();
+    assert_eq!(seen, 10, "the window of the session");
+}
+
+#[test]
+fn node_is_replaced_by_one_that_comes_later_also_when_it_is_down() {
+    for down in [false, true] {
+        let mut world = World::new(3);
+        world.until("ready", World::ready);
+        world.connect(1, 1, "keeper", DURABLE);
+        if down {
+            world.kill(3);
+            world.until("declared down", |world| world.status_of(3) == Some(Membership::Down));
+        }
+        let removal = Removal::Replace { successor: text("n9") };
+        assert_eq!(world.remove(3, removal.clone()), Ok(()));
+        assert_eq!(world.remove(3, removal), Ok(()), "asked again");
+        let new = world.join("n9", 90);
+        forget(&mut world, 3);
+        world.until("at rest", World::at_rest);
+        world.until("ready", World::ready);
+        let placed = world.members[&new].node.status(false, world.now).membership.members;
+        assert_eq!(
+            placed.iter().map(|one| (one.node.0, one.placed)).collect::<Vec<_>>(),
+            [(1, 4), (2, 4), (4, 4)]
+        );
+        let hashes = |id| {
+            let status = world.members[&NodeId(id)].node.status(true, world.now);
+            status.groups.into_iter().map(|group| (group.applied, group.hash)).collect::<Vec<_>>()
+        };
+        assert_eq!(hashes(new.0), hashes(1));
+    }
+}
+
+#[test]
+fn node_that_receives_replicas_stays_ready_and_publishes_go_on_through_it() {
+    let mut world = World::new(4);
+    world.until("ready", World::ready);
+    world.until("at rest", World::at_rest);
+    world.connect(1, 1, "pub", SessionExpiry::AtClose);
+    assert_eq!(world.remove(4, Removal::Remove), Ok(()));
+    let mut number = 0;
+    for _ in 0..600 {
+        if world.status_of(4) == Some(Membership::Removed) {
+            break;
+        }
+        for group in 1..=4 {
+            number += 1;
+            world.publish(1, 1, number, "x", GroupId(group), false);
+        }
+        let last = number;
+        world.until("a step", |world| world.applied(1, 1).len() as u64 == last);
+        world.now += limits::TICK;
+        for id in 1..=4 {
+            world.event(NodeId(id), Event::Tick);
+        }
+        for id in 1..=3 {
+            let clauses = world.members[&NodeId(id)].node.readiness(world.now);
+            let failed: Vec<_> = clauses.into_iter().filter(|clause| !clause.ok).collect();
+            assert_eq!(failed, [], "node {id}");
+        }
+    }
+    assert_eq!(world.status_of(4), Some(Membership::Removed));
+}
+
+#[test]
+fn removal_goes_on_under_another_leader_and_after_restarts_of_the_links() {
+    let mut world = World::new(5);
+    world.until("ready", World::ready);
+    world.until("at rest", World::at_rest);
+    assert_eq!(world.remove(5, Removal::Remove), Ok(()));
+    // The leader of control goes in the middle of it, and is back later.
+    world.until("something on the way", |world| {
+        !world.members[&NodeId(2)].node.control().unwrap().moves().is_empty()
+    });
+    let leader = world.members[&NodeId(2)].node.leader_of(CONTROL).unwrap();
+    for other in (1..=5).map(NodeId).filter(|id| *id != leader) {
+        world.cut.insert((leader, other));
+        world.cut.insert((other, leader));
+        world.event(leader, Event::PeerDown(other));
+        world.event(other, Event::PeerDown(leader));
+    }
+    world.until("declared down", |world| {
+        let judge = NodeId(if leader.0 == 2 { 3 } else { 2 });
+        let control = world.members[&judge].node.control().unwrap();
+        control.node(leader).unwrap().1 == Membership::Down
+    });
+    world.cut.clear();
+    for other in (1..=5).map(NodeId).filter(|id| *id != leader) {
+        world.event(leader, Event::PeerUp(other));
+        world.event(other, Event::PeerUp(leader));
+    }
+    if leader != NodeId(5) {
+        world.until("back", |world| world.status_of(leader.0) == Some(Membership::Live));
+    }
+    forget(&mut world, 5);
+    world.until("at rest", World::at_rest);
+    world.until("ready", World::ready);
+}
