@@ -13,6 +13,7 @@ pub mod error;
 pub mod event;
 pub mod figures;
 pub mod listeners;
+pub mod membership;
 pub mod operate;
 pub mod queue;
 pub mod readiness;

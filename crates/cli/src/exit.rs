@@ -71,6 +71,9 @@ impl Exit {
             Exit::Daemon(ExitCode::Corrupt) => {
                 Some("do not delete anything: docs/operations/replace-node.md says how the node comes back")
             }
+            Exit::Daemon(ExitCode::Removed) => {
+                Some("docs/operations/membership.md says how it can join again")
+            }
             Exit::Daemon(ExitCode::Internal) => Some("report it with the log of the node"),
             Exit::Failed
             | Exit::Findings

@@ -93,7 +93,7 @@ fn refused(code: ExitCode, error: impl Into<anyhow::Error>) -> Failure {
         }
         ExitCode::Config => failure.hint("correct the configuration of this node, and run it again"),
         ExitCode::Unavailable => failure.hint("docs/operations/backup.md says what a restore needs"),
-        ExitCode::Clean | ExitCode::Internal | ExitCode::Disk => failure,
+        ExitCode::Clean | ExitCode::Internal | ExitCode::Disk | ExitCode::Removed => failure,
     }
 }
 

@@ -17,6 +17,7 @@ pub mod gather;
 pub mod guard;
 pub mod health;
 pub mod listeners;
+mod membership;
 pub mod metrics_text;
 pub mod operate;
 pub mod queues;
@@ -118,6 +119,9 @@ impl AdminState {
         duty::lead_again,
         duty::level,
         duty::finalize,
+        membership::membership,
+        membership::remove,
+        membership::keep,
         sessions::explain,
         sessions::list,
         sessions::kick,
@@ -146,6 +150,8 @@ impl AdminState {
         quorate_api::duty::DrainAnswer,
         quorate_api::duty::DrainState,
         quorate_api::duty::LevelState,
+        quorate_api::membership::Membership,
+        quorate_api::membership::RemoveAnswer,
         quorate_api::duty::TransferAnswer,
         quorate_api::ErrorBody,
         quorate_api::Readiness,
@@ -188,6 +194,8 @@ pub fn router(state: AdminState, guard: Arc<Guard>) -> Router {
         .route("/v1/cluster/level", get(duty::level))
         .route("/v1/cluster/finalize", post(duty::finalize))
         .route("/v1/nodes/{name}/drain", get(duty::drain_state).post(duty::drain).delete(duty::undrain))
+        .route("/v1/cluster/membership", get(membership::membership))
+        .route("/v1/nodes/{name}/remove", post(membership::remove).delete(membership::keep))
         .route("/v1/nodes/{name}/transfer", post(duty::transfer).delete(duty::lead_again))
         .route("/v1/shares", get(shares::shares))
         .route("/v1/sessions", get(sessions::list))

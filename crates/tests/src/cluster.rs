@@ -248,6 +248,75 @@ impl Cluster {
         self.dir.join(&self.node(place).name).join("quorate.toml")
     }
 
+    /// Prepares nodes that are not started yet: configuration and certificate, with the ports of a stretch of their own. The
+    /// configurations of all nodes list all, so that whoever is a member lets the others in. At most four.
+    ///
+    /// # Errors
+    /// When the files cannot be made.
+    pub fn prepare(&mut self, count: u16) -> Result<()> {
+        ensure!(count <= 4, "a stretch has ports for four nodes");
+        let base = free_ports()?;
+        let known = self.nodes.len();
+        for at in 0..count {
+            let name = format!("n{}", known + 1 + usize::from(at));
+            let admin = format!("127.0.0.1:{}", base + 4 + at);
+            // No process has this number.
+            let pid = u32::MAX - u32::from(at);
+            self.ended.insert(pid);
+            self.nodes.push(Node { name, pid, mqtt_port: base + at, admin });
+        }
+        let listed = self.nodes.iter().map(|node| {
+            format!("  {{ name = \"{}\", peer = \"127.0.0.1:{}\" }},\n", node.name, node.mqtt_port + 10_000)
+        });
+        let listed: String = listed.collect();
+        for place in 0..known {
+            self.configure(place, |text| match text.split_once("bootstrap = [") {
+                Some((before, rest)) => {
+                    let after = rest.split_once("\n]").map_or("", |(_, after)| after);
+                    format!("{before}bootstrap = [\n{listed}]{after}")
+                }
+                None => text,
+            })?;
+        }
+        for node in self.nodes.iter().skip(known) {
+            let Node { name, mqtt_port, admin, .. } = node;
+            self.run(&format!("cert node {name} --address 127.0.0.1 --dir tls"))?;
+            let text = format!(
+                "[node]\nname = \"{name}\"\ndata_dir = \"./data\"\n\
+                 [[listener]]\nkind = \"tcp\"\nbind = \"127.0.0.1:{mqtt_port}\"\n\
+                 [admin]\nbind = \"{admin}\"\n\
+                 [peer]\nbind = \"127.0.0.1:{}\"\nca_file = \"../tls/ca.pem\"\n\
+                 cert_file = \"../tls/{name}.pem\"\nkey_file = \"../tls/{name}.key\"\n\
+                 [cluster]\nname = \"dev\"\npartitions = 16\nbootstrap = [\n{listed}]\n",
+                mqtt_port + 10_000
+            );
+            let folder = self.dir.join(name);
+            std::fs::create_dir_all(&folder)?;
+            std::fs::write(folder.join("quorate.toml"), text)?;
+        }
+        Ok(())
+    }
+
+    /// The exit code of a node that was restarted by this program and has ended by itself; `None` while it runs.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn exit_code(&mut self, place: usize) -> Result<Option<i32>> {
+        let pid = self.node(place).pid;
+        let Some(child) = self.restarted.iter_mut().find(|child| child.id() == pid) else { return Ok(None) };
+        let status = child.try_wait()?;
+        if status.is_some() {
+            self.ended.insert(pid);
+        }
+        Ok(status.and_then(|status| status.code()))
+    }
+
+    /// Whether the process of a node runs.
+    pub fn runs(&self, place: usize) -> bool {
+        let pid = self.node(place).pid;
+        !self.ended.contains(&pid) && Path::new(&format!("/proc/{pid}")).exists()
+    }
+
     /// Removes all data of a node that is not running.
     ///
     /// # Errors

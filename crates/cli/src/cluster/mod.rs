@@ -1,9 +1,11 @@
-//! `quorate cluster`: takes nodes out of service, moves leadership, restarts node after node, puts new formats into use.
+//! `quorate cluster`: takes nodes out of service, moves leadership, restarts node after node, lets nodes come and go, puts new
+//! formats into use.
 //!
 //! Owns: the subcommands and their answers. Does not: decide; the cluster does. The steps of a rolling restart: see
 //! `rolling`.
 //! Invariants: nothing is changed by a dry run.
 
+mod membership;
 mod progress;
 mod rolling;
 mod view;
@@ -52,6 +54,14 @@ enum ClusterCommand {
     Transfer(TransferArgs),
     /// Restart node after node, with a check before and after each step
     RollingRestart(rolling::RollingArgs),
+    /// Show the members, where replicas are, and what is on the way
+    Members,
+    /// Say what a new node needs to join, check its configuration, and wait until it has its part
+    Join(membership::JoinArgs),
+    /// Take a member out for good: its replicas go to other nodes first
+    Remove(membership::RemoveArgs),
+    /// Take a member out for good, as soon as another node has come for it
+    Replace(membership::ReplaceArgs),
     /// Show the level in use and what the nodes' programs speak
     Level,
     /// Put the highest level into use that all nodes speak: there is no way back to older programs
@@ -105,6 +115,10 @@ pub async fn run(args: ClusterArgs) -> Outcome {
         }
         ClusterCommand::Transfer(args) => transfer(&admin, output, args).await,
         ClusterCommand::RollingRestart(args) => rolling::run(&admin, output, args).await,
+        ClusterCommand::Members => membership::members(&admin, output).await,
+        ClusterCommand::Join(args) => membership::join(&admin, output, args).await,
+        ClusterCommand::Remove(args) => membership::remove(&admin, output, args).await,
+        ClusterCommand::Replace(args) => membership::replace(&admin, output, args).await,
         ClusterCommand::Level => {
             let level: LevelState = http::ask(Method::Get, &admin, "/v1/cluster/level", None).await?;
             show(output, &level, level_text(&level))

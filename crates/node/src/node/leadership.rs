@@ -261,6 +261,69 @@ mod tests {
         assert_eq!(led, [15, 0, 15, 15, 15]);
     }
 
+    /// Control with five live nodes and partitions on these of them.
+    fn control(placements: &[[u64; 3]]) -> Control {
+        use quorate_codec::Text;
+        use quorate_state::command::{Command, NodeRecord};
+        use quorate_state::{
+            Batch, ClusterConfig, Incarnation, LogIndex, Segment, StreamId, StreamSeq, Timestamp,
+        };
+
+        let text = |text: &str| Text::parse(text).unwrap();
+        let node = |id: u64| NodeRecord {
+            id: NodeId(id),
+            name: text(&format!("n{id}")),
+            disk: [u8::try_from(id).unwrap(); 16],
+            incarnation: Incarnation(1),
+            peer: text(""),
+            mqtt: text(""),
+            admin: text(""),
+            zone: text(""),
+            version: text(""),
+            level: quorate_state::LEVEL,
+        };
+        let partitions = u32::try_from(placements.len()).unwrap();
+        let config = ClusterConfig { cluster_id: [7; 16], name: text("lab"), partitions, replication: 3 };
+        let nodes: Vec<NodeRecord> = (1..=5).map(node).collect();
+        let mut control = Control::bootstrap(config, &nodes);
+        let mut commands: Vec<Command> = nodes.into_iter().map(|node| Command::NodeUp { node }).collect();
+        commands.extend((1..).zip(placements).map(|(group, on)| {
+            let voters = on.iter().copied().map(NodeId).collect();
+            Command::Place { group: GroupId(group), voters }
+        }));
+        let stream = StreamId::Node(NodeId(9), Incarnation(1));
+        let segment = Segment { stream, first: StreamSeq(1), confirmed: StreamSeq(0), commands };
+        let batch = Batch { stamp: Timestamp(1), segments: vec![segment], leader: Vec::new() };
+        control.apply(LogIndex(1), &batch.encode(), &mut Vec::new());
+        control
+    }
+
+    #[test]
+    fn leadership_is_spread_to_within_one_wherever_replicas_are() {
+        let all: Vec<[u64; 3]> = (1..=3)
+            .flat_map(|a| (a + 1..=4).flat_map(move |b| (b + 1..=5).map(move |c| [a, b, c])))
+            .collect();
+        let mut draw = 1_u64;
+        for _ in 0..200 {
+            // Each round takes every set of three nodes once, in another order: all nodes have as many replicas.
+            let mut placements = all.clone();
+            for at in 0..placements.len() {
+                draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let other = usize::try_from(draw >> 33).unwrap() % placements.len();
+                placements.swap(at, other);
+            }
+            let control = control(&placements);
+            let leaders = preferred_leaders(&control);
+            assert_eq!(leaders.len(), 11);
+            let mut led = [0; 5];
+            for (group, leader) in &leaders {
+                assert!(control.placement(*group).contains(leader));
+                led[usize::try_from(leader.0).unwrap() - 1] += 1;
+            }
+            assert!(led.iter().max().unwrap() - led.iter().min().unwrap() <= 1, "{led:?} of {placements:?}");
+        }
+    }
+
     #[test]
     fn leader_order_has_every_voter_once_and_moves_only_what_it_must() {
         let voters = [3, 1, 2].map(NodeId);

@@ -189,11 +189,11 @@ pub async fn finalize(State(admin): State<AdminState>) -> Result<Json<LevelState
 }
 
 impl AdminState {
-    async fn status(&self) -> Result<NodeStatus, ApiError> {
+    pub(super) async fn status(&self) -> Result<NodeStatus, ApiError> {
         Ok(self.ask(|answer| Question::Status { with_hash: false, answer }).await?)
     }
 
-    async fn operate(&self, operation: Operation, refused: &'static str) -> Result<(), ApiError> {
+    pub(super) async fn operate(&self, operation: Operation, refused: &'static str) -> Result<(), ApiError> {
         let carried_out = self.edge.operations.carry_out(&self.edge.inbox, operation).await;
         carried_out.map_err(|error| match error {
             OperationError::Refused(why) => {
@@ -208,7 +208,8 @@ impl AdminState {
     }
 }
 
-fn known<'a>(status: &'a NodeStatus, name: &str) -> Result<(&'a NodeRecord, NodeDuty), ApiError> {
+/// A member by its name.
+pub(super) fn known<'a>(status: &'a NodeStatus, name: &str) -> Result<(&'a NodeRecord, NodeDuty), ApiError> {
     // Of a node and the one that came for it, the later counts.
     let record = staying(status).filter(|record| record.name.as_str() == name).last();
     let duty = record.and_then(|record| status.duties.iter().find(|duty| duty.node == record.id).copied());
@@ -251,7 +252,7 @@ fn led_by(status: &NodeStatus, node: NodeId) -> Vec<&GroupStatus> {
     status.groups.iter().filter(|group| group.leader == Some(node)).collect()
 }
 
-fn name_of(status: &NodeStatus, node: NodeId) -> String {
+pub(super) fn name_of(status: &NodeStatus, node: NodeId) -> String {
     let record = status.nodes.iter().find(|(record, _)| record.id == node);
     record.map_or_else(|| node.to_string(), |(record, _)| record.name.as_str().to_owned())
 }

@@ -11,6 +11,7 @@ mod flips;
 mod front_door;
 mod identifiers;
 mod kills;
+mod membership;
 mod memory;
 mod minority;
 mod readiness;

@@ -157,7 +157,7 @@ mod tests {
         for line in [
             "Type=notify",
             "Restart=on-failure",
-            "RestartPreventExitStatus=2 65 78",
+            "RestartPreventExitStatus=2 65 67 78",
             "KillSignal=SIGTERM",
             "TimeoutStopSec=90",
             "User=quorate",
