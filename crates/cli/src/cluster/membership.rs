@@ -111,6 +111,7 @@ pub async fn join(admin: &str, output: Output, args: JoinArgs) -> Outcome {
         None if config.is_some() => {
             eprintln!("the configuration fits: start {node} with an empty data folder")
         }
+        None if wait.wait => {}
         None => output::print(&recipe(&membership, &node))?,
     }
     if !wait.wait {
@@ -250,11 +251,17 @@ fn gone(membership: &Membership, id: u64) -> Option<String> {
     if let Some(successor) = &removal.successor {
         return Some(format!("waiting for {successor} to join"));
     }
-    if member.placed == 0 && membership.moving.is_empty() {
-        return Some(format!("{} has no replicas any more; its clients get their time to go", member.name));
-    }
     let on_the_way = moving_text(&membership.moving);
-    Some(format!("{} has replicas of {} partitions still{on_the_way}", member.name, member.placed))
+    if member.placed == 0 && member.member_of <= 1 {
+        let name = &member.name;
+        return Some(format!(
+            "{name} has no partitions any more; its clients get their time to go{on_the_way}"
+        ));
+    }
+    if member.placed == 0 {
+        return Some(format!("{} gives up its last partitions{on_the_way}", member.name));
+    }
+    Some(format!("{} is to give up {} partitions still{on_the_way}", member.name, member.placed))
 }
 
 fn underway(membership: &Membership) -> Option<String> {
@@ -443,7 +450,7 @@ mod tests {
         assert_eq!(gone(&membership, 3).unwrap(), "waiting for n9 to join");
         membership.members[2].removal = Some(Removal::default());
         let left = gone(&membership, 3).unwrap();
-        assert_eq!(left, "n3 has replicas of 16 partitions still; on the way: groups 7");
+        assert_eq!(left, "n3 is to give up 16 partitions still; on the way: groups 7");
         let text = text_of(&membership);
         assert!(text.contains("on its way out") && text.contains("group 7: ? -> none"), "{text}");
     }

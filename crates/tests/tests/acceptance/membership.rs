@@ -23,9 +23,9 @@ const REST_WITHIN: Duration = Duration::from_secs(300);
 /// What a removed node's process ends with.
 const REMOVED: i32 = 67;
 
-fn operations() -> usize {
-    let wanted = std::env::var("QUORATE_MEMBERSHIP_OPERATIONS").ok();
-    wanted.and_then(|count| count.parse().ok()).unwrap_or(OPERATIONS)
+/// A number from the environment, for shorter runs and other ones.
+fn setting(name: &str, usual: usize) -> usize {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(usual)
 }
 
 /// The members as the first node sees them that answers and knows any.
@@ -288,8 +288,9 @@ fn random_members_come_and_go_under_load_and_kills() {
     cluster.prepare(4).unwrap();
     let shape = Shape { publishers: 3, subscribers: 2, by_hand: 0, rate: 40, payload_bytes: 256 };
     let mut load = Load::start(&cluster, "members", shape).unwrap();
-    let mut chaos = Chaos { cluster, choice: Choice(7), done: Done::default(), down: None };
-    let wanted = operations();
+    let seed = setting("QUORATE_MEMBERSHIP_SEED", 7) as u64;
+    let mut chaos = Chaos { cluster, choice: Choice(seed), done: Done::default(), down: None };
+    let wanted = setting("QUORATE_MEMBERSHIP_OPERATIONS", OPERATIONS);
     let mut count = 0;
     let mut progress = Instant::now();
     while count < wanted {
