@@ -18,6 +18,13 @@ type Records = BTreeMap<Bytes, Bytes>;
 struct GroupState {
     mark: AppliedMark,
     records: Arc<Records>,
+    damaged: bool,
+}
+
+impl GroupState {
+    fn check(&self, group: Group) -> Result<(), CheckpointError> {
+        if self.damaged { Err(CheckpointError::Corrupt { group }) } else { Ok(()) }
+    }
 }
 
 #[derive(Default)]
@@ -51,6 +58,13 @@ impl MemoryCheckpoints {
         *self.state.lock() = State::default();
     }
 
+    /// Damages the checkpoint of a group, durably: whoever reads it next finds it corrupt.
+    pub fn damage(&self, group: Group) {
+        if let Some(state) = self.state.lock().groups.get_mut(&group) {
+            state.damaged = true;
+        }
+    }
+
     /// Lets so many changing calls pass, then fails all until the next crash.
     pub fn fail_after(&self, calls: u64) {
         self.state.lock().fail_after = Some(calls);
@@ -78,7 +92,7 @@ impl CheckpointStore for MemoryCheckpoints {
     fn write(&self, group: Group, mark: &AppliedMark, changes: Vec<Change>) -> Result<(), CheckpointError> {
         let mut state = self.state.lock();
         state.check(group)?;
-        let empty = || GroupState { mark: AppliedMark::default(), records: Arc::default() };
+        let empty = || GroupState { mark: AppliedMark::default(), records: Arc::default(), damaged: false };
         let current = state.groups.entry(group).or_insert_with(empty);
         if mark.index < current.mark.index {
             return Err(CheckpointError::Behind { group, index: mark.index, current: current.mark.index });
@@ -95,11 +109,15 @@ impl CheckpointStore for MemoryCheckpoints {
     }
 
     fn mark(&self, group: Group) -> Result<Option<AppliedMark>, CheckpointError> {
-        Ok(self.state.lock().groups.get(&group).map(|state| state.mark.clone()))
+        let state = self.state.lock();
+        let Some(state) = state.groups.get(&group) else { return Ok(None) };
+        state.check(group)?;
+        Ok(Some(state.mark.clone()))
     }
 
     fn view(&self, group: Group) -> Result<Option<Box<dyn CheckpointView>>, CheckpointError> {
         let state = self.state.lock().groups.get(&group).cloned();
+        state.iter().try_for_each(|state| state.check(group))?;
         Ok(state.map(|state| Box::new(View { state, last: None }) as Box<dyn CheckpointView>))
     }
 
@@ -122,7 +140,9 @@ impl CheckpointStore for MemoryCheckpoints {
         let mut state = self.state.lock();
         state.check(group)?;
         let staged = state.installing.remove(&group).ok_or(CheckpointError::NotInstalling { group })?;
-        state.groups.insert(group, GroupState { mark: mark.clone(), records: Arc::new(staged) });
+        state
+            .groups
+            .insert(group, GroupState { mark: mark.clone(), records: Arc::new(staged), damaged: false });
         Ok(())
     }
 

@@ -48,6 +48,10 @@ pub enum FaultKind {
     ShortWrite(u64),
     /// The bytes land this much further on and success is reported (writes only).
     Misdirect(u64),
+    /// The bytes land here in the file, over what is there, and success is reported (writes only).
+    MisdirectTo(u64),
+    /// The bytes land nowhere and success is reported (writes only).
+    Lose,
 }
 
 /// A fault that waits for its operation.
@@ -138,9 +142,12 @@ impl FaultKind {
     fn error(self) -> io::Error {
         match self {
             Self::NoSpace => io::ErrorKind::StorageFull.into(),
-            Self::InputOutput | Self::FlipBit { .. } | Self::ShortWrite(_) | Self::Misdirect(_) => {
-                io::Error::other("injected input/output error")
-            }
+            Self::InputOutput
+            | Self::FlipBit { .. }
+            | Self::ShortWrite(_)
+            | Self::Misdirect(_)
+            | Self::MisdirectTo(_)
+            | Self::Lose => io::Error::other("injected input/output error"),
         }
     }
 }
@@ -264,6 +271,8 @@ impl DiskFile for FaultyFile {
                 self.inner.write_at(offset, &bytes)
             }
             Some(FaultKind::Misdirect(further)) => self.inner.write_at(offset + further, bytes),
+            Some(FaultKind::MisdirectTo(place)) => self.inner.write_at(place, bytes),
+            Some(FaultKind::Lose) => Ok(()),
             Some(FaultKind::ShortWrite(length)) => {
                 let length = usize::try_from(length).unwrap_or(usize::MAX).min(bytes.len());
                 self.inner.write_at(offset, bytes.get(..length).unwrap_or_default())?;

@@ -45,6 +45,8 @@ struct Inode {
     durable: Vec<u8>,
     /// Sectors written since the last sync.
     dirty: BTreeSet<usize>,
+    /// Sectors that the last sync made durable.
+    fresh: BTreeSet<usize>,
 }
 
 #[derive(Clone)]
@@ -58,6 +60,13 @@ impl NameChange {
     fn directory(&self) -> &str {
         match self {
             Self::Create(path, _) | Self::Unlink(path) | Self::Rename(path, _, _) => parent(path),
+        }
+    }
+
+    fn names(&self, name: &str) -> bool {
+        match self {
+            Self::Create(path, _) | Self::Unlink(path) => path == name,
+            Self::Rename(from, to, _) => from == name || to == name,
         }
     }
 
@@ -134,6 +143,22 @@ impl MemoryDisk {
         Ok(())
     }
 
+    /// Sectors of a file that an earlier sync than its last one made durable, and nothing has touched since.
+    pub fn settled_sectors(&self, path: &str) -> io::Result<Vec<usize>> {
+        let mut state = self.state.lock();
+        let inode = state.inode_of(path)?;
+        let all = 0..inode.durable.len().div_ceil(SECTOR_BYTES);
+        Ok(all.filter(|sector| !inode.dirty.contains(sector) && !inode.fresh.contains(sector)).collect())
+    }
+
+    /// Loses a name, as a damaged directory would: durable and unnoticed. Open handles stay valid.
+    pub fn lose(&self, path: &str) {
+        let mut state = self.state.lock();
+        state.names.remove(path);
+        state.names_durable.remove(path);
+        state.changes.retain(|change| !change.names(path));
+    }
+
     /// Content of a file as it reads now.
     pub fn content(&self, path: &str) -> io::Result<Vec<u8>> {
         Ok(self.state.lock().inode_of(path)?.content.clone())
@@ -142,7 +167,7 @@ impl MemoryDisk {
     /// Replaces a file durably, or creates it: a copied image, a truncated file, a swapped disk.
     pub fn replace(&self, path: &str, content: Vec<u8>) {
         let mut state = self.state.lock();
-        let inode = state.allocate(Inode { durable: content.clone(), content, dirty: BTreeSet::new() });
+        let inode = state.allocate(Inode { durable: content.clone(), content, ..Inode::default() });
         state.names.insert(path.to_string(), inode);
         state.names_durable.insert(path.to_string(), inode);
     }
@@ -224,7 +249,7 @@ impl Disk for MemoryDisk {
         state.check_room(length)?;
         let length = usize::try_from(length).map_err(|_| io::ErrorKind::InvalidInput)?;
         // As on the real disk, the zeros are synced; the name is not.
-        let inode = Inode { content: vec![0; length], durable: vec![0; length], dirty: BTreeSet::new() };
+        let inode = Inode { content: vec![0; length], durable: vec![0; length], ..Inode::default() };
         let inode = state.allocate(inode);
         state.names.insert(path.to_string(), inode);
         state.changes.push(NameChange::Create(path.to_string(), inode));
@@ -368,8 +393,12 @@ impl DiskFile for MemoryFile {
     fn sync_data(&self) -> io::Result<()> {
         self.with(|inode| {
             inode.durable.resize(inode.content.len(), 0);
-            for sector in std::mem::take(&mut inode.dirty) {
-                copy_sector(&inode.content, &mut inode.durable, sector);
+            if inode.dirty.is_empty() {
+                return;
+            }
+            inode.fresh = std::mem::take(&mut inode.dirty);
+            for sector in &inode.fresh {
+                copy_sector(&inode.content, &mut inode.durable, *sector);
             }
         })
     }

@@ -104,3 +104,52 @@ fn failed_sync_loses_what_a_later_sync_calls_durable() {
     memory.crash(1);
     assert_eq!(&memory.content("a").unwrap()[..4], [0; 4]);
 }
+
+#[test]
+fn sectors_of_the_last_sync_and_unsynced_ones_are_not_settled() {
+    const SECTOR: u64 = SECTOR_BYTES as u64;
+    let disk = MemoryDisk::new();
+    let file = disk.create("a", 4 * SECTOR).unwrap();
+    file.write_at(0, &[1; SECTOR_BYTES]).unwrap();
+    file.sync_data().unwrap();
+    assert_eq!(disk.settled_sectors("a").unwrap(), [1, 2, 3]);
+    file.write_at(SECTOR, &[1; 10]).unwrap();
+    file.sync_data().unwrap();
+    file.sync_data().unwrap();
+    file.write_at(3 * SECTOR - 1, &[1; 2]).unwrap();
+    assert_eq!(disk.settled_sectors("a").unwrap(), [0]);
+}
+
+#[test]
+fn lost_name_stays_lost_after_a_crash() {
+    let disk = MemoryDisk::new();
+    for synced in [true, false] {
+        let file = disk.create("a", 10).unwrap();
+        if synced {
+            disk.sync_directory("").unwrap();
+        }
+        disk.lose("a");
+        assert_eq!(file.len().unwrap(), 10);
+        for seed in 0..10 {
+            disk.crash(seed);
+            assert!(disk.open("a").is_err());
+        }
+    }
+}
+
+#[test]
+fn misdirected_and_lost_writes_report_success_and_leave_their_place_as_it_was() {
+    let memory = MemoryDisk::new();
+    let disk = FaultyDisk::new(Arc::new(memory.clone()), 1);
+    let file = disk.create("a", 10).unwrap();
+    for (kind, expected) in [
+        (FaultKind::Misdirect(4), b"\0\0\0\0xy\0\0\0\0"),
+        (FaultKind::MisdirectTo(8), b"\0\0\0\0xy\0\0xy"),
+        (FaultKind::Lose, b"\0\0\0\0xy\0\0xy"),
+    ] {
+        disk.arm(Fault { operation: Operation::Write, path_contains: "a".into(), after: 0, times: 1, kind });
+        file.write_at(0, b"xy").unwrap();
+        assert_eq!(&memory.content("a").unwrap(), expected, "{kind:?}");
+    }
+    assert_eq!(disk.injected(), 3);
+}
