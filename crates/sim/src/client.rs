@@ -15,6 +15,7 @@ use quorate_codec::{
     RetainHandling, Subscribe, SubscriptionOptions, Text, TopicFilter, TopicName, Unsubscribe, Will,
 };
 
+use crate::marks::Mark;
 use crate::oracle::{Conn, Delivery, Event, Filter, History, MessageId, Topic, WillSent};
 use crate::payload;
 use crate::random::Random;
@@ -27,6 +28,9 @@ pub const ZOMBIE: u32 = 0x4000_0000;
 
 /// A message that waits for its PUBACK so long makes the client try another node.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(3500);
+
+/// SUBACK does not take so long unless it waits for a node that does not answer.
+const LONG_WAIT: Duration = Duration::from_millis(700);
 
 /// What a client publishes.
 #[derive(Clone, Debug)]
@@ -76,6 +80,8 @@ pub struct Plan {
     pub takeover: Option<Duration>,
     /// First packet identifier.
     pub first_packet_id: u16,
+    /// Highest packet identifier that it uses before it begins with 1 again.
+    pub packet_id_max: u16,
     /// When it connects first.
     pub starts_at: Duration,
     /// Connects with a will of this delay, in seconds; `None` for none.
@@ -128,7 +134,8 @@ struct Link {
     waiting_since: Option<Duration>,
     ping_sent: bool,
     acks: VecDeque<Answer>,
-    pending: BTreeMap<u16, Operation>,
+    /// What waits for SUBACK or UNSUBACK, and since when.
+    pending: BTreeMap<u16, (Duration, Operation)>,
 }
 
 #[derive(Debug)]
@@ -172,6 +179,8 @@ pub struct ModelClient {
     seq: u64,
     zombie_seq: u64,
     packet_id: u16,
+    /// Packet identifiers of publishes so far.
+    packet_ids_used: BTreeSet<u16>,
     unacked: VecDeque<Outgoing>,
     /// QoS 2 messages that were received and not released.
     inbound: BTreeMap<u16, Option<MessageId>>,
@@ -220,6 +229,7 @@ impl ModelClient {
             seq: 0,
             zombie_seq: 0,
             packet_id: plan.first_packet_id,
+            packet_ids_used: BTreeSet::new(),
             unacked: VecDeque::new(),
             inbound: BTreeMap::new(),
             wanted: plan.filters.iter().copied().collect(),
@@ -298,7 +308,8 @@ impl ModelClient {
 
     fn next_packet_id(&mut self) -> PacketId {
         loop {
-            self.packet_id = self.packet_id.checked_add(1).unwrap_or(1);
+            let next = self.packet_id.checked_add(1).filter(|next| *next <= self.plan.packet_id_max);
+            self.packet_id = next.unwrap_or(1);
             let used = self.unacked.iter().any(|outgoing| outgoing.packet_id == self.packet_id)
                 || self.link.as_ref().is_some_and(|link| link.pending.contains_key(&self.packet_id));
             if let Some(id) = NonZeroU16::new(self.packet_id).filter(|_| !used) {
@@ -406,7 +417,7 @@ impl ModelClient {
     }
 
     fn forget_pending(&mut self, link: &Link) {
-        for operation in link.pending.values() {
+        for (_, operation) in link.pending.values() {
             if let Operation::Unsubscribe(filter) = operation {
                 self.leaving.insert(*filter);
             }
@@ -429,7 +440,9 @@ impl ModelClient {
             said = true;
         }
         self.end_link(said, tools);
-        let away_max = self.plan.expiry_s.map_or(400, |expiry_s| u64::from(expiry_s) * 2200);
+        // Until a session has expired, or a delayed will is published, or not.
+        let waits_s = self.plan.expiry_s.or(self.plan.will_delay_s.filter(|delay_s| *delay_s > 0));
+        let away_max = waits_s.map_or(400, |waits_s| u64::from(waits_s) * 2200);
         let after = self.random.millis(5, away_max);
         tools.wake(after, Timer::Connect);
     }
@@ -494,6 +507,9 @@ impl ModelClient {
             return;
         }
         let packet_id = self.next_packet_id();
+        if !self.packet_ids_used.insert(packet_id.get()) {
+            tools.history.marks.hit(Mark::PacketIdWrapped);
+        }
         self.unacked.push_back(Outgoing { id, topic, packet_id: packet_id.get(), empty, released: false });
         self.send_publish(id, topic, Some(packet_id), false, empty, tools);
         self.waits(tools.now);
@@ -574,7 +590,7 @@ impl ModelClient {
         for filter in &filters {
             tools.record(Event::SubscribeSent { client: self.number, conn, filter: *filter });
         }
-        link.pending.insert(packet_id.get(), Operation::Subscribe(filters));
+        link.pending.insert(packet_id.get(), (tools.now, Operation::Subscribe(filters)));
         let subscribe =
             Subscribe { packet_id, identifier: None, user_properties: Vec::new(), filters: names };
         tools.wishes.push(Wish::Send { conn, packet: Packet::Subscribe(subscribe) });
@@ -585,7 +601,7 @@ impl ModelClient {
         let packet_id = self.next_packet_id();
         let Some(link) = &mut self.link else { return };
         let conn = link.conn;
-        link.pending.insert(packet_id.get(), Operation::Unsubscribe(filter));
+        link.pending.insert(packet_id.get(), (tools.now, Operation::Unsubscribe(filter)));
         self.subscribed.remove(&filter);
         tools.record(Event::UnsubscribeSent { client: self.number, conn, filter });
         let filters = vec![tools.history.filters[usize::from(filter.0)].clone()];
@@ -668,7 +684,9 @@ impl ModelClient {
             Packet::PubRec(ack) => self.pubrec(conn, &ack, tools),
             Packet::PubComp(ack) => self.pubcomp(&ack, tools),
             Packet::PubRel(release) => {
-                self.inbound.remove(&release.packet_id.get());
+                if self.inbound.remove(&release.packet_id.get()).is_none() {
+                    tools.history.marks.hit(Mark::CompletedTwice);
+                }
                 self.owe(conn, Answer::Completed(release.packet_id), tools);
             }
             Packet::SubAck(ack) => {
@@ -731,6 +749,7 @@ impl ModelClient {
         }
         for outgoing in &mut unacked {
             if outgoing.released {
+                tools.history.marks.hit(Mark::ReleasedTwice);
                 self.send_release(outgoing.packet_id, tools);
                 continue;
             }
@@ -830,7 +849,12 @@ impl ModelClient {
 
     fn suback(&mut self, conn: Conn, packet_id: PacketId, reasons: &[ReasonCode], tools: &mut Tools<'_>) {
         let Some(link) = &mut self.link else { return };
-        let Some(Operation::Subscribe(filters)) = link.pending.remove(&packet_id.get()) else { return };
+        let Some((since, Operation::Subscribe(filters))) = link.pending.remove(&packet_id.get()) else {
+            return;
+        };
+        if tools.now.saturating_sub(since) >= LONG_WAIT {
+            tools.history.marks.hit(Mark::BarrierWaited);
+        }
         for (filter, reason) in filters.iter().zip(reasons) {
             if !reason.is_failure() {
                 self.subscribed.insert(*filter);
@@ -845,7 +869,9 @@ impl ModelClient {
 
     fn unsuback(&mut self, conn: Conn, packet_id: PacketId, tools: &mut Tools<'_>) {
         let Some(link) = &mut self.link else { return };
-        let Some(Operation::Unsubscribe(filter)) = link.pending.remove(&packet_id.get()) else { return };
+        let Some((_, Operation::Unsubscribe(filter))) = link.pending.remove(&packet_id.get()) else {
+            return;
+        };
         tools.record(Event::Unsubscribed { client: self.number, conn, filter });
         self.progress(tools.now);
     }

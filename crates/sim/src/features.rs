@@ -29,9 +29,17 @@ pub enum FaultKind {
     Duty,
     /// A node loses its disk and joins anew.
     Wipe,
+    /// What was synced changes on a disk.
+    Decay,
+    /// A write of the log goes to the wrong place, or nowhere.
+    Astray,
+    /// Operations of a disk fail.
+    DiskError,
+    /// A disk has no room for some time.
+    DiskFull,
 }
 
-const FAULTS: [FaultKind; 10] = [
+const FAULTS: [FaultKind; 14] = [
     FaultKind::Crash,
     FaultKind::CrashAll,
     FaultKind::Pause,
@@ -42,6 +50,10 @@ const FAULTS: [FaultKind; 10] = [
     FaultKind::CutClient,
     FaultKind::Duty,
     FaultKind::Wipe,
+    FaultKind::Decay,
+    FaultKind::Astray,
+    FaultKind::DiskError,
+    FaultKind::DiskFull,
 ];
 
 /// A seed's world.
@@ -69,6 +81,10 @@ pub struct Features {
     pub segment_bytes: u64,
     /// The log is shortened when longer.
     pub log_bytes_target: u64,
+    /// Memory for entries and bodies that were written or read.
+    pub cache_bytes: u64,
+    /// Hosts that join while the cluster works, beside those that found it.
+    pub added: usize,
     /// A node wants a checkpoint of some group, about this often.
     pub checkpoint_every: Option<Duration>,
     /// Clients take their own sessions over.
@@ -117,6 +133,8 @@ impl Features {
             sync_max: Duration::from_micros(*random.pick(&[200, 2000, 8000, 20_000])),
             segment_bytes: *random.pick(&[8 << 10, 16 << 10, 64 << 10]),
             log_bytes_target: *random.pick(&[16 << 10, 64 << 10, 1 << 20]),
+            cache_bytes: *random.pick(&[2 << 10, 1 << 20]),
+            added: 0,
             checkpoint_every: random.permille(700).then(|| random.millis(200, 3000)),
             takeovers: !calm && random.permille(350),
             churn: random.permille(500),
@@ -132,6 +150,9 @@ impl Features {
         };
         features.shares = random.permille(400);
         features.backups = random.permille(300);
+        if features.nodes < 5 && random.permille(150) {
+            features.added = 1;
+        }
         features
     }
 
@@ -150,5 +171,7 @@ fn chance(kind: FaultKind) -> u32 {
         FaultKind::SlowDisk | FaultKind::CutClient => 300,
         FaultKind::Duty => 200,
         FaultKind::Wipe => 120,
+        FaultKind::Decay | FaultKind::Astray => 200,
+        FaultKind::DiskError | FaultKind::DiskFull => 200,
     }
 }

@@ -20,6 +20,7 @@ Usage: quorate-sim [OPTIONS]
   --quiet          without the trace
   --jobs N         worlds at once (default 2)
   --keep-going     do not stop at the first seed that fails
+  --marks          say how many seeds got into each situation; from 1,000 seeds on, each must have been reached
   --mutant NAME    put a bug in; the run is green when no promise breaks, which then means that nobody noticed
   --list-mutants   the bugs there are
   --prove          put in each bug in turn; green when every one is noticed within 400 seeds";
@@ -38,6 +39,7 @@ struct Arguments {
     quiet: bool,
     keep_going: bool,
     list_mutants: bool,
+    marks: bool,
     prove: bool,
 }
 
@@ -74,6 +76,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--mutant" => arguments.mutant = Some(value()?),
             "--quiet" => arguments.quiet = true,
             "--keep-going" => arguments.keep_going = true,
+            "--marks" => arguments.marks = true,
             "--list-mutants" => arguments.list_mutants = true,
             "--prove" => arguments.prove = true,
             other => return Err(format!("what is {other}?")),
@@ -125,7 +128,14 @@ fn run(arguments: &Arguments) -> Result<bool, UnknownMutant> {
         show(outcome, mutant);
     }
     summarize(&report);
-    Ok(report.failed.is_empty())
+    if arguments.marks {
+        show_marks(&report);
+    }
+    let missing = if mutant.is_none() { report.missing_marks() } else { Vec::new() };
+    if !missing.is_empty() {
+        println!("never reached in {} seeds: {}", report.seeds, missing.join(", "));
+    }
+    Ok(report.failed.is_empty() && missing.is_empty())
 }
 
 /// Runs every mutant in a process of its own, for some end in a panic; prints a row of a Markdown table for each.
@@ -162,6 +172,14 @@ fn show(outcome: &Outcome, mutant: Option<&str>) {
     }
     if !outcome.broken.is_empty() {
         println!("    replay: {}", runner::replay_command(outcome.seed, mutant));
+    }
+}
+
+/// A row of a Markdown table for each mark.
+fn show_marks(report: &Report) {
+    println!("| mark | a run in which | seeds |\n|---|---|---|");
+    for (name, what, seeds) in report.marks.table() {
+        println!("| {name} | {what} | {seeds} |");
     }
 }
 

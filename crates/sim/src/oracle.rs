@@ -11,6 +11,8 @@ use std::io::Write;
 
 use quorate_codec::{TopicFilter, TopicName};
 
+use crate::marks::Marks;
+
 /// A connection of a client, unique in a run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Conn(pub u64);
@@ -184,6 +186,8 @@ pub struct History {
     pub trace: bool,
     /// Hash over everything.
     pub hash: Fnv,
+    /// What the run got into.
+    pub marks: Marks,
 }
 
 impl History {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::invariants;
+use crate::marks::{Marks, SEEDS_FOR_ALL};
 use crate::mutant::{ALL, Mutant};
 use crate::world::World;
 
@@ -44,6 +45,8 @@ pub struct Outcome {
     pub trace_hash: u64,
     /// Events in the record.
     pub events: usize,
+    /// What it got into.
+    pub marks: Marks,
 }
 
 /// The series cannot be run.
@@ -84,7 +87,9 @@ pub fn current_seed() -> Option<(u64, Option<&'static str>)> {
 
 fn run(seed: u64, mutant: Option<Mutant>, trace: bool) -> Outcome {
     CURRENT.set(Some((seed, mutant)));
-    let (history, stuck) = World::new(seed, mutant, trace).run();
+    let (mut history, stuck) = World::new(seed, mutant, trace).run();
+    let mut marks = std::mem::take(&mut history.marks);
+    marks.read(&history);
     let mut broken: Vec<(String, String)> = Vec::new();
     for (name, found) in invariants::check(&history) {
         // What is still on its way when a run gets stuck is not lost.
@@ -98,7 +103,7 @@ fn run(seed: u64, mutant: Option<Mutant>, trace: bool) -> Outcome {
         broken.push(("liveness".to_owned(), format!("{}: {}", stuck.promise, stuck.seen)));
     }
     CURRENT.set(None);
-    Outcome { seed, broken, trace_hash: history.trace_hash(), events: history.entries.len() }
+    Outcome { seed, broken, trace_hash: history.trace_hash(), events: history.entries.len(), marks }
 }
 
 /// What came of a series.
@@ -110,9 +115,16 @@ pub struct Report {
     pub failed: Vec<Outcome>,
     /// How long it took.
     pub elapsed: Duration,
+    /// Seeds that got into each situation.
+    pub marks: Marks,
 }
 
 impl Report {
+    /// Names of the situations that a series of this length must have got into and did not.
+    pub fn missing_marks(&self) -> Vec<&'static str> {
+        if self.seeds < SEEDS_FOR_ALL { Vec::new() } else { self.marks.missing() }
+    }
+
     /// Failed seeds by the promises they broke.
     pub fn by_promise(&self) -> BTreeMap<String, Vec<u64>> {
         let mut by: BTreeMap<String, Vec<u64>> = BTreeMap::new();
@@ -148,6 +160,7 @@ pub fn run_series(series: &Series) -> Result<Report, UnknownMutant> {
             }
             let mut report = report.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             report.seeds += 1;
+            report.marks.add_run(&outcome.marks);
             if !outcome.broken.is_empty() {
                 report.failed.push(outcome);
                 stop.fetch_or(!series.keep_going, Ordering::Relaxed);

@@ -27,6 +27,9 @@ const SHARES: [&str; 2] = ["$share/g/s/#", "$share/h/s/1"];
 
 const FILTERS: [&str; 9] = ["t/#", "t/a/+", "t/+/1", "t/b/0", "t/c/#", "t/a/0", "+/b/#", "r/+", "t/c/1"];
 
+/// Packet identifiers of a client that uses few: more than it ever has underway.
+const PACKET_IDS_FEW: u16 = 80;
+
 /// First of the filters that each match one retained topic alone.
 const RETAINED_FILTERS: u16 = FILTERS.len() as u16;
 
@@ -61,6 +64,8 @@ fn shared_topics() -> Vec<Topic> {
 }
 
 fn idle(client_id: String, random: &mut Random) -> Plan {
+    // Many clients take the lowest identifier that is free.
+    let few_ids = random.permille(300);
     Plan {
         client_id,
         version: if random.permille(600) { ProtocolVersion::V5 } else { ProtocolVersion::V311 },
@@ -75,7 +80,8 @@ fn idle(client_id: String, random: &mut Random) -> Plan {
         ack_delay: random.millis(0, 40),
         stay: random.permille(300).then(|| random.millis(500, 6000)),
         takeover: None,
-        first_packet_id: *random.pick(&[0, 65_500, 65_530]),
+        first_packet_id: if few_ids { 0 } else { *random.pick(&[0, 65_500, 65_530]) },
+        packet_id_max: if few_ids { PACKET_IDS_FEW } else { u16::MAX },
         starts_at: random.millis(900, 2500),
         will_delay_s: None,
         final_read: None,
@@ -131,7 +137,7 @@ fn add(plan: Plan, features: &Features, history: &mut History, random: &mut Rand
             .find(|filter| filter.0 >= SHARE_FILTERS)
             .map(|group| ShareFacts { group: *group, qos: plan.qos as u8 }),
     });
-    ModelClient::new(number, plan, random.fork(), features.nodes)
+    ModelClient::new(number, plan, random.fork(), features.nodes + features.added)
 }
 
 fn acknowledged(random: &mut Random) -> QoS {

@@ -5,6 +5,7 @@
 //! Invariants: everything happens in the order of (time, sequence); everything random comes from the seed.
 //! See: docs/simulation.md.
 
+mod atlas;
 mod backups;
 mod connections;
 mod faults;
@@ -12,6 +13,7 @@ mod links;
 mod observe;
 mod process;
 mod shell;
+mod trouble;
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -134,7 +136,8 @@ pub struct World {
     phase: Phase,
     delivered_at: Duration,
     generation: u64,
-    nodes_given: u64,
+    /// Hosts that lost their state so far.
+    strikes: u32,
     committed: BTreeMap<u32, BTreeMap<u64, u64>>,
     hashes_seen: BTreeSet<(usize, u32, u64)>,
     occurrences: u64,
@@ -153,9 +156,9 @@ impl World {
         history.push(Duration::ZERO, Event::Note(format!("{features:?}")));
         let clients = workload::clients(&features, &mut history, &mut random);
         let founders: Vec<NodeRecord> = (0..features.nodes).map(process::first_record).collect();
-        let hosts = (0..features.nodes).map(|place| Host::new(place, &features, &mut random)).collect();
-        let network = Network::new(features.nodes, features.delay_max);
-        let nodes_given = features.nodes as u64;
+        let all = features.nodes + features.added;
+        let hosts = (0..all).map(|place| Host::new(place, &features, &mut random)).collect();
+        let network = Network::new(all, features.delay_max);
         World {
             now: Duration::ZERO,
             sequence: 0,
@@ -173,7 +176,7 @@ impl World {
             phase: Phase::Faults,
             delivered_at: Duration::ZERO,
             generation: 0,
-            nodes_given,
+            strikes: 0,
             committed: BTreeMap::new(),
             hashes_seen: BTreeSet::new(),
             occurrences: 0,
@@ -185,10 +188,16 @@ impl World {
 
     /// Runs to the end. Gives the record, and what did not come to its end.
     pub fn run(mut self) -> (History, Option<Stuck>) {
-        for place in 0..self.hosts.len() {
+        for place in 0..self.features.nodes {
             self.found(place);
             let after = self.random.millis(0, 300);
             self.schedule(after, Occurrence::Boot(place));
+        }
+        for place in self.features.nodes..self.hosts.len() {
+            self.hosts[place].stay_away();
+            let after =
+                self.random.between(Duration::from_secs(2), FAULTS_FROM + self.features.fault_time / 2);
+            self.schedule(after, Occurrence::Join(place));
         }
         for a in 0..self.hosts.len() {
             for b in a + 1..self.hosts.len() {

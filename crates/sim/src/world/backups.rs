@@ -16,6 +16,7 @@ use quorate_state::command::BackupStep;
 use quorate_state::{BackupId, GroupId, LogIndex, NodeId, StreamId};
 
 use super::{Occurrence, Phase, World};
+use crate::marks::Mark;
 use crate::mutant::Mutant;
 use crate::oracle::{BackupLink, Event};
 
@@ -143,6 +144,7 @@ impl World {
     }
 
     fn end_backup(&mut self, why: &str) {
+        self.history.marks.hit(Mark::BackupGivenUp);
         let why = why.to_owned();
         self.note(|| format!("the backup is given up: {why}"));
         self.backup.leader = None;
@@ -173,6 +175,7 @@ impl World {
                 links.push(BackupLink { from, to, forgotten: forgotten.0, received, last: last.0 });
             }
         }
+        self.history.marks.hit(Mark::BackupCut);
         self.history.push(self.now, Event::Backup { links });
     }
 }

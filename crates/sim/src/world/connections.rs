@@ -19,6 +19,7 @@ use quorate_state::{ConnId, NodeId, Owner};
 
 use super::process::Process;
 use super::{Occurrence, World};
+use crate::marks::Mark;
 use crate::mutant::Mutant;
 use crate::network::Lane;
 use crate::oracle::{Conn, Event};
@@ -229,7 +230,14 @@ impl World {
         let Some(mut process) = self.take_process(place, generation) else { return };
         if let Some(mut connection) = process.connections.remove(&conn) {
             let now = self.hosts[place].clock(self.now);
-            connection.turn(&process, now, timer, self.mutant == Some(Mutant::LeaseIgnored));
+            let intake = if self.hosts[place].full { Intake::Closed } else { Intake::Open };
+            if intake == Intake::Closed {
+                self.history.marks.hit(Mark::IntakeClosed);
+            }
+            if !process.lease_until.is_zero() && now > process.lease_until {
+                self.history.marks.hit(Mark::LeaseLost);
+            }
+            connection.turn(&process, now, timer, intake, self.mutant == Some(Mutant::LeaseIgnored));
             self.carry_out(place, &mut process, &mut connection);
             self.flush(&mut connection);
             if connection.client.is_closed() {
@@ -382,14 +390,14 @@ impl World {
 }
 
 impl ServerConnection {
-    fn turn(&mut self, process: &Process, now: Duration, timer: bool, lease_ignored: bool) {
+    fn turn(&mut self, process: &Process, now: Duration, timer: bool, intake: Intake, lease_ignored: bool) {
         let lease_until = if lease_ignored { NEVER } else { process.lease_until };
         let incarnation =
             if lease_ignored { self.client.owner().incarnation } else { process.lease_incarnation };
         // Nothing here asks for `$SYS`: its values come from clocks and counters of the shell.
         let system = SystemTopics::default();
         let routing = &process.routing;
-        let (draining, intake, pressure) = (false, Intake::Open, Pressure::None);
+        let (draining, pressure) = (false, Pressure::None);
         let context =
             Context { routing, system: &system, lease_until, incarnation, draining, intake, pressure };
         let out = &mut self.out;

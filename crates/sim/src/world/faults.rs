@@ -1,10 +1,10 @@
 //! Faults: when they happen, to whom, and how they end.
 //!
 //! Owns: the draw of each fault. Does not: know their consequences.
-//! Invariants: every entry stays recoverable somewhere: what was synced survives every fault but a wiped disk, and only
-//! one disk is wiped in a run, while a majority of the others is up to date or will be.
+//! Invariants: what was synced survives every fault but those that the `atlas` allows.
 
 use core::time::Duration;
+use std::sync::Arc;
 
 use quorate_node::Event as NodeEvent;
 use quorate_node::node::Operation;
@@ -12,11 +12,13 @@ use quorate_state::command::{Duty, NodeRecord};
 use quorate_state::{Incarnation, NodeId};
 use quorate_storage::Identity;
 use quorate_storage::checkpoint::memory::MemoryCheckpoints;
+use quorate_storage::disk::FaultyDisk;
 use quorate_storage::disk::memory::MemoryDisk;
 
 use super::process::first_record;
 use super::{Occurrence, Phase, World};
 use crate::features::FaultKind;
+use crate::marks::Mark;
 use crate::oracle::Event;
 
 /// A fault that ends.
@@ -26,6 +28,9 @@ pub(super) enum Fault {
     Paused(usize),
     Blocked(Vec<(usize, usize)>),
     SlowDisk(usize),
+    Disk(usize),
+    Full(usize),
+    Wounded(usize),
 }
 
 impl World {
@@ -73,6 +78,10 @@ impl World {
                 self.set_duty(place, node, duty);
             }
             FaultKind::Wipe => self.wipe(place),
+            FaultKind::Decay => self.decay(place),
+            FaultKind::Astray => self.lead_astray(place),
+            FaultKind::DiskError => self.fail_disk(place),
+            FaultKind::DiskFull => self.fill_disk(place),
         }
     }
 
@@ -198,18 +207,26 @@ impl World {
 
     /// The machine comes back with an empty disk and asks to join.
     fn wipe(&mut self, place: usize) {
-        let once = self.nodes_given == self.hosts.len() as u64;
-        let others_run = self.hosts.iter().filter(|host| host.place != place).all(|host| host.is_running());
-        if !once || !others_run || self.hosts.len() < 3 {
-            return;
+        if self.may_be_damaged(place) {
+            self.strikes += 1;
+            self.kill(place, false);
+            self.history.push(self.now, Event::Note(format!("host {place} has lost its disk")));
+            self.set_aside(place);
         }
-        self.nodes_given += 1;
-        self.kill(place, false);
+    }
+
+    /// The state of a host is of no use: it asks to join as a new node on a new disk. The daemon keeps what it has until the
+    /// cluster agrees, and makes no use of it.
+    pub(super) fn set_aside(&mut self, place: usize) {
         let node = self.hosts[place].node;
-        self.history.push(self.now, Event::Note(format!("node {node} has lost its disk")));
+        self.history.push(self.now, Event::Note(format!("node {node} gives its state up")));
         let uuid = self.random.next().to_le_bytes();
         let host = &mut self.hosts[place];
         host.disk = MemoryDisk::new();
+        host.faulty = FaultyDisk::new(Arc::new(host.disk.clone()), 0);
+        host.full = false;
+        host.wound = None;
+        host.astray_seen = None;
         host.checkpoints = MemoryCheckpoints::new();
         host.disk_uuid[..8].copy_from_slice(&uuid);
         host.joining = true;
@@ -222,6 +239,7 @@ impl World {
         if !self.hosts[place].joining {
             return;
         }
+        self.hosts[place].absent = false;
         self.schedule(Duration::from_millis(700), Occurrence::Join(place));
         let running: Vec<usize> = self
             .hosts
@@ -272,6 +290,8 @@ impl World {
             node_name: format!("n{}", place + 1),
         };
         identity.create(&host.disk).expect("an empty disk takes an identity");
+        let added = !std::mem::replace(&mut host.was_member, true);
+        self.history.marks.hit(if added { Mark::NodeAdded } else { Mark::NodeReplaced });
         self.history.push(self.now, Event::Note(format!("host {place} joins as node {node}")));
         self.boot_again(place);
     }
@@ -291,6 +311,9 @@ impl World {
                 }
             }
             Fault::SlowDisk(place) => self.hosts[place].sync_max = self.features.sync_max,
+            Fault::Disk(place) => self.heal_disk(place),
+            Fault::Full(place) => self.empty_disk(place),
+            Fault::Wounded(place) => self.restart_wounded(place),
         }
     }
 
@@ -310,6 +333,9 @@ impl World {
         for place in 0..count {
             self.go_on(place);
             self.hosts[place].sync_max = self.features.sync_max;
+            self.heal_disk(place);
+            self.empty_disk(place);
+            self.restart_wounded(place);
             self.boot_again_if_down(place);
         }
     }

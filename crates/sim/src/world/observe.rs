@@ -10,6 +10,7 @@ use quorate_state::{GroupId, NodeId};
 
 use super::process::Process;
 use super::{Occurrence, World};
+use crate::marks::Mark;
 use crate::oracle::{Event, Fnv};
 
 /// Committed positions of a group that a new leader is asked about.
@@ -48,6 +49,7 @@ impl World {
 
     /// A node has just become leader: what does its log have where others had committed?
     pub(super) fn observe_leading(&mut self, process: &Process, group: GroupId, term: u64) {
+        self.history.marks.hit(Mark::LeaderChange);
         let reader = &process.reader;
         let first = reader.first_index(group.0);
         let known = self.committed.get(&group.0);

@@ -17,16 +17,21 @@ use quorate_node::{Event as NodeEvent, Node, NodeConfig, Position, RestoredGroup
 use quorate_state::command::NodeRecord;
 use quorate_state::{CONTROL, ConnId, GroupId, Incarnation, LogIndex, NodeId};
 use quorate_storage::checkpoint::memory::MemoryCheckpoints;
+use quorate_storage::disk::FaultyDisk;
 use quorate_storage::disk::memory::MemoryDisk;
 use quorate_storage::{
-    AppliedMark, CheckpointStore, Disk, HardState, Identity, Log, LogOptions, LogReader, Record, Recovery,
+    AppliedMark, CheckpointError, CheckpointStore, Disk, HardState, Identity, Log, LogOptions, LogReader,
+    Record, Recovery,
 };
 
+use super::atlas::Wound;
 use super::connections::ServerConnection;
-use super::shell::{KeeperJob, LogJob};
+use super::shell::{Gathered, KeeperJob, LogJob};
+use super::trouble::{Cause, Trouble};
 use super::{Occurrence, World};
 use crate::client::text;
 use crate::features::Features;
+use crate::marks::Mark;
 use crate::mutant::Mutant;
 use crate::oracle::Event;
 use crate::random::Random;
@@ -37,8 +42,25 @@ const CUT_ENTRIES: u64 = 3;
 /// A machine.
 pub(super) struct Host {
     pub(super) place: usize,
+    /// What is on its device.
     pub(super) disk: MemoryDisk,
+    /// The device as its node sees it.
+    pub(super) faulty: FaultyDisk,
     pub(super) checkpoints: MemoryCheckpoints,
+    /// Damage that its node has not found.
+    pub(super) wound: Option<Wound>,
+    /// Its node has found damage, or could not find it: the state is given up at the next start.
+    pub(super) given_up: bool,
+    /// Its device has no room.
+    pub(super) full: bool,
+    /// Faults of its disk before the write that is to go astray.
+    pub(super) astray_seen: Option<u64>,
+    /// The armed faults of its disk are for this process alone.
+    pub(super) heals_at_death: bool,
+    /// It has not asked to join yet.
+    pub(super) absent: bool,
+    /// It has, or had, a node of the cluster.
+    pub(super) was_member: bool,
     /// Identity that it had when it last started; changes when the disk is wiped.
     pub(super) node: NodeId,
     pub(super) disk_uuid: [u8; 16],
@@ -71,6 +93,10 @@ pub(super) struct Process {
     pub(super) log_jobs: VecDeque<LogJob>,
     pub(super) log_syncing: Option<u64>,
     pub(super) log_resetting: bool,
+    /// What the log has no room for.
+    pub(super) log_waiting: Option<Gathered>,
+    /// It will look for room.
+    pub(super) log_looks: bool,
     pub(super) keeper_jobs: VecDeque<KeeperJob>,
     pub(super) keeper_busy: bool,
     pub(super) connections: BTreeMap<ConnId, ServerConnection>,
@@ -83,6 +109,8 @@ pub(super) struct Process {
     pub(super) behind_since: Option<Duration>,
     /// Where the mutant that accepts gaps believes each stream to be.
     pub(super) stream_next: BTreeMap<(GroupId, String), u64>,
+    /// What ended it.
+    pub(super) trouble: Trouble,
     pub(super) dead: bool,
 }
 
@@ -93,14 +121,21 @@ impl Process {
     }
 }
 
-/// Reads of the node from its log.
+/// Reads of the node from its log. One that fails ends the process: what it answers then, nobody gets to see.
 struct StoredLog {
     reader: LogReader,
+    trouble: Trouble,
 }
 
 impl LogSource for StoredLog {
     fn entries(&self, group: GroupId, low: LogIndex, high: LogIndex, bytes_max: u64) -> Vec<StoredEntry> {
-        let entries = self.reader.entries(group.0, low.0, high.0, bytes_max).expect("a memory disk reads");
+        let entries = match self.reader.entries(group.0, low.0, high.0, bytes_max) {
+            Ok(entries) => entries,
+            Err(error) => {
+                self.trouble.read(&error);
+                return self.blanks(group, low, high);
+            }
+        };
         let stored = |entry: quorate_storage::EntryRecord| StoredEntry {
             index: LogIndex(entry.index),
             term: entry.term,
@@ -116,8 +151,33 @@ impl LogSource for StoredLog {
     }
 
     fn body(&self, group: GroupId, index: LogIndex) -> Option<Bytes> {
-        self.reader.body(group.0, index.0).expect("a memory disk reads")
+        self.reader.body(group.0, index.0).unwrap_or_else(|error| {
+            self.trouble.read(&error);
+            None
+        })
     }
+}
+
+impl StoredLog {
+    /// Entries that Raft can take, until the process ends in this very turn.
+    fn blanks(&self, group: GroupId, low: LogIndex, high: LogIndex) -> Vec<StoredEntry> {
+        let blank = |index| StoredEntry {
+            index: LogIndex(index),
+            term: self.reader.term(group.0, index).unwrap_or(0),
+            entry_type: 0,
+            data: Bytes::new(),
+            context: Bytes::new(),
+        };
+        (low.0..high.0).map(blank).collect()
+    }
+}
+
+/// What a start finds on the disk.
+struct Recovered {
+    identity: Identity,
+    log: Log,
+    groups: Vec<RestoredGroup>,
+    torn: bool,
 }
 
 /// A node as all the first nodes know it alike.
@@ -142,10 +202,19 @@ impl Host {
         let spread = features.clock_permille;
         let clock_permille =
             if spread == 0 { 1000 } else { 1000 - spread + random.next() % (2 * spread + 1) };
+        let disk = MemoryDisk::new();
         Host {
             place,
-            disk: MemoryDisk::new(),
+            faulty: FaultyDisk::new(Arc::new(disk.clone()), 0),
+            disk,
             checkpoints: MemoryCheckpoints::new(),
+            wound: None,
+            given_up: false,
+            full: false,
+            astray_seen: None,
+            heals_at_death: false,
+            absent: false,
+            was_member: true,
             node: NodeId(place as u64 + 1),
             disk_uuid: [place as u8 + 1; 16],
             joining: false,
@@ -178,11 +247,17 @@ impl Host {
     fn log_options(&self, features: &Features) -> LogOptions {
         LogOptions {
             segment_bytes: features.segment_bytes,
-            cache_bytes: 1 << 20,
+            cache_bytes: features.cache_bytes,
             body_file_bytes: 64 << 10,
             salt: 99,
             ..LogOptions::default()
         }
+    }
+
+    /// It is not part of the cluster yet; its disk is empty.
+    pub(super) fn stay_away(&mut self) {
+        self.node = NodeId(0);
+        (self.joining, self.absent, self.was_member) = (true, true, false);
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -230,22 +305,39 @@ impl World {
         if host.is_running() || host.joining {
             return;
         }
+        if std::mem::take(&mut self.hosts[place].given_up) {
+            return self.set_aside(place);
+        }
+        let host = &self.hosts[place];
+        let recovered = match host.recover(&self.features) {
+            Ok(recovered) => recovered,
+            Err(Cause::Damage(what)) => {
+                self.history.marks.hit(Mark::DamageAtStart);
+                self.history.push(self.now, Event::Note(format!("node {} is damaged: {what}", host.node)));
+                return self.set_aside(place);
+            }
+            Err(Cause::Disk(what)) => {
+                self.history.marks.hit(Mark::StartFailed);
+                self.history.push(self.now, Event::Note(format!("node {} cannot start: {what}", host.node)));
+                host.disk.kill();
+                let after = self.random.millis(200, 1000);
+                self.schedule(after, Occurrence::Boot(place));
+                return;
+            }
+        };
+        // Whatever was done to the disk, it was not where the node needs it.
+        self.hosts[place].wound = None;
+        self.run_process(place, recovered);
+    }
+
+    fn run_process(&mut self, place: usize, recovered: Recovered) {
         self.generation += 1;
         let generation = self.generation;
-        let mut identity = Identity::load(&host.disk).expect("the identity is whole").expect("there is one");
-        identity.next_incarnation(&host.disk).expect("a memory disk writes");
-        let disk: Arc<dyn Disk> = Arc::new(host.disk.clone());
-        let (mut log, recovery) = match Log::open(disk, host.log_options(&self.features)) {
-            Ok(opened) => opened,
-            Err(error) => panic!("node {} cannot open its log after a crash: {error}", host.node),
-        };
-        let mut groups = Vec::new();
-        for group in host.checkpoints.groups().expect("checkpoints in memory") {
-            groups.push(restore(&mut log, &recovery, &host.checkpoints, GroupId(group)));
+        let Recovered { identity, log, mut groups, torn } = recovered;
+        if torn {
+            self.history.marks.hit(Mark::TornTail);
         }
-        if !groups.iter().any(|group| group.group == CONTROL) {
-            groups.push(RestoredGroup::empty(CONTROL));
-        }
+        let host = &self.hosts[place];
         if self.mutant == Some(Mutant::TruncateOnBadChecksum) {
             for group in &mut groups {
                 let floor = group.checkpoint.index.max(group.start.index);
@@ -269,13 +361,19 @@ impl World {
             memory: MemoryShares::default(),
         };
         let reader = log.reader();
-        let source = Arc::new(StoredLog { reader: reader.clone() });
+        let trouble = Trouble::default();
+        let source = Arc::new(StoredLog { reader: reader.clone(), trouble: trouble.clone() });
         let count = groups.len();
         let node = match Node::new(config, groups, source, now) {
             Ok(node) => node,
+            Err(_) if trouble.is_there() => return self.fails_at_start(place, &trouble),
             Err(error) => panic!("node {} cannot start from what it recovered: {error}", host.node),
         };
-        let peers = self.hosts.iter().map(|other| other.node).filter(|other| *other != host.node).collect();
+        if trouble.is_there() {
+            return self.fails_at_start(place, &trouble);
+        }
+        let peers = self.hosts.iter().map(|other| other.node);
+        let peers = peers.filter(|other| *other != host.node && *other != NodeId(0)).collect();
         let process = Process {
             generation,
             node,
@@ -293,6 +391,8 @@ impl World {
             log_jobs: VecDeque::new(),
             log_syncing: None,
             log_resetting: false,
+            log_waiting: None,
+            log_looks: false,
             keeper_jobs: VecDeque::new(),
             keeper_busy: false,
             connections: BTreeMap::new(),
@@ -302,6 +402,7 @@ impl World {
             dead_nodes: BTreeMap::new(),
             behind_since: None,
             stream_next: BTreeMap::new(),
+            trouble,
             dead: false,
         };
         let (node, incarnation) = (host.node, process.identity.incarnation);
@@ -318,6 +419,18 @@ impl World {
         }
     }
 
+    /// A read failed before the process was there to hear of it.
+    fn fails_at_start(&mut self, place: usize, trouble: &Trouble) {
+        let cause = trouble.take();
+        self.note(|| format!("host {place} cannot start: {cause:?}"));
+        let host = &mut self.hosts[place];
+        host.disk.kill();
+        host.given_up |= matches!(cause, Some(Cause::Damage(_)));
+        self.history.marks.hit(Mark::StartFailed);
+        let after = self.random.millis(200, 1000);
+        self.schedule(after, Occurrence::Boot(place));
+    }
+
     /// The process of a host is gone from one moment to the next. With `power_lost` the disk forgets what was not
     /// synced; otherwise the operating system keeps it.
     pub(super) fn kill(&mut self, place: usize, power_lost: bool) {
@@ -328,11 +441,17 @@ impl World {
         let deferred = std::mem::take(&mut host.deferred);
         if power_lost {
             host.disk.crash(seed);
+            self.history.marks.hit(Mark::PowerLost);
         } else {
             host.disk.kill();
         }
         host.checkpoints.crash();
+        if std::mem::take(&mut host.heals_at_death) {
+            host.faulty.heal();
+        }
+        host.given_up |= matches!(process.trouble.take(), Some(Cause::Damage(_)));
         let node = host.node;
+        self.close_wound(place);
         self.history.push(self.now, Event::Note(format!("node {node} dies, power lost: {power_lost}")));
         // The peers of a machine without power hear nothing; a dead process is told of at once.
         let silent = power_lost && self.random.permille(400);
@@ -399,43 +518,70 @@ impl World {
     }
 }
 
+impl Host {
+    /// Brings storage back, as a start of the daemon does.
+    fn recover(&self, features: &Features) -> Result<Recovered, Cause> {
+        let mut identity = Identity::load(&self.faulty).map_err(Cause::disk)?.expect("there is an identity");
+        identity.next_incarnation(&self.faulty).map_err(Cause::disk)?;
+        let disk: Arc<dyn Disk> = Arc::new(self.faulty.clone());
+        let opened = Log::open(disk, self.log_options(features));
+        let (mut log, recovery) = opened.map_err(|error| Cause::of(error.is_damage(), &error))?;
+        let checkpoint_failed = |error: CheckpointError| Cause::of(error.is_damage(), &error);
+        let mut groups = Vec::new();
+        for group in self.checkpoints.groups().map_err(checkpoint_failed)? {
+            groups.push(restore(&mut log, &recovery, &self.checkpoints, GroupId(group))?);
+        }
+        if !groups.iter().any(|group| group.group == CONTROL) {
+            groups.push(RestoredGroup::empty(CONTROL));
+        }
+        Ok(Recovered { identity, log, groups, torn: recovery.torn_tail.is_some() })
+    }
+}
+
 /// A group as storage has it.
 fn restore(
     log: &mut Log,
     recovery: &Recovery,
     checkpoints: &MemoryCheckpoints,
     group: GroupId,
-) -> RestoredGroup {
-    let mark = checkpoints.mark(group.0).expect("checkpoints in memory").expect("a group that was listed");
+) -> Result<RestoredGroup, Cause> {
+    let checkpoint_failed = |error: CheckpointError| Cause::of(error.is_damage(), &error);
+    let mark = checkpoints.mark(group.0).map_err(checkpoint_failed)?.expect("a group that was listed");
     let reader = log.reader();
     if reader.term(group.0, mark.index) != Some(mark.term) && mark.index >= reader.first_index(group.0) {
         // The process ended between putting a snapshot in force and telling the log.
-        log.reset_group(group.0, mark.index, mark.term).expect("a memory disk writes");
+        log.reset_group(group.0, mark.index, mark.term).map_err(Cause::disk)?;
     }
     let start = reader.first_index(group.0).saturating_sub(1);
+    if start > mark.index {
+        return Err(Cause::Damage(format!("checkpoint of {group} at {} and log from {start}", mark.index)));
+    }
     let hard_state = recovery.groups.get(&group.0).and_then(|group| group.hard_state).unwrap_or_default();
-    RestoredGroup {
+    Ok(RestoredGroup {
         group,
         hard_state: (hard_state.term, hard_state.vote, hard_state.commit),
         conf_state: Bytes::from(mark.conf_state),
         checkpoint: Position { index: mark.index, term: mark.term },
         start: Position { index: start, term: reader.term(group.0, start).unwrap_or(0) },
         last: LogIndex(reader.last_index(group.0).max(start)),
-        records: load(checkpoints, group),
-    }
+        records: load(checkpoints, group).map_err(checkpoint_failed)?,
+    })
 }
 
 /// All records of a group's checkpoint.
-pub(super) fn load(checkpoints: &MemoryCheckpoints, group: GroupId) -> Vec<(Bytes, Bytes)> {
+pub(super) fn load(
+    checkpoints: &MemoryCheckpoints,
+    group: GroupId,
+) -> Result<Vec<(Bytes, Bytes)>, CheckpointError> {
     let mut records = Vec::new();
-    if let Some(mut view) = checkpoints.view(group.0).expect("checkpoints in memory") {
+    if let Some(mut view) = checkpoints.view(group.0)? {
         loop {
-            let chunk = view.next_chunk(1 << 16).expect("checkpoints in memory");
+            let chunk = view.next_chunk(1 << 16)?;
             if chunk.is_empty() {
                 break;
             }
             records.extend(chunk);
         }
     }
-    records
+    Ok(records)
 }

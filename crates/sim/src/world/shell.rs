@@ -6,7 +6,7 @@
 //! The mutants live here: each is a place where the shell does less than it must.
 
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use quorate_codec::ReasonCode;
@@ -16,11 +16,15 @@ use quorate_node::edge::{ClientEvent, ClientRequest};
 use quorate_node::peer::PeerMessage;
 use quorate_node::{Action, Event as NodeEvent};
 use quorate_state::{BackupId, Batch, Command, ConnId, GroupId, Incarnation, LogIndex, NodeId, StreamSeq};
+use quorate_storage::carry::CarryError;
+use quorate_storage::checkpoint::memory::MemoryCheckpoints;
 use quorate_storage::snapshot::{Chunk, Content};
-use quorate_storage::{AppliedMark, CheckpointStore, DropOutcome, HardState, Record, SlowGroups};
+use quorate_storage::{AppliedMark, CheckpointStore, DropOutcome, HardState, LogError, Record, SlowGroups};
 
 use super::process::{Process, load};
+use super::trouble::Cause;
 use super::{Occurrence, World};
+use crate::marks::Mark;
 use crate::mutant::Mutant;
 use crate::network::Lane;
 use crate::oracle::Event;
@@ -34,6 +38,10 @@ const RETAINED: u8 = 22;
 const INBOUND: u8 = 24;
 const DUE_WILL: u8 = 25;
 
+/// Raft's message that hands a group on, and its entries that change membership.
+const RAFT_TIMEOUT_NOW: i32 = 14;
+const RAFT_CONF_CHANGE: u8 = 2;
+
 /// How long a group that is behind may hold compaction up.
 const CHECKPOINT_WAIT: Duration = Duration::from_secs(2);
 
@@ -42,6 +50,14 @@ pub(super) enum LogJob {
     Append { ticket: u64, records: Vec<LogRecord>, sync: bool },
     Reset { group: GroupId, index: LogIndex, term: u64 },
     RemoveGroup(GroupId),
+}
+
+/// What one append takes.
+#[derive(Default)]
+pub(super) struct Gathered {
+    records: Vec<Record>,
+    ticket: u64,
+    wants_sync: bool,
 }
 
 /// Work for the keeper.
@@ -98,8 +114,22 @@ impl World {
             }
         }
         process.node.turn(now);
+        if let Some(cause) = process.trouble.peek() {
+            // The daemon ends in the middle of the turn: nothing of it gets out.
+            while process.node.poll_action().is_some() {}
+            let mark = if matches!(cause, Cause::Damage(_)) { Mark::DamageAtWork } else { Mark::ReadFailed };
+            self.fails(&mut process, mark, cause);
+        }
         self.act(place, &mut process);
         self.put_back(place, process);
+    }
+
+    /// The process must end.
+    pub(super) fn fails(&mut self, process: &mut Process, mark: Mark, cause: Cause) {
+        self.history.marks.hit(mark);
+        self.history.push(self.now, Event::Note(format!("node {} ends: {cause:?}", process.node.id())));
+        process.trouble.note(cause);
+        process.dead = true;
     }
 
     fn act(&mut self, place: usize, process: &mut Process) {
@@ -137,6 +167,7 @@ impl World {
         match action {
             Action::Send(to, message) => {
                 self.trace_delivery(process, to, &message);
+                self.mark_message(&message);
                 let mut frame = BytesMut::new();
                 message.encode(&mut frame);
                 let lossy = match message {
@@ -153,9 +184,15 @@ impl World {
                     records.retain(|record| !matches!(record, LogRecord::HardState { .. }));
                 }
                 self.trace_entries(process, &records);
+                self.mark_records(process, &records);
                 process.log_jobs.push_back(LogJob::Append { ticket, records, sync });
             }
-            Action::Client(conn, event) => events.push((conn, event)),
+            Action::Client(conn, event) => {
+                if matches!(event, ClientEvent::Close(ReasonCode::SESSION_TAKEN_OVER)) {
+                    self.history.marks.hit(Mark::Takeover);
+                }
+                events.push((conn, event));
+            }
             Action::RouteWill { group, will, message } => {
                 let found = process.routing.matches(message.message.topic.as_str());
                 let targets = found.targets(&message.message, self.features.partitions);
@@ -190,7 +227,10 @@ impl World {
             Action::Joined { disk, decision, .. } => self.join_decided(disk, decision.ok()),
             Action::Elsewhere(_) | Action::Level(_) | Action::Gone(_) => {}
             Action::Removed => process.dead = true,
-            Action::Duty(duty) => self.note(|| format!("node {} is to do {duty:?}", process.node.id())),
+            Action::Duty(duty) => {
+                self.history.marks.hit(Mark::DutyChanged);
+                self.note(|| format!("node {} is to do {duty:?}", process.node.id()));
+            }
             Action::Operated { number, outcome } => {
                 self.note(|| format!("node {}: operation {outcome:?}", process.node.id()));
                 // The process is in our hands: what follows is for a moment when it is not.
@@ -202,7 +242,11 @@ impl World {
             Action::Stop(reason) => panic!("node {} stopped: {reason}", process.node.id()),
             Action::Note(Note::Leading(group, term)) => self.observe_leading(process, group, term),
             Action::Note(note) => {
+                if let Note::Membership(..) = note {
+                    self.history.marks.hit(Mark::MembershipChanged);
+                }
                 if let Note::NodeDown(node, incarnation) = note {
+                    self.history.marks.hit(Mark::NodeDeclaredDead);
                     process.dead_nodes.insert(node, incarnation);
                     process.routing.node_gone(node);
                     self.connections_forsaken(node);
@@ -243,6 +287,37 @@ impl World {
                     let commands = commands_of(data);
                     format!("node {} writes {group}/{index} of term {term}: {commands}", process.node.id())
                 });
+            }
+        }
+    }
+
+    fn mark_message(&mut self, message: &PeerMessage) {
+        match message {
+            PeerMessage::Raft(_, message) if message.get_msg_type() as i32 == RAFT_TIMEOUT_NOW => {
+                self.history.marks.hit(Mark::LeaderTransfer);
+            }
+            PeerMessage::StreamReject { .. } => self.history.marks.hit(Mark::StreamRewound),
+            _ => {}
+        }
+    }
+
+    fn mark_records(&mut self, process: &Process, records: &[LogRecord]) {
+        for record in records {
+            let LogRecord::Entry { group, index, term, entry_type, data, .. } = record else { continue };
+            let before = process.reader.term(group.0, index.0.saturating_sub(1));
+            if before.is_some_and(|before| before < *term) {
+                let groups = process.node.status(false, Duration::ZERO).groups;
+                let status = groups.iter().find(|status| status.group == *group);
+                if status.is_some_and(|status| status.committed.0 + 1 < index.0) {
+                    self.history.marks.hit(Mark::OlderTermEntries);
+                }
+            }
+            // A joint configuration is left by an entry that says nothing more.
+            if *entry_type == RAFT_CONF_CHANGE && data.is_empty() {
+                self.history.marks.hit(Mark::JointConsensus);
+            }
+            if process.reader.last_index(group.0) >= index.0 {
+                self.history.marks.hit(Mark::LogReplaced);
             }
         }
     }
@@ -315,20 +390,10 @@ impl World {
 
     /// The log thread takes up what waits, unless a sync is underway.
     pub(super) fn run_log(&mut self, place: usize, process: &mut Process) {
-        while process.log_syncing.is_none() && !process.log_resetting {
-            let mut records = Vec::new();
-            let (mut last_ticket, mut wants_sync) = (0, false);
-            while let Some(LogJob::Append { .. }) = process.log_jobs.front() {
-                let Some(LogJob::Append { ticket, records: more, sync }) = process.log_jobs.pop_front()
-                else {
-                    break;
-                };
-                records.extend(more.into_iter().map(record_of));
-                last_ticket = ticket;
-                wants_sync |= sync;
-            }
+        while process.log_syncing.is_none() && !process.log_resetting && !process.dead {
+            let gathered = process.log_waiting.take().unwrap_or_else(|| gather(&mut process.log_jobs));
             let latency = self.random.between(Duration::from_micros(30), self.hosts[place].sync_max);
-            if records.is_empty() && !wants_sync {
+            if gathered.records.is_empty() && !gathered.wants_sync {
                 match process.log_jobs.front() {
                     None => return,
                     Some(LogJob::Reset { .. }) => {
@@ -338,7 +403,11 @@ impl World {
                     }
                     Some(LogJob::RemoveGroup(group)) => {
                         let group = *group;
-                        process.log.remove_group(group.0).expect("a memory disk writes");
+                        let removed = process.log.remove_group(group.0);
+                        self.look_for_astray(place, process);
+                        if !self.log_did(place, process, removed, Mark::WriteFailed) {
+                            return;
+                        }
                         process.log_jobs.pop_front();
                         process.reports.push(NodeEvent::GroupRemoved(group));
                         continue;
@@ -346,17 +415,45 @@ impl World {
                     Some(LogJob::Append { .. }) => continue,
                 }
             }
-            if let Err(error) = process.log.append(&records) {
-                panic!("node {} cannot append: {error}", process.node.id());
+            let appended = process.log.append(&gathered.records);
+            self.look_for_astray(place, process);
+            if !self.log_did(place, process, appended, Mark::WriteFailed) {
+                process.log_waiting = Some(gathered);
+                return;
             }
-            if wants_sync {
-                process.log_syncing = Some(last_ticket);
+            if gathered.wants_sync {
+                process.log_syncing = Some(gathered.ticket);
                 self.schedule(latency, Occurrence::LogDone(place, process.generation));
                 if self.mutant == Some(Mutant::AckBeforeFsync) {
-                    process.reports.push(NodeEvent::Persisted(last_ticket));
+                    process.reports.push(NodeEvent::Persisted(gathered.ticket));
                     self.schedule_taken(place, process);
                 }
             }
+        }
+    }
+
+    /// What came of a call of the log. False: it waits for room and is made again, or the process ends.
+    fn log_did(
+        &mut self,
+        place: usize,
+        process: &mut Process,
+        done: Result<(), LogError>,
+        mark: Mark,
+    ) -> bool {
+        match done {
+            Ok(()) => true,
+            Err(LogError::NoSpace { .. }) => {
+                self.history.marks.hit(Mark::DiskFull);
+                if !std::mem::replace(&mut process.log_looks, true) {
+                    self.schedule(World::LOOK_FOR_ROOM, Occurrence::LogDone(place, process.generation));
+                }
+                false
+            }
+            Err(error @ (LogError::Failed { .. } | LogError::Read(_))) => {
+                self.fails(process, mark, Cause::log(&error));
+                false
+            }
+            Err(error) => panic!("node {} cannot write its log: {error}", process.node.id()),
         }
     }
 
@@ -370,27 +467,47 @@ impl World {
 
     pub(super) fn log_done(&mut self, place: usize, generation: u64) {
         let Some(mut process) = self.take_process(place, generation) else { return };
+        process.log_looks = false;
         if let Some(ticket) = process.log_syncing.take() {
-            process.log.sync().expect("a memory disk syncs");
-            process.reports.push(NodeEvent::Persisted(ticket));
-            self.schedule_taken(place, &mut process);
-        } else if std::mem::take(&mut process.log_resetting)
-            && let Some(LogJob::Reset { group, index, term }) = process.log_jobs.pop_front()
-        {
-            process.log.reset_group(group.0, index.0, term).expect("a memory disk writes");
-            process.log.bodies().settle(group.0);
-            let records = load(&self.hosts[place].checkpoints, group);
-            process.reports.push(NodeEvent::SnapshotInstalled { group, index, records });
-            process.keeper_busy = false;
-            self.schedule_taken(place, &mut process);
+            let synced = process.log.sync();
+            self.look_for_astray(place, &process);
+            if self.log_did(place, &mut process, synced, Mark::SyncFailed) {
+                process.reports.push(NodeEvent::Persisted(ticket));
+                self.schedule_taken(place, &mut process);
+            }
+        } else if process.log_resetting {
+            self.reset(place, &mut process);
         }
         self.run_log(place, &mut process);
         self.run_keeper(place, &mut process);
         self.put_back(place, process);
     }
 
+    /// The log of a group begins anew after its snapshot.
+    fn reset(&mut self, place: usize, process: &mut Process) {
+        let Some(LogJob::Reset { group, index, term }) = process.log_jobs.front() else { return };
+        let (group, index, term) = (*group, *index, *term);
+        let reset = process.log.reset_group(group.0, index.0, term);
+        self.look_for_astray(place, process);
+        if !self.log_did(place, process, reset, Mark::WriteFailed) {
+            return;
+        }
+        process.log_resetting = false;
+        process.log_jobs.pop_front();
+        process.log.bodies().settle(group.0);
+        match load(&self.hosts[place].checkpoints, group) {
+            Ok(records) => {
+                self.history.marks.hit(Mark::SnapshotInstalled);
+                process.reports.push(NodeEvent::SnapshotInstalled { group, index, records });
+                process.keeper_busy = false;
+                self.schedule_taken(place, process);
+            }
+            Err(error) => self.fails(process, Mark::DamageAtWork, Cause::checkpoint(&error)),
+        }
+    }
+
     fn run_keeper(&mut self, place: usize, process: &mut Process) {
-        if !process.keeper_busy && !process.keeper_jobs.is_empty() {
+        if !process.keeper_busy && !process.keeper_jobs.is_empty() && !process.dead {
             process.keeper_busy = true;
             let latency = self.random.micros(100, 10_000);
             self.schedule(latency, Occurrence::KeeperDone(place, process.generation));
@@ -399,27 +516,45 @@ impl World {
 
     pub(super) fn keeper_done(&mut self, place: usize, generation: u64) {
         let Some(mut process) = self.take_process(place, generation) else { return };
+        let sends = matches!(process.keeper_jobs.front(), Some(KeeperJob::SendSnapshot(_)));
+        if self.hosts[place].full && !sends {
+            // It waits for room, with all that is behind it.
+            self.schedule(World::LOOK_FOR_ROOM, Occurrence::KeeperDone(place, generation));
+            self.put_back(place, process);
+            return;
+        }
         process.keeper_busy = false;
+        if let Some(job) = process.keeper_jobs.pop_front()
+            && let Err(cause) = self.keep(place, &mut process, job)
+        {
+            let damage = matches!(cause, Cause::Damage(_));
+            let mark = if damage { Mark::DamageAtWork } else { Mark::CheckpointFailed };
+            self.fails(&mut process, mark, cause);
+        }
+        self.schedule_taken(place, &mut process);
+        self.run_log(place, &mut process);
+        self.run_keeper(place, &mut process);
+        self.put_back(place, process);
+    }
+
+    fn keep(&mut self, place: usize, process: &mut Process, job: KeeperJob) -> Result<(), Cause> {
         let checkpoints = self.hosts[place].checkpoints.clone();
-        match process.keeper_jobs.pop_front() {
-            None => {}
-            Some(KeeperJob::Checkpoint { group, mark, changes, keep_for }) => {
+        let failed = |error| Cause::checkpoint(&error);
+        match job {
+            KeeperJob::Checkpoint { group, mark, changes, keep_for } => {
                 let index = LogIndex(mark.index);
-                if let Err(error) = checkpoints.write(group.0, &mark, changes) {
-                    panic!("node {} cannot write a checkpoint: {error}", process.node.id());
-                }
+                checkpoints.write(group.0, &mark, changes).map_err(failed)?;
                 if let Some(backup) = keep_for {
-                    let view = checkpoints.view(group.0).expect("checkpoints in memory");
-                    let mut view = view.expect("it was written");
-                    let records = view.next_chunk(usize::MAX).expect("checkpoints in memory");
+                    let mut view = checkpoints.view(group.0).map_err(failed)?.expect("it was written");
+                    let records = view.next_chunk(usize::MAX).map_err(failed)?;
                     self.backup_part(backup, group, index, records);
                 }
                 process.reports.push(NodeEvent::Checkpointed { group, index });
             }
-            Some(KeeperJob::SendSnapshot(action)) => self.send_snapshot(place, &mut process, action),
-            Some(KeeperJob::InstallSnapshot { group, index, term }) => match process.staged.remove(&group) {
+            KeeperJob::SendSnapshot(action) => self.send_snapshot(place, process, action)?,
+            KeeperJob::InstallSnapshot { group, index, term } => match process.staged.remove(&group) {
                 Some(mark) if (mark.index, mark.term) == (index.0, term) => {
-                    checkpoints.commit_install(group.0, &mark).expect("checkpoints in memory");
+                    checkpoints.commit_install(group.0, &mark).map_err(failed)?;
                     process.log_jobs.push_back(LogJob::Reset { group, index, term });
                     process.keeper_busy = true;
                 }
@@ -430,43 +565,43 @@ impl World {
                     process.dead = true;
                 }
             },
-            Some(KeeperJob::NewIncarnation) => {
-                let host = &self.hosts[place];
-                let incarnation =
-                    process.identity.next_incarnation(&host.disk).expect("a memory disk writes");
-                process.reports.push(NodeEvent::Incarnation(Incarnation(incarnation)));
+            KeeperJob::NewIncarnation => {
+                let next = process.identity.next_incarnation(&self.hosts[place].faulty);
+                let incarnation = Incarnation(next.map_err(Cause::disk)?);
+                self.history.marks.hit(Mark::NewIncarnation);
+                process.reports.push(NodeEvent::Incarnation(incarnation));
             }
-            Some(KeeperJob::RemoveGroup(group)) => {
-                checkpoints.remove(group.0).expect("checkpoints in memory");
-                process.log.bodies().remove_group(group.0).expect("a memory disk unlinks");
+            KeeperJob::RemoveGroup(group) => {
+                checkpoints.remove(group.0).map_err(failed)?;
+                process.log.bodies().remove_group(group.0).map_err(|error| Cause::body(&error))?;
                 process.log_jobs.push_back(LogJob::RemoveGroup(group));
             }
         }
-        self.schedule_taken(place, &mut process);
-        self.run_log(place, &mut process);
-        self.run_keeper(place, &mut process);
-        self.put_back(place, process);
+        Ok(())
     }
 
-    fn send_snapshot(&mut self, place: usize, process: &mut Process, action: Action) {
-        let Action::SendSnapshot { to, group, message } = action else { return };
+    fn send_snapshot(&mut self, place: usize, process: &mut Process, action: Action) -> Result<(), Cause> {
+        let Action::SendSnapshot { to, group, message } = action else { return Ok(()) };
+        let failed = |error| Cause::checkpoint(&error);
         let open = self.place_of(to).filter(|there| self.network.is_open(place, *there));
-        let view = self.hosts[place].checkpoints.view(group.0).expect("checkpoints in memory");
+        let view = self.hosts[place].checkpoints.view(group.0).map_err(failed)?;
         let (Some(to_place), Some(mut view)) = (open, view) else {
             process.reports.push(NodeEvent::SnapshotSent { to, group, delivered: false });
-            return;
+            return Ok(());
         };
         let mark = view.mark().clone();
         let mut contents = Vec::new();
         let live = (1..=mark.index).filter(|index| process.node.live(group, LogIndex(*index)));
-        let bodies: Vec<(u64, Bytes)> = live
-            .filter_map(|index| Some((index, process.reader.body(group.0, index).expect("a disk reads")?)))
-            .collect();
+        let mut bodies: Vec<(u64, Bytes)> = Vec::new();
+        for index in live {
+            let body = process.reader.body(group.0, index).map_err(|error| Cause::read(&error))?;
+            bodies.extend(body.map(|body| (index, body)));
+        }
         let body_count = bodies.len() as u64;
         contents.extend(bodies.chunks(16).map(|chunk| Content::Bodies(chunk.to_vec())));
         let mut records = 0;
         loop {
-            let mut chunk = view.next_chunk(4096).expect("checkpoints in memory");
+            let mut chunk = view.next_chunk(4096).map_err(failed)?;
             if chunk.is_empty() {
                 break;
             }
@@ -499,8 +634,10 @@ impl World {
             chunks,
             announcement: announcement.freeze(),
         };
+        self.history.marks.hit(Mark::SnapshotSent);
         let after = self.random.millis(2, 150);
         self.schedule(after, Occurrence::Snapshot(Box::new(transfer)));
+        Ok(())
     }
 
     /// The receiver stages a snapshot, if it is still there.
@@ -547,34 +684,21 @@ impl World {
         chunks: &[Bytes],
         cut: bool,
     ) -> bool {
-        let checkpoints = &self.hosts[place].checkpoints;
-        let bodies = process.log.bodies();
-        process.staged.remove(&group);
-        bodies.settle(group.0);
-        checkpoints.begin_install(group.0).expect("checkpoints in memory");
+        if self.hosts[place].full {
+            self.history.marks.hit(Mark::DiskFullSnapshot);
+            return false;
+        }
+        let checkpoints = self.hosts[place].checkpoints.clone();
         let until = if cut { chunks.len() / 2 } else { chunks.len() };
-        for chunk in &chunks[..until] {
-            match Chunk::decode(chunk).expect("our own encoding").content {
-                Content::Bodies(found) => {
-                    for (index, body) in found {
-                        bodies.put(group.0, index, body).expect("a memory disk writes");
-                    }
-                }
-                Content::Records(records) => {
-                    let records = records.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec()));
-                    checkpoints.put_chunk(group.0, records.collect()).expect("checkpoints in memory");
-                }
-                Content::End { mark, .. } => {
-                    bodies.seal(group.0).expect("a memory disk writes");
-                    process.staged.insert(group, mark);
-                }
-            }
+        let staged = stage_chunks(&checkpoints, process, group, &chunks[..until]);
+        // A connection that ends, or a disk that fails: the receiver goes on as it was.
+        if cut || staged.is_err() {
+            self.history.marks.hit(Mark::SnapshotCut);
+            process.staged.remove(&group);
+            process.log.bodies().settle(group.0);
+            checkpoints.abort_install(group.0).expect("nothing is written");
         }
-        if cut {
-            bodies.settle(group.0);
-            checkpoints.abort_install(group.0).expect("checkpoints in memory");
-        }
-        !cut
+        !cut && staged.is_ok()
     }
 
     pub(super) fn want_checkpoint(&mut self, place: usize, generation: u64) {
@@ -591,11 +715,16 @@ impl World {
     /// The compaction thread looks at the log.
     pub(super) fn compact(&mut self, place: usize, generation: u64) {
         let Some(mut process) = self.take_process(place, generation) else { return };
-        while self.compact_one(&mut process) {}
-        if self.random.permille(100) {
+        while !process.dead && self.compact_one(place, &mut process) {}
+        if !process.dead && self.random.permille(100) {
             let node = &process.node;
             let live = |group, index| node.live(GroupId(group), LogIndex(index));
-            process.log.bodies().sweep(&live).expect("a memory disk unlinks");
+            match process.log.bodies().sweep(&live) {
+                Err(error) if !error.is_no_space() => {
+                    self.fails(&mut process, Mark::WriteFailed, Cause::body(&error));
+                }
+                _ => {}
+            }
         }
         self.schedule_taken(place, &mut process);
         self.put_back(place, process);
@@ -604,7 +733,7 @@ impl World {
     }
 
     /// True: a segment went.
-    fn compact_one(&mut self, process: &mut Process) -> bool {
+    fn compact_one(&mut self, place: usize, process: &mut Process) -> bool {
         let status = process.log.status();
         let over = status.segment_bytes > self.features.log_bytes_target;
         let Some(range) = process.log.droppable().filter(|_| over) else {
@@ -635,7 +764,24 @@ impl World {
         let live = |group, index| node.live(GroupId(group), LogIndex(index));
         let floor = |group: u32| floors.get(&group).copied().unwrap_or(0);
         let outcome = process.log.drop_segment(range.segment, &floor, &live, slow);
-        let dropped = matches!(outcome.expect("a memory disk writes"), DropOutcome::Dropped { .. });
+        self.look_for_astray(place, process);
+        let dropped = match outcome {
+            Ok(outcome) => matches!(outcome, DropOutcome::Dropped { .. }),
+            // Nothing was dropped: the next look goes on from there.
+            Err(CarryError::Write(error)) if error.is_no_space() => false,
+            Err(CarryError::Log(LogError::NoSpace { .. })) => false,
+            Err(error) => {
+                let cause = Cause::carry(&error);
+                let damage = matches!(cause, Cause::Damage(_));
+                let mark = if damage { Mark::DamageAtWork } else { Mark::WriteFailed };
+                self.fails(process, mark, cause);
+                return false;
+            }
+        };
+        if dropped {
+            let copied = behind && slow == SlowGroups::CopyTail;
+            self.history.marks.hit(if copied { Mark::TailCopied } else { Mark::LogShortened });
+        }
         for (group, before) in firsts {
             let first = process.reader.first_index(group);
             let index = first.saturating_sub(1);
@@ -648,6 +794,50 @@ impl World {
         }
         dropped
     }
+}
+
+/// All appends that wait, up to the next job of another kind.
+fn gather(jobs: &mut VecDeque<LogJob>) -> Gathered {
+    let mut gathered = Gathered::default();
+    while let Some(LogJob::Append { .. }) = jobs.front() {
+        let Some(LogJob::Append { ticket, records, sync }) = jobs.pop_front() else { break };
+        gathered.records.extend(records.into_iter().map(record_of));
+        gathered.ticket = ticket;
+        gathered.wants_sync |= sync;
+    }
+    gathered
+}
+
+fn stage_chunks(
+    checkpoints: &MemoryCheckpoints,
+    process: &mut Process,
+    group: GroupId,
+    chunks: &[Bytes],
+) -> Result<(), Cause> {
+    let failed = |error| Cause::checkpoint(&error);
+    let body_failed = |error| Cause::body(&error);
+    let bodies = process.log.bodies();
+    process.staged.remove(&group);
+    bodies.settle(group.0);
+    checkpoints.begin_install(group.0).map_err(failed)?;
+    for chunk in chunks {
+        match Chunk::decode(chunk).expect("our own encoding").content {
+            Content::Bodies(found) => {
+                for (index, body) in found {
+                    bodies.put(group.0, index, body).map_err(body_failed)?;
+                }
+            }
+            Content::Records(records) => {
+                let records = records.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec()));
+                checkpoints.put_chunk(group.0, records.collect()).map_err(failed)?;
+            }
+            Content::End { mark, .. } => {
+                bodies.seal(group.0).map_err(body_failed)?;
+                process.staged.insert(group, mark);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What a reader of a trace wants to know of an entry.
