@@ -43,10 +43,24 @@ pub enum Mutant {
     ShareCreditKept,
     /// A backup marks its cut in a group as soon as that group holds, without waiting for the others.
     CutBeforeAllHold,
+    /// Followers hear of entries of older terms as committed as soon as a majority has them.
+    OlderTermCounted,
+    /// A node gives a delivery the packet identifier of the one before.
+    PacketIdReused,
+    /// A node frees the packet identifier of a QoS 2 publish when it sends PUBREC.
+    DedupeReleasedEarly,
+    /// PUBREL does not free the packet identifier of a QoS 2 publish.
+    DedupeReleasedLate,
+    /// A node answers PUBREC with PUBREL at once.
+    PubrelBeforeDurable,
+    /// Nodes take their time from a clock that somebody sets.
+    WallClock,
+    /// A node whose state was damaged goes on under its old identity.
+    DamagedKeepsIdentity,
 }
 
 /// All of them, with the name on the command line and what they do.
-pub const ALL: [(Mutant, &str, &str); 18] = [
+pub const ALL: [(Mutant, &str, &str); 25] = [
     (Mutant::AckBeforeFsync, "ack-before-fsync", "the log is reported durable before its sync"),
     (Mutant::VoteNotPersisted, "vote-not-persisted", "votes and terms are not written to the log"),
     (
@@ -96,6 +110,29 @@ pub const ALL: [(Mutant, &str, &str); 18] = [
         Mutant::CutBeforeAllHold,
         "cut-before-all-hold",
         "a backup marks its cut in each group without waiting for the others",
+    ),
+    (
+        Mutant::OlderTermCounted,
+        "older-term-counted",
+        "entries of an older term count as committed when a majority has them",
+    ),
+    (Mutant::PacketIdReused, "packet-id-reused", "a delivery gets the packet identifier of the one before"),
+    (
+        Mutant::DedupeReleasedEarly,
+        "dedupe-released-early",
+        "PUBREC frees the packet identifier of a QoS 2 publish",
+    ),
+    (
+        Mutant::DedupeReleasedLate,
+        "dedupe-released-late",
+        "PUBREL does not free the packet identifier of a QoS 2 publish",
+    ),
+    (Mutant::PubrelBeforeDurable, "pubrel-before-durable", "PUBREC is answered before it is durable"),
+    (Mutant::WallClock, "wall-clock", "nodes take their time from a clock that somebody sets"),
+    (
+        Mutant::DamagedKeepsIdentity,
+        "damaged-keeps-identity",
+        "a node whose state was damaged goes on under its old identity",
     ),
 ];
 

@@ -10,9 +10,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use quorate_codec::{Limits, Packet, ProtocolVersion, Role};
+use quorate_codec::{Limits, Packet, PacketId, ProtocolVersion, PublishQoS, Role};
 use quorate_node::client::{Intake, Pressure};
-use quorate_node::edge::{ClientEvent, ClientOutput, DirectDelivery, DirectMessage, LocalChange};
+use quorate_node::edge::{
+    ClientEvent, ClientOutput, ClientRequest, DirectDelivery, DirectMessage, LocalChange,
+};
 use quorate_node::peer::PeerMessage;
 use quorate_node::{Client, Context, SystemTopics};
 use quorate_state::{ConnId, NodeId, Owner};
@@ -52,6 +54,8 @@ pub(super) struct ServerConnection {
     ended: bool,
     wake_scheduled: bool,
     timer: Option<Duration>,
+    /// Of the last delivery, for a mutant.
+    last_packet_id: Option<PacketId>,
 }
 
 impl World {
@@ -94,6 +98,10 @@ impl World {
         let mut bytes = BytesMut::new();
         quorate_codec::encode(packet, pipe.version, &mut bytes).expect("a model client's packets are valid");
         let bytes = bytes.freeze();
+        if let (Some(Mutant::PubrelBeforeDurable), Packet::PubRec(ack)) = (self.mutant, packet) {
+            let at = self.arrival_at_client(conn);
+            self.schedule_at(at, Occurrence::ToClient(conn, Packet::PubRel(ack.clone())));
+        }
         // Now and then a packet comes in two pieces.
         let cut = if self.random.permille(50) { self.random.below(bytes.len()) } else { 0 };
         for piece in [bytes.slice(..cut), bytes.slice(cut..)] {
@@ -165,6 +173,7 @@ impl World {
                 ended: false,
                 wake_scheduled: false,
                 timer: None,
+                last_packet_id: None,
             },
         );
         if let Some(pipe) = self.pipes.get_mut(&conn) {
@@ -239,7 +248,7 @@ impl World {
             }
             connection.turn(&process, now, timer, intake, self.mutant == Some(Mutant::LeaseIgnored));
             self.carry_out(place, &mut process, &mut connection);
-            self.flush(&mut connection);
+            self.flush(&mut process, &mut connection);
             if connection.client.is_closed() {
                 let at = self.arrival_at_client(connection.conn);
                 self.schedule_at(at, Occurrence::ClientEof(connection.conn));
@@ -307,18 +316,19 @@ impl World {
     }
 
     /// Sends what the connection says.
-    fn flush(&mut self, connection: &mut ServerConnection) {
+    fn flush(&mut self, process: &mut Process, connection: &mut ServerConnection) {
         let conn = connection.conn;
         let Some(pipe) = self.pipes.get(&conn) else { return };
         let (client, version) = (pipe.client, pipe.version);
         let limits = Limits::of_protocol();
         let mut output = std::mem::take(connection.client.output());
         while !output.is_empty() {
-            let packet = match quorate_codec::decode(&mut output, version, Role::Server, &limits) {
+            let mut packet = match quorate_codec::decode(&mut output, version, Role::Server, &limits) {
                 Ok(Some(packet)) => packet,
                 Ok(None) => panic!("a node sent half a packet to client {client}"),
                 Err(error) => panic!("a node sent client {client} what is no packet: {error}"),
             };
+            self.falsify(process, connection, &mut packet);
             match &packet {
                 Packet::ConnAck(ack) if !ack.reason.is_failure() => {
                     if let Some(pipe) = self.pipes.get_mut(&conn) {
@@ -334,6 +344,26 @@ impl World {
             }
             let at = self.arrival_at_client(conn);
             self.schedule_at(at, Occurrence::ToClient(conn, packet));
+        }
+    }
+
+    /// What mutants do to packets on their way to clients.
+    fn falsify(&mut self, process: &mut Process, connection: &mut ServerConnection, packet: &mut Packet) {
+        match (self.mutant, packet) {
+            (Some(Mutant::DedupeReleasedEarly), Packet::PubRec(ack)) if !ack.reason.is_failure() => {
+                let release = ClientRequest::Release { packet_id: ack.packet_id };
+                process.requests.push_back((connection.client.owner().conn, release));
+            }
+            (Some(Mutant::PacketIdReused), Packet::Publish(publish)) => {
+                let Some(packet_id) = publish.qos.packet_id() else { return };
+                let before = connection.last_packet_id.replace(packet_id).unwrap_or(packet_id);
+                publish.qos = match publish.qos {
+                    PublishQoS::AtLeastOnce(_) => PublishQoS::AtLeastOnce(before),
+                    PublishQoS::ExactlyOnce(_) => PublishQoS::ExactlyOnce(before),
+                    PublishQoS::AtMostOnce => PublishQoS::AtMostOnce,
+                };
+            }
+            _ => {}
         }
     }
 

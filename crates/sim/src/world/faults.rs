@@ -19,6 +19,7 @@ use super::process::first_record;
 use super::{Occurrence, Phase, World};
 use crate::features::FaultKind;
 use crate::marks::Mark;
+use crate::mutant::Mutant;
 use crate::oracle::Event;
 
 /// A fault that ends.
@@ -44,6 +45,10 @@ impl World {
         let kinds = self.features.faults.clone();
         let kind = *self.random.pick(&kinds);
         let place = self.random.below(self.hosts.len());
+        if self.mutant == Some(Mutant::WallClock) {
+            let jump = self.random.millis(1000, 20_000);
+            self.hosts[place].clock_offset += jump;
+        }
         match kind {
             FaultKind::Crash => self.crash(place),
             FaultKind::CrashAll => {
@@ -228,6 +233,9 @@ impl World {
         host.wound = None;
         host.astray_seen = None;
         host.checkpoints = MemoryCheckpoints::new();
+        if self.mutant == Some(Mutant::DamagedKeepsIdentity) {
+            return self.joined(place, node);
+        }
         host.disk_uuid[..8].copy_from_slice(&uuid);
         host.joining = true;
         // No node has identity 0: nothing is sent to the host until it has a new one.
@@ -277,14 +285,16 @@ impl World {
     }
 
     pub(super) fn joined(&mut self, place: usize, node: NodeId) {
+        let keeps = self.mutant == Some(Mutant::DamagedKeepsIdentity);
         let host = &mut self.hosts[place];
-        if !std::mem::take(&mut host.joining) {
+        if !std::mem::take(&mut host.joining) && !keeps {
             return;
         }
         host.node = node;
         let identity = Identity {
             node_id: node.0,
-            incarnation: 0,
+            // Higher than any before, which the mutant needs.
+            incarnation: if keeps { self.generation * 1000 } else { 0 },
             disk_uuid: host.disk_uuid,
             cluster_id: "simulated".to_owned(),
             node_name: format!("n{}", place + 1),

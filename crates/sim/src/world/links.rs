@@ -97,7 +97,8 @@ impl World {
                 Ok(PeerMessage::MarkAnswer { conn }) => process.routing.mark_answered(conn, from),
                 Ok(mut message) => {
                     self.close_gap(&mut process, &mut message);
-                    self.betray_shares(&mut message);
+                    self.change_commands(&mut message);
+                    self.note_matched(&mut process, from, &message);
                     process.from_peers.push(NodeEvent::Peer(from, message));
                 }
                 Err(error) => panic!("a frame from node {from} does not decode: {error}"),

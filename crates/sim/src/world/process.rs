@@ -71,7 +71,7 @@ pub(super) struct Host {
     pub(super) deferred: Vec<Occurrence>,
     /// This host's clock against the world's, in thousandths.
     clock_permille: u64,
-    clock_offset: Duration,
+    pub(super) clock_offset: Duration,
     pub(super) sync_max: Duration,
 }
 
@@ -109,6 +109,9 @@ pub(super) struct Process {
     pub(super) behind_since: Option<Duration>,
     /// Where the mutant that accepts gaps believes each stream to be.
     pub(super) stream_next: BTreeMap<(GroupId, String), u64>,
+    /// Of a mutant's leader: since when it leads in a term, and how far its followers are in which term.
+    pub(super) led_since: BTreeMap<(GroupId, u64), Duration>,
+    pub(super) matched: BTreeMap<(GroupId, NodeId), (u64, u64)>,
     /// What ended it.
     pub(super) trouble: Trouble,
     pub(super) dead: bool,
@@ -402,6 +405,8 @@ impl World {
             dead_nodes: BTreeMap::new(),
             behind_since: None,
             stream_next: BTreeMap::new(),
+            led_since: BTreeMap::new(),
+            matched: BTreeMap::new(),
             trouble,
             dead: false,
         };

@@ -9,7 +9,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{Bytes, BytesMut};
-use quorate_codec::ReasonCode;
+use quorate_codec::{PacketId, ReasonCode};
 use quorate_node::action::{LogRecord, Note};
 use quorate_node::consensus::wire;
 use quorate_node::edge::{ClientEvent, ClientRequest};
@@ -38,9 +38,15 @@ const RETAINED: u8 = 22;
 const INBOUND: u8 = 24;
 const DUE_WILL: u8 = 25;
 
-/// Raft's message that hands a group on, and its entries that change membership.
+/// Raft's messages as its engine numbers them, and its entries that change membership.
+const RAFT_APPEND: i32 = 3;
+const RAFT_APPEND_RESPONSE: i32 = 4;
+const RAFT_HEARTBEAT: i32 = 8;
 const RAFT_TIMEOUT_NOW: i32 = 14;
 const RAFT_CONF_CHANGE: u8 = 2;
+
+/// So long a mutant's leader holds back what it wrote in its own term.
+const HELD_BACK: Duration = Duration::from_millis(1500);
 
 /// How long a group that is behind may hold compaction up.
 const CHECKPOINT_WAIT: Duration = Duration::from_secs(2);
@@ -168,6 +174,7 @@ impl World {
             Action::Send(to, message) => {
                 self.trace_delivery(process, to, &message);
                 self.mark_message(&message);
+                let message = self.forge_commit(place, process, to, message);
                 let mut frame = BytesMut::new();
                 message.encode(&mut frame);
                 let lossy = match message {
@@ -322,6 +329,63 @@ impl World {
         }
     }
 
+    /// The mutant's leader holds back what it wrote in its own term for a moment, which a slow link would do as well, and tells
+    /// its followers of older entries as committed that a majority has.
+    fn forge_commit(
+        &self,
+        place: usize,
+        process: &mut Process,
+        to: NodeId,
+        message: PeerMessage,
+    ) -> PeerMessage {
+        let PeerMessage::Raft(group, mut message) = message else { return message };
+        let kind = message.get_msg_type() as i32;
+        if self.mutant != Some(Mutant::OlderTermCounted) || ![RAFT_APPEND, RAFT_HEARTBEAT].contains(&kind) {
+            return PeerMessage::Raft(group, message);
+        }
+        let term = message.term;
+        let led_since = *process.led_since.entry((group, term)).or_insert(self.now);
+        if self.now.saturating_sub(led_since) < HELD_BACK {
+            let older = message.entries.iter().take_while(|entry| entry.term < term).count();
+            message.mut_entries().truncate(older);
+        }
+        let status = process.node.status(false, self.hosts[place].clock(self.now));
+        let voters = status.groups.into_iter().find(|status| status.group == group);
+        let mut held: Vec<u64> = voters
+            .map_or(Vec::new(), |status| status.voters)
+            .iter()
+            .map(|voter| match process.matched.get(&(group, *voter)) {
+                _ if *voter == process.node.id() => process.reader.last_index(group.0),
+                Some((of, index)) if *of == term => *index,
+                _ => 0,
+            })
+            .collect();
+        held.sort_unstable();
+        let counted = held.get(held.len().saturating_sub(1) / 2).copied().unwrap_or(0);
+        let reach = match process.matched.get(&(group, to)) {
+            _ if kind == RAFT_APPEND => message.index + message.entries.len() as u64,
+            Some((of, index)) if *of == term => *index,
+            _ => 0,
+        };
+        if process.reader.term(group.0, counted).is_some_and(|older| older < term) {
+            message.commit = message.commit.max(counted.min(reach));
+        }
+        PeerMessage::Raft(group, message)
+    }
+
+    /// What the mutant's leader must know.
+    pub(super) fn note_matched(&self, process: &mut Process, from: NodeId, message: &PeerMessage) {
+        if self.mutant != Some(Mutant::OlderTermCounted) {
+            return;
+        }
+        if let PeerMessage::Raft(group, message) = message
+            && message.get_msg_type() as i32 == RAFT_APPEND_RESPONSE
+            && !message.reject
+        {
+            process.matched.insert((*group, from), (message.term, message.index));
+        }
+    }
+
     fn forge_barrier(&mut self, process: &mut Process) {
         if self.mutant == Some(Mutant::RouteBarrierSkipped) {
             let (me, all) = (process.node.id(), PeerMessage::Barrier(LogIndex(u64::MAX)));
@@ -366,9 +430,10 @@ impl World {
         }
     }
 
-    /// The mutants' links change what partitions tell share groups.
-    pub(super) fn betray_shares(&self, message: &mut PeerMessage) {
-        if !matches!(self.mutant, Some(Mutant::ShareReturnDropped | Mutant::ShareCreditKept)) {
+    /// The mutants' links change commands on their way.
+    pub(super) fn change_commands(&self, message: &mut PeerMessage) {
+        let changes = [Mutant::ShareReturnDropped, Mutant::ShareCreditKept, Mutant::DedupeReleasedLate];
+        if !self.mutant.is_some_and(|mutant| changes.contains(&mutant)) {
             return;
         }
         let PeerMessage::StreamAppend { commands, .. } = message else { return };
@@ -379,6 +444,9 @@ impl World {
                 }
                 (Some(Mutant::ShareCreditKept), Ok(Command::ShareSettled { share, .. })) => {
                     Command::ShareSettled { share, dispatches: Vec::new() }
+                }
+                (Some(Mutant::DedupeReleasedLate), Ok(Command::Release { session, epoch, .. })) => {
+                    Command::Release { session, epoch, packet_id: PacketId::MAX }
                 }
                 _ => continue,
             };
