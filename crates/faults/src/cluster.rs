@@ -4,7 +4,7 @@
 //! Invariants: a process that ended although nobody ended it is noted. What was started is killed, whatever the run does.
 //! Limits: every wait has a deadline.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -12,9 +12,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use quorate_api::{ClusterState, GroupStatus};
+use quorate_api::{ClusterState, GroupStatus, NodeState};
 use quorate_tests::{http, pause, wait_at_most};
 
+use crate::client::Ground;
 use crate::machine::{self, process_state, signal};
 use crate::network::{self, Network};
 use crate::volume::{self, Volume};
@@ -24,6 +25,10 @@ pub const NODES: usize = 3;
 
 /// Groups that hold sessions.
 const PARTITIONS: u32 = 4;
+
+/// Small segments, so that the load reaches their ends; limits of the disk that fit volumes of a GiB.
+const STORAGE: &str = "segment_bytes = \"32MiB\"\nlog_bytes_target = \"128MiB\"\n\
+                       disk_soft_bytes = \"160MiB\"\ndisk_reserve_bytes = \"32MiB\"";
 
 /// A cluster founds itself within so long, on a machine that has other work too.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -42,17 +47,50 @@ pub struct Node {
     peer: SocketAddr,
     process: Option<Child>,
     volume: Option<Volume>,
+    /// It runs the other program.
+    other: bool,
     /// Endings that nobody asked for.
     pub surprises: Vec<String>,
+}
+
+impl Node {
+    /// Whether its process was started and not seen to end.
+    pub fn runs(&self) -> bool {
+        self.process.is_some()
+    }
 }
 
 /// A running cluster.
 pub struct Cluster {
     /// Nodes, in order.
     pub nodes: Vec<Node>,
+    /// What the clients of the run were given, for faults that clients bring about; none before the run.
+    pub ground: Option<Ground>,
     network: Option<Network>,
     dir: PathBuf,
     binary: PathBuf,
+    /// Another program for the same data, if there is one.
+    other_binary: Option<PathBuf>,
+}
+
+/// What became of a node that was started.
+#[derive(Clone, Copy, Debug)]
+pub enum Settled {
+    /// It is ready.
+    Ready,
+    /// Its state is damaged, and it asks to join anew.
+    JoinsAnew,
+    /// It ended.
+    Ended(ExitStatus),
+}
+
+/// How a node is started otherwise than by itself.
+#[derive(Clone, Debug, Default)]
+pub struct Around {
+    /// A program with its arguments that starts the node.
+    pub words: Vec<String>,
+    /// Variables of the environment.
+    pub variables: Vec<(String, String)>,
 }
 
 impl Cluster {
@@ -66,7 +104,9 @@ impl Cluster {
             None => Some(Network::make(NODES)?),
             Some(_) => None,
         };
-        let mut cluster = Cluster { nodes: Vec::new(), network, dir: dir.to_owned(), binary };
+        let other_binary = std::env::var_os("QUORATE_OTHER_BIN").map(PathBuf::from);
+        let mut cluster =
+            Cluster { nodes: Vec::new(), ground: None, network, dir: dir.to_owned(), binary, other_binary };
         for place in 0..NODES {
             let first = port + 4 * u16::try_from(place)?;
             let host = match cluster.network {
@@ -81,6 +121,7 @@ impl Cluster {
                 peer: address(2),
                 process: None,
                 volume: None,
+                other: false,
                 surprises: Vec::new(),
             });
         }
@@ -129,6 +170,18 @@ impl Cluster {
         node.volume.as_mut().with_context(|| format!("{} has no volume of its own", node.name))
     }
 
+    /// Swaps what the volumes of two nodes hold. Neither may be mounted.
+    ///
+    /// # Errors
+    /// When one has none.
+    pub fn swap_volumes(&mut self, one: usize, other: usize) -> Result<()> {
+        let volume = |place: usize| {
+            let node = self.nodes.get(place).context("a node of this place")?;
+            node.volume.as_ref().with_context(|| format!("{} has no volume of its own", node.name))
+        };
+        volume(one)?.swap(volume(other)?)
+    }
+
     /// The network of the nodes.
     ///
     /// # Errors
@@ -147,6 +200,8 @@ impl Cluster {
         format!(
             "[node]\nname = \"{name}\"\ndata_dir = \"{name}/data\"\n\
              [[listener]]\nkind = \"tcp\"\nbind = \"{mqtt}\"\ninsecure = true\n\
+             handshakes_per_address_max = 2048\nconnect_rate_per_address = 0\n\
+             [storage]\n{STORAGE}\n\
              [admin]\nbind = \"{admin}\"\ninsecure = true\n\
              [peer]\nbind = \"{peer}\"\nca_file = \"tls/ca.pem\"\ncert_file = \"tls/{name}.pem\"\n\
              key_file = \"tls/{name}.key\"\n\
@@ -162,6 +217,32 @@ impl Cluster {
     /// The folder that holds a node's data folder.
     fn node_folder(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// The data folder of a node.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn data(&self, place: usize) -> Result<PathBuf> {
+        Ok(self.node_folder(&self.node(place)?.name).join("data"))
+    }
+
+    /// The log of a node's process so far.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn log(&self, place: usize) -> Result<String> {
+        let file = self.log_file(&self.node(place)?.name);
+        let bytes = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// What clients of the run were given.
+    ///
+    /// # Errors
+    /// Before the run.
+    pub fn ground(&self) -> Result<&Ground> {
+        self.ground.as_ref().context("there is a run")
     }
 
     /// The folder of the run.
@@ -182,13 +263,24 @@ impl Cluster {
     /// # Errors
     /// When it runs already, or cannot be started.
     pub fn run(&mut self, place: usize) -> Result<()> {
+        self.run_around(place, &Around::default())
+    }
+
+    /// Starts the process of a node with something around it, which becomes its process as far as this value knows.
+    ///
+    /// # Errors
+    /// When it runs already, or cannot be started.
+    pub fn run_around(&mut self, place: usize, around: &Around) -> Result<()> {
         let name = self.node(place)?.name.clone();
         let log = File::options().create(true).append(true).open(self.log_file(&name))?;
         let mut words = self.network.as_ref().map(|network| network.entrance(place)).unwrap_or_default();
-        words.push(self.binary.display().to_string());
+        words.extend(around.words.iter().cloned());
+        let other = self.other_binary.as_ref().filter(|_| self.node(place).is_ok_and(|node| node.other));
+        words.push(other.unwrap_or(&self.binary).display().to_string());
         let (program, arguments) = words.split_first().context("the program is there")?;
         let mut command = Command::new(program);
         command.args(arguments).args(["serve", "--config"]).arg(self.config(&name)).current_dir(&self.dir);
+        command.envs(around.variables.iter().cloned());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let node = self.nodes.get_mut(place).context("the node was there above")?;
         ensure!(node.process.is_none(), "{name} runs already");
@@ -243,6 +335,54 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+
+    /// The next start of a node is with the other program, if there is one, or with the first again.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn change_program(&mut self, place: usize) -> Result<()> {
+        let changes = self.other_binary.is_some();
+        let node = self.nodes.get_mut(place).context("a node of this place")?;
+        node.other = changes && !node.other;
+        Ok(())
+    }
+
+    /// Waits until a node that was started is ready, has ended or asks to join anew.
+    ///
+    /// # Errors
+    /// When none of it comes in time.
+    pub fn wait_settled(&mut self, place: usize) -> Result<Settled> {
+        let damaged = self.data(place)?.join("damaged.json");
+        let node = self.nodes.get_mut(place).context("a node of this place")?;
+        let (name, admin) = (node.name.clone(), node.admin.to_string());
+        let process = node.process.as_mut().with_context(|| format!("{name} does not run"))?;
+        let settled = wait_at_most(START_MAX, "a node to start", || {
+            if let Ok(Some(status)) = process.try_wait() {
+                return Some(Settled::Ended(status));
+            }
+            if damaged.exists() {
+                return Some(Settled::JoinsAnew);
+            }
+            let ready = http::request(&admin, "GET /readyz", &[], "").ok()?;
+            (ready.status == 200).then_some(Settled::Ready)
+        })?;
+        if let Settled::Ended(_) = settled {
+            node.process = None;
+        }
+        Ok(settled)
+    }
+
+    /// Whether a node leads any group, as another one sees it.
+    ///
+    /// # Errors
+    /// When that one does not answer.
+    pub fn leads(&self, place: usize, whether: usize) -> Result<bool> {
+        let state = self.state(place, false)?;
+        let name = &self.node(whether)?.name;
+        let ids: Vec<u64> =
+            state.nodes.iter().filter(|node| node.name == *name).map(|node| node.id).collect();
+        Ok(state.groups.iter().filter_map(|group| group.leader).any(|leader| ids.contains(&leader)))
     }
 
     /// Waits until a process has ended, and how.
@@ -302,25 +442,89 @@ impl Cluster {
     /// # Errors
     /// When none answers, or no partition has a leader.
     pub fn leader(&self) -> Result<usize> {
-        let states = (0..self.nodes.len()).filter_map(|place| self.state(place, false).ok());
+        let mut states = (0..self.nodes.len()).filter_map(|place| self.state(place, false).ok());
+        let state = states.next().context("no node answers")?;
         let mut led: BTreeMap<u64, usize> = BTreeMap::new();
-        for state in states.take(1) {
-            for leader in state.groups.iter().filter(|group| group.id > 0).filter_map(|group| group.leader) {
-                *led.entry(leader).or_default() += 1;
-            }
+        for leader in state.groups.iter().filter(|group| group.id > 0).filter_map(|group| group.leader) {
+            *led.entry(leader).or_default() += 1;
         }
         let most = led.into_iter().max_by_key(|(_, count)| *count).context("no partition has a leader")?;
-        usize::try_from(most.0.saturating_sub(1)).context("a node id")
+        self.place(&state, most.0)
     }
 
-    /// The sum of the terms of all groups, as the first node that answers sees it: it grows with every election.
+    /// Where the node with this identity runs. A node that joined anew has another identity than the one before it.
+    fn place(&self, state: &ClusterState, id: u64) -> Result<usize> {
+        let named = state.nodes.iter().find(|node| node.id == id).context("a node with this identity")?;
+        let place = self.nodes.iter().position(|node| node.name == named.name);
+        place.with_context(|| format!("{} is no node of the run", named.name))
+    }
+
+    /// The terms of all groups, as the first node that answers sees them: they grow with every election.
     ///
     /// # Errors
     /// When none answers.
-    pub fn terms(&self) -> Result<u64> {
+    pub fn terms(&self) -> Result<BTreeMap<u32, u64>> {
         let mut states = (0..self.nodes.len()).filter_map(|place| self.state(place, false).ok());
         let state = states.next().context("no node answers")?;
-        Ok(state.groups.iter().map(|group| group.term).sum())
+        Ok(state.groups.iter().map(|group| (group.id, group.term)).collect())
+    }
+
+    /// Waits until no node leads more than one group more than another one, so that none hands leadership over.
+    ///
+    /// # Errors
+    /// When they do not in time.
+    pub fn wait_balanced(&self, longest: Duration) -> Result<()> {
+        let balanced = || {
+            let state = self.state(0, false).ok()?;
+            let mut led: BTreeMap<u64, usize> = state
+                .nodes
+                .iter()
+                .filter(|node| node.state == NodeState::Live)
+                .map(|node| (node.id, 0))
+                .collect();
+            for group in &state.groups {
+                *led.entry(group.leader?).or_default() += 1;
+            }
+            let (least, most) = (led.values().min()?, led.values().max()?);
+            (most - least <= 1).then_some(())
+        };
+        wait_at_most(longest, "leaders to be spread over the nodes", balanced)
+    }
+
+    /// What a metric of a node is, over all its labels.
+    ///
+    /// # Errors
+    /// When it does not answer, or has no such metric.
+    pub fn metric(&self, place: usize, name: &str) -> Result<f64> {
+        let answer = http::request(&self.node(place)?.admin.to_string(), "GET /metrics", &[], "")?;
+        let value = |line: &str| {
+            let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']))?;
+            rest.rsplit_once(' ')?.1.parse::<f64>().ok()
+        };
+        let values: Vec<f64> = answer.body.lines().filter_map(value).collect();
+        ensure!(!values.is_empty(), "{}: no metric {name}", self.node(place)?.name);
+        Ok(values.into_iter().sum())
+    }
+
+    /// What all nodes together have counted as dropped.
+    ///
+    /// # Errors
+    /// When one does not answer.
+    pub fn dropped(&self) -> Result<u64> {
+        let counts = (0..self.nodes.len()).map(|place| self.metric(place, "quorate_messages_dropped_total"));
+        let sum: f64 = counts.sum::<Result<f64>>()?;
+        // Counters are far below what a float holds exactly.
+        Ok(format!("{sum:.0}").parse()?)
+    }
+
+    /// Waits until each group has one leader, and a majority of nodes knows it.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub fn wait_led(&self, longest: Duration) -> Result<()> {
+        let addresses: Vec<SocketAddr> = self.nodes.iter().map(|node| node.admin).collect();
+        let majority = addresses.len() / 2 + 1;
+        wait_at_most(longest, "a leader for each group", || led(&addresses, majority).then_some(()))
     }
 
     /// Waits until every node is ready and all agree on a leader for each group; gives how long it took.
@@ -426,6 +630,24 @@ impl Cluster {
     fn log_file(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{name}.log"))
     }
+}
+
+/// Whether each group has a leader among these nodes that so many of them know.
+pub fn led(addresses: &[SocketAddr], majority: usize) -> bool {
+    let ask = |address: &SocketAddr| -> Option<ClusterState> {
+        let answer = http::request(&address.to_string(), "GET /v1/cluster/state", &[], "").ok()?;
+        serde_json::from_str(&answer.body).ok()
+    };
+    let states: Vec<ClusterState> = addresses.iter().filter_map(ask).collect();
+    let here: BTreeSet<u64> = states.iter().map(|state| state.node_id).collect();
+    let mut known: BTreeMap<u32, BTreeMap<u64, usize>> = BTreeMap::new();
+    for group in states.iter().flat_map(|state| &state.groups) {
+        let leaders = known.entry(group.id).or_default();
+        if let Some(leader) = group.leader.filter(|leader| here.contains(leader)) {
+            *leaders.entry(leader).or_default() += 1;
+        }
+    }
+    !known.is_empty() && known.values().all(|leaders| leaders.values().any(|count| *count >= majority))
 }
 
 impl Drop for Cluster {

@@ -117,7 +117,16 @@ pub enum What {
         from: Client,
         /// Its number.
         sequence: u64,
+        /// Packet identifier.
+        packet_id: u16,
     },
+    /// The acknowledgement that ends the flight of a packet identifier is about to be sent: PUBACK or PUBCOMP.
+    Settled {
+        /// Packet identifier.
+        packet_id: u16,
+    },
+    /// From now on this client publishes for, or is a member of, the share group of the run.
+    Shares,
     /// A message came that no publisher can have sent so.
     Damaged {
         /// What is wrong with it.
@@ -163,6 +172,143 @@ pub enum What {
         /// Topic by number.
         register: u32,
     },
+    /// A publish of QoS 0 is about to be sent.
+    Flung {
+        /// Its number, from 0 without gaps.
+        sequence: u64,
+    },
+    /// SUBACK to one whose session ends with its connection.
+    Subscribed,
+    /// A message of QoS 0 came.
+    Caught {
+        /// Its publisher.
+        from: Client,
+        /// Its number.
+        sequence: u64,
+    },
+    /// What all nodes together have counted as dropped since they started, whatever the reason.
+    Dropped {
+        /// Their sum.
+        total: u64,
+    },
+    /// SUBACK of a new session for a topic of its own.
+    ProbeSubscribed {
+        /// Number of the session.
+        probe: u64,
+    },
+    /// UNSUBACK for it.
+    ProbeUnsubscribed {
+        /// Number of the session.
+        probe: u64,
+    },
+    /// A publish to that topic is about to be sent, through another node.
+    ProbeInvoke {
+        /// Number of the session.
+        probe: u64,
+        /// Number of the publish.
+        sequence: u64,
+    },
+    /// It was acknowledged.
+    ProbeOk {
+        /// Number of the session.
+        probe: u64,
+        /// Number of the publish.
+        sequence: u64,
+    },
+    /// It came to the session.
+    ProbeGot {
+        /// Number of the session.
+        probe: u64,
+        /// Number of the publish.
+        sequence: u64,
+    },
+    /// CONNECT with a will is about to be sent.
+    WillInvoke {
+        /// Number of the will.
+        sequence: u64,
+        /// Will Delay Interval in milliseconds.
+        delay_ms: u64,
+    },
+    /// CONNACK: the will is durable.
+    WillStored {
+        /// Number of the will.
+        sequence: u64,
+    },
+    /// The connection with the will is about to end, or was found to have ended.
+    WillEnd {
+        /// Number of the will.
+        sequence: u64,
+        /// How.
+        how: WillEnd,
+    },
+    /// The node has closed the connection after DISCONNECT.
+    WillDismissed {
+        /// Number of the will.
+        sequence: u64,
+    },
+    /// The will came to a durable session, with QoS 2.
+    WillSeen {
+        /// Client that had it.
+        from: Client,
+        /// Number of the will.
+        sequence: u64,
+    },
+    /// A connection whose session outlives it is about to be closed.
+    Away {
+        /// For so long, in milliseconds.
+        expiry_ms: u64,
+    },
+    /// CONNACK for that session.
+    Back {
+        /// Session Present.
+        present: bool,
+    },
+    /// A publish for that session is about to be sent.
+    ExpiringInvoke {
+        /// Its number.
+        sequence: u64,
+        /// Message Expiry Interval in milliseconds.
+        expiry_ms: u64,
+    },
+    /// It was acknowledged.
+    ExpiringOk {
+        /// Its number.
+        sequence: u64,
+    },
+    /// It came.
+    ExpiringGot {
+        /// Its number.
+        sequence: u64,
+    },
+    /// CONNECT is about to be sent by one of those who fight for one client identifier.
+    OwnerInvoke {
+        /// Number of the connection.
+        connection: u64,
+    },
+    /// Its CONNACK.
+    OwnerOk {
+        /// Number of the connection.
+        connection: u64,
+    },
+    /// A publish is about to be sent on such a connection.
+    OwnerPublish {
+        /// Number of the connection.
+        connection: u64,
+        /// Number of the publish on it.
+        sequence: u64,
+    },
+    /// Its PUBACK.
+    OwnerAck {
+        /// Number of the connection.
+        connection: u64,
+        /// Number of the publish on it.
+        sequence: u64,
+    },
+    /// A look at the nodes that have contact with a majority.
+    Looked {
+        /// Each group has a leader among them that they know.
+        led: bool,
+    },
     /// A fault is about to be injected.
     FaultInvoke {
         /// Its name.
@@ -175,8 +321,29 @@ pub enum What {
     },
     /// It is about to be healed.
     HealInvoke,
+    /// Every group has one leader that all nodes know which are part of a majority.
+    Led,
     /// Every group has one leader, and every node is ready.
-    Recovered,
+    Recovered {
+        /// The most that the term of a group has grown since before the fault.
+        terms: u64,
+    },
+}
+
+/// How a connection with a will ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WillEnd {
+    /// The client closes it without DISCONNECT.
+    Closed,
+    /// The client falls silent and leaves it open.
+    Silent,
+    /// Another connection takes the session over.
+    TakenOver,
+    /// DISCONNECT with reason code 0.
+    Disconnected,
+    /// It ended without the client.
+    Lost,
 }
 
 /// Takes events from all threads.

@@ -10,14 +10,17 @@
 mod check;
 mod client;
 mod cluster;
+mod group;
 mod history;
 mod machine;
+mod mangle;
 mod measure;
 mod nemesis;
 mod network;
 mod random;
 mod report;
 mod run;
+mod tracer;
 mod volume;
 mod wire;
 
@@ -81,7 +84,11 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Arguments> {
 
 /// Runs; true when nothing is wrong.
 fn start() -> Result<bool> {
-    let arguments = parse(std::env::args().skip(1))?;
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((_, manner)) = words.split_first().filter(|(first, _)| *first == mangle::COMMAND) {
+        return mangle::run(mangle::Manner::parse(manner)?).map(|()| true);
+    }
+    let arguments = parse(words.into_iter())?;
     let mut nemeses = nemesis::all();
     if let Some(unknown) =
         arguments.scenarios.iter().find(|name| nemeses.iter().all(|nemesis| nemesis.name() != **name))
@@ -93,7 +100,8 @@ fn start() -> Result<bool> {
     for nemesis in nemeses.drain(..) {
         let wanted =
             arguments.scenarios.is_empty() || arguments.scenarios.iter().any(|name| name == nemesis.name());
-        match nemesis.lacking() {
+        let unnamed = nemesis.only_by_name().filter(|_| arguments.scenarios.is_empty()).map(str::to_owned);
+        match nemesis.lacking().or(unnamed) {
             _ if !wanted => {}
             Some(reason) => {
                 println!("{}: skipped, {reason}", nemesis.name());

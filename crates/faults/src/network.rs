@@ -114,6 +114,35 @@ impl Network {
         self.rule(place, "ip protocol tcp tcp flags & rst != rst counter reject with tcp reset")
     }
 
+    /// From now on a node loses so many of a hundred packets that come to it, at random.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn lose(&self, place: usize, percent: u32) -> Result<()> {
+        self.rule(place, &format!("numgen random mod 100 < {percent} counter drop"))
+    }
+
+    /// From now on every packet of a connection that reaches a node goes through a queue to a program; when there is none, it passes.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn queue(&self, place: usize, queue: u16) -> Result<()> {
+        let number = queue.to_string();
+        let target = ["-j", "NFQUEUE", "--queue-num", number.as_str(), "--queue-bypass"];
+        let rule = ["iptables", "-t", "mangle", "-A", "INPUT", "-p", "tcp"];
+        self.within(place, &[rule.as_slice(), &target].concat())?;
+        Ok(())
+    }
+
+    /// Ends that.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn unqueue(&self, place: usize) -> Result<()> {
+        self.within(place, &["iptables", "-t", "mangle", "-F", "INPUT"])?;
+        Ok(())
+    }
+
     fn rule(&self, place: usize, rule: &str) -> Result<()> {
         let chain = "add chain ip quorate input { type filter hook input priority 0 ; }";
         let script = format!("add table ip quorate; {chain}; add rule ip quorate input {rule}");

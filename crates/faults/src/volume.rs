@@ -1,11 +1,14 @@
 //! A file system of its own for the data of one node, on a file.
 //!
-//! Owns: making, mounting and removing it; letting it hang, fill up, or lose power. Does not: know what is on it.
+//! Owns: making, mounting and removing it; letting it hang, fill up, lose power or what it held. Does not: know what is on it.
 //! Invariants: what hangs is let go, and what is mounted unmounted, when the value is dropped.
 //! Limits: Linux, root, ext4 on a loop device; a power cut also needs Python for one system call.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -13,8 +16,11 @@ use quorate_tests::{let_pass, wait_for};
 
 use crate::machine::{lacking, run};
 
-/// Bytes of one, in MiB.
-const SIZE_MIB: u64 = 512;
+/// Bytes of one, in MiB. The file is sparse.
+const SIZE_MIB: u64 = 1024;
+
+/// With fewer free bytes it is full: no log file grows in them.
+pub const FULL_BYTES: u64 = 1 << 20;
 
 /// What mounting needs.
 const PROGRAMS: [&str; 3] = ["mkfs.ext4", "mount", "umount"];
@@ -49,11 +55,76 @@ impl Volume {
         std::fs::create_dir_all(path)?;
         let image = path.with_extension("ext4");
         std::fs::File::create(&image)?.set_len(SIZE_MIB << 20)?;
-        let volume = Volume { image, path: path.to_owned(), mounted: false, hangs: false, probe: None };
-        run("mkfs.ext4", &["-q", "-F", "-m", "0", &volume.image()])?;
-        let mut volume = volume;
-        volume.mount_again()?;
+        let mut volume = Volume { image, path: path.to_owned(), mounted: false, hangs: false, probe: None };
+        volume.renew()?;
         Ok(volume)
+    }
+
+    /// Makes a new file system in place of what is there, and mounts it. It must not be mounted.
+    ///
+    /// # Errors
+    /// When it cannot be made or mounted.
+    pub fn renew(&mut self) -> Result<()> {
+        std::fs::File::create(&self.image)?.set_len(SIZE_MIB << 20)?;
+        run("mkfs.ext4", &["-q", "-F", "-m", "0", &self.image()])?;
+        self.mount_again()
+    }
+
+    /// Swaps what two volumes hold. Neither may be mounted.
+    ///
+    /// # Errors
+    /// When a file cannot be renamed.
+    pub fn swap(&self, other: &Volume) -> Result<()> {
+        let aside = self.image.with_extension("aside");
+        std::fs::rename(&self.image, &aside)?;
+        std::fs::rename(&other.image, &self.image)?;
+        std::fs::rename(&aside, &other.image).context("swap the images of two volumes")
+    }
+
+    fn copied(&self) -> PathBuf {
+        self.image.with_extension("copy")
+    }
+
+    /// Copies what it holds. It must not be mounted.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn copy(&self) -> Result<()> {
+        run("cp", &["--sparse=always", &self.image(), &self.copied().display().to_string()])?;
+        Ok(())
+    }
+
+    /// Puts the copy in its place. It must not be mounted.
+    ///
+    /// # Errors
+    /// When there is no copy.
+    pub fn put_copy_back(&self) -> Result<()> {
+        std::fs::rename(self.copied(), &self.image).context("put the copy of a volume in its place")
+    }
+
+    /// From now on the file system takes no writes, as after an error of its own; what is there can be read.
+    ///
+    /// # Errors
+    /// When the system refuses, or it still takes writes.
+    pub fn make_read_only(&mut self) -> Result<String> {
+        run("mount", &["-o", "remount,abort", &self.path()])?;
+        let probe = self.path.join("probe").display().to_string();
+        match run("touch", &[&probe]) {
+            Ok(_) => bail!("{} takes writes", self.path()),
+            Err(error) => {
+                let said = format!("{error:#}");
+                ensure!(said.contains("Read-only file system"), "a write fails otherwise: {said}");
+                Ok("a write to the volume gives EROFS".to_owned())
+            }
+        }
+    }
+
+    /// Number of the device, `major:minor`.
+    ///
+    /// # Errors
+    /// When it is not mounted.
+    pub fn device(&self) -> Result<String> {
+        Ok(run("findmnt", &["-n", "-o", "MAJ:MIN", &self.path()])?.trim().to_owned())
     }
 
     fn image(&self) -> String {
@@ -149,34 +220,79 @@ impl Volume {
     /// # Errors
     /// When they cannot be found out.
     pub fn free_bytes(&self) -> Result<u64> {
-        let said = run("stat", &["--file-system", "--format", "%a %S", &self.path()])?;
-        let (blocks, size) = said.trim().split_once(' ').context("two numbers")?;
-        Ok(blocks.parse::<u64>()? * size.parse::<u64>()?)
+        free_bytes(&self.path)
     }
 
-    fn filling(&self) -> PathBuf {
-        self.path.join("filling")
-    }
-
-    /// Takes all its space.
+    /// Takes all its space, and what is given back as well, until the value is dropped.
     ///
     /// # Errors
-    /// When a file cannot be made, or space is left.
-    pub fn fill(&self) -> Result<()> {
-        // It ends with an error: there is no space left.
-        let _ = run("dd", &["if=/dev/zero", "bs=64k", &format!("of={}", self.filling().display())]);
+    /// When space is left.
+    pub fn fill(&self) -> Result<Filled> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut filled = Filled { path: self.path.clone(), stop: stop.clone(), keeper: None };
+        take_all(&self.path, &mut 0)?;
+        let path = self.path.clone();
+        filled.keeper = Some(std::thread::spawn(move || {
+            // After those that are there already.
+            let mut number = FILLINGS_FIRST_MAX;
+            while !stop.load(Ordering::Relaxed) {
+                let _ = take_all(&path, &mut number);
+                let_pass(Duration::from_millis(100));
+            }
+        }));
         let free = self.free_bytes()?;
-        ensure!(free < 64 << 10, "{free} bytes are free on {}", self.path());
-        Ok(())
+        ensure!(free < FULL_BYTES, "{free} bytes are free on {}", self.path());
+        Ok(filled)
     }
+}
 
-    /// Gives its space back.
-    ///
-    /// # Errors
-    /// When the file cannot be removed.
-    pub fn empty(&self) -> Result<()> {
-        std::fs::remove_file(self.filling()).context("remove the filling")
+/// Files with which a volume is filled at first.
+const FILLINGS_FIRST_MAX: u64 = 1000;
+
+/// Space that is taken from a volume.
+pub struct Filled {
+    path: PathBuf,
+    stop: Arc<AtomicBool>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl Drop for Filled {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(keeper) = self.keeper.take() {
+            let _ = keeper.join();
+        }
+        for file in std::fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            if file.file_name().to_string_lossy().starts_with("filling-") {
+                let _ = std::fs::remove_file(file.path());
+            }
+        }
     }
+}
+
+/// Bytes that are free on the file system of a path.
+fn free_bytes(path: &Path) -> Result<u64> {
+    let said = run("stat", &["--file-system", "--format", "%a %S", &path.display().to_string()])?;
+    let (blocks, size) = said.trim().split_once(' ').context("two numbers")?;
+    Ok(blocks.parse::<u64>()? * size.parse::<u64>()?)
+}
+
+/// Takes all space that is free, in files that get smaller.
+fn take_all(path: &Path, number: &mut u64) -> Result<()> {
+    let mut free = free_bytes(path)?;
+    let mut size = free;
+    while free >= FULL_BYTES / 4 && size >= 4096 {
+        let file = path.join(format!("filling-{number}")).display().to_string();
+        *number += 1;
+        if run("fallocate", &["-l", &size.to_string(), &file]).is_err() {
+            // What it could not take whole it gives back: there is some metadata.
+            let _ = std::fs::remove_file(&file);
+            size /= 2;
+        }
+        free = free_bytes(path)?;
+        size = size.min(free);
+    }
+    Ok(())
 }
 
 impl Drop for Volume {
@@ -187,6 +303,8 @@ impl Drop for Volume {
         if self.mounted && self.unmount().is_err() {
             let _ = run("umount", &["--lazy", &self.path()]);
         }
-        let _ = std::fs::remove_file(&self.image);
+        for file in [self.image.clone(), self.copied()] {
+            let _ = std::fs::remove_file(file);
+        }
     }
 }

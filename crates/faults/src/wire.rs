@@ -52,6 +52,8 @@ pub enum Packet {
     Ack(Ack, u16, u8),
     /// SUBACK with one reason code.
     Suback(u8),
+    /// UNSUBACK.
+    Unsuback,
     /// PINGRESP.
     Pong,
     /// DISCONNECT with its reason code.
@@ -75,6 +77,49 @@ pub struct Publish {
     pub retain: bool,
 }
 
+/// What a CONNECT says.
+#[derive(Clone, Debug)]
+pub struct Connect<'a> {
+    /// Version of the protocol.
+    pub version: Version,
+    /// Client identifier.
+    pub client_id: &'a str,
+    /// Clean Start or Clean Session.
+    pub clean: bool,
+    /// Session Expiry Interval in seconds; MQTT 5 only.
+    pub expiry_s: u32,
+    /// Keep Alive in seconds.
+    pub keep_alive_s: u16,
+    /// Will message.
+    pub will: Option<Will>,
+}
+
+impl<'a> Connect<'a> {
+    /// A session that, unless it is `clean`, outlives the connection by an hour or, with 3.1.1, until the node's limit.
+    pub fn new(version: Version, client_id: &'a str, clean: bool) -> Connect<'a> {
+        // The clients of a run send PINGREQ far more often than in 30 s.
+        Connect {
+            version,
+            client_id,
+            clean,
+            expiry_s: if clean { 0 } else { 3600 },
+            keep_alive_s: 30,
+            will: None,
+        }
+    }
+}
+
+/// A will message with QoS 2, not retained.
+#[derive(Clone, Debug)]
+pub struct Will {
+    /// Topic name.
+    pub topic: String,
+    /// Payload.
+    pub payload: Vec<u8>,
+    /// Will Delay Interval in seconds; MQTT 5 only.
+    pub delay_s: u32,
+}
+
 /// A connection after its CONNACK.
 pub struct Link {
     stream: TcpStream,
@@ -83,8 +128,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// Connects and waits for CONNACK; gives Session Present with it. A session that is not `clean` outlives the
-    /// connection by an hour or, with 3.1.1, until the node's limit.
+    /// As [`Link::open`], with what [`Connect::new`] says.
     ///
     /// # Errors
     /// When the node does not answer in time, or refuses.
@@ -94,16 +138,42 @@ impl Link {
         client_id: &str,
         clean: bool,
     ) -> Result<(Link, bool)> {
+        Link::open(address, &Connect::new(version, client_id, clean))
+    }
+
+    /// Connects and waits for CONNACK; gives Session Present with it.
+    ///
+    /// # Errors
+    /// When the node does not answer in time, or refuses.
+    pub fn open(address: SocketAddr, connect: &Connect<'_>) -> Result<(Link, bool)> {
+        let mut link = Link::begin(address, connect)?;
+        let present = link.connack()?;
+        Ok((link, present))
+    }
+
+    /// Sends CONNECT and does not wait for CONNACK.
+    ///
+    /// # Errors
+    /// When there is no connection.
+    pub fn begin(address: SocketAddr, connect: &Connect<'_>) -> Result<Link> {
         let stream = TcpStream::connect_timeout(&address, IO_WAIT_MAX).context("connect")?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(READ_WAIT))?;
         stream.set_write_timeout(Some(IO_WAIT_MAX))?;
-        let mut link = Link { stream, version, received: Vec::new() };
-        link.send(&connect_packet(version, client_id, clean))?;
+        let mut link = Link { stream, version: connect.version, received: Vec::new() };
+        link.send(&connect_packet(connect))?;
+        Ok(link)
+    }
+
+    /// Waits for CONNACK; gives Session Present.
+    ///
+    /// # Errors
+    /// When the node does not answer in time, or refuses.
+    pub fn connack(&mut self) -> Result<bool> {
         let begin = Instant::now();
         loop {
-            match link.receive()? {
-                Some(Packet::Connack(present, 0)) => return Ok((link, present)),
+            match self.receive()? {
+                Some(Packet::Connack(present, 0)) => return Ok(present),
                 Some(Packet::Connack(_, code)) => bail!("refused with {code:#04x}"),
                 Some(other) => bail!("{other:?} before CONNACK"),
                 None => ensure!(begin.elapsed() < IO_WAIT_MAX, "no CONNACK"),
@@ -111,17 +181,42 @@ impl Link {
         }
     }
 
+    /// Sends DISCONNECT; with MQTT 5 it ends the session as well when `ends_session`.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn disconnect(&mut self, ends_session: bool) -> Result<()> {
+        let body: &[u8] = match (self.version, ends_session) {
+            (Version::V3, _) | (Version::V5, false) => &[],
+            (Version::V5, true) => &[0, 5, 0x11, 0, 0, 0, 0],
+        };
+        self.send(&packet(0xe0, body))
+    }
+
     /// Sends PUBLISH.
     ///
     /// # Errors
     /// When the connection is gone.
     pub fn publish(&mut self, publish: &Publish) -> Result<()> {
+        self.publish_with(publish, self.no_properties())
+    }
+
+    /// Sends PUBLISH with a Message Expiry Interval in seconds: MQTT 5.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn publish_expiring(&mut self, publish: &Publish, expiry_s: u32) -> Result<()> {
+        let [e1, e2, e3, e4] = expiry_s.to_be_bytes();
+        self.publish_with(publish, &[5, 2, e1, e2, e3, e4])
+    }
+
+    fn publish_with(&mut self, publish: &Publish, properties: &[u8]) -> Result<()> {
         let flags = u8::from(publish.dup) << 3 | publish.qos << 1 | u8::from(publish.retain);
         let mut body = text(&publish.topic);
         if publish.qos > 0 {
             body.extend(publish.packet_id.to_be_bytes());
         }
-        body.extend(self.no_properties());
+        body.extend(properties);
         body.extend(&publish.payload);
         self.send(&packet(0x30 | flags, &body))
     }
@@ -144,6 +239,17 @@ impl Link {
         body.extend(text(filter));
         body.push(qos);
         self.send(&packet(0x82, &body))
+    }
+
+    /// Sends UNSUBSCRIBE for one filter.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn unsubscribe(&mut self, filter: &str) -> Result<()> {
+        let mut body = 2_u16.to_be_bytes().to_vec();
+        body.extend(self.no_properties());
+        body.extend(text(filter));
+        self.send(&packet(0xa2, &body))
     }
 
     /// Sends PINGREQ.
@@ -221,6 +327,7 @@ impl Link {
                 self.skip_properties(&mut body)?;
                 Packet::Suback(body.u8()?)
             }
+            11 => Packet::Unsuback,
             13 => Packet::Pong,
             14 => Packet::Disconnect(body.u8().unwrap_or(0)),
             _ => bail!("a packet begins with {first:#04x}"),
@@ -236,18 +343,29 @@ impl Link {
     }
 }
 
-fn connect_packet(version: Version, client_id: &str, clean: bool) -> Vec<u8> {
-    let level = if version == Version::V5 { 5 } else { 4 };
+fn connect_packet(connect: &Connect<'_>) -> Vec<u8> {
+    let level = if connect.version == Version::V5 { 5 } else { 4 };
+    // Will Flag and Will QoS 2.
+    let will_flags = if connect.will.is_some() { 0x14 } else { 0 };
     let mut body = text("MQTT");
-    body.extend([level, u8::from(clean) << 1]);
-    // Keep Alive in seconds: the clients of a run send PINGREQ far more often.
-    body.extend(30_u16.to_be_bytes());
-    if version == Version::V5 {
+    body.extend([level, u8::from(connect.clean) << 1 | will_flags]);
+    body.extend(connect.keep_alive_s.to_be_bytes());
+    if connect.version == Version::V5 {
         let [r1, r2] = RECEIVE_MAX.to_be_bytes();
-        let [s1, s2, s3, s4] = if clean { [0; 4] } else { 3600_u32.to_be_bytes() };
+        let [s1, s2, s3, s4] = connect.expiry_s.to_be_bytes();
         body.extend([8, 0x11, s1, s2, s3, s4, 0x21, r1, r2]);
     }
-    body.extend(text(client_id));
+    body.extend(text(connect.client_id));
+    if let Some(will) = &connect.will {
+        if connect.version == Version::V5 {
+            let [d1, d2, d3, d4] = will.delay_s.to_be_bytes();
+            body.extend([5, 0x18, d1, d2, d3, d4]);
+        }
+        body.extend(text(&will.topic));
+        let length = u16::try_from(will.payload.len()).expect("wills in a run are short");
+        body.extend(length.to_be_bytes());
+        body.extend(&will.payload);
+    }
     packet(0x10, &body)
 }
 
@@ -367,6 +485,28 @@ mod tests {
         );
         assert_eq!(received(Version::V3, &[0x90, 3, 0, 1, 2]).unwrap(), Some(Packet::Suback(2)));
         assert_eq!(received(Version::V5, &[0xe0, 1, 0x8e]).unwrap(), Some(Packet::Disconnect(0x8e)));
+    }
+
+    #[test]
+    fn a_connect_carries_its_will_and_its_times() {
+        let will = Will { topic: "w/1".into(), payload: vec![7, 8], delay_s: 2 };
+        let mut connect = Connect { keep_alive_s: 1, ..Connect::new(Version::V5, "c", true) };
+        connect.expiry_s = 9;
+        connect.will = Some(will);
+        let expected = [
+            &[0x10, 37, 0, 4][..],
+            b"MQTT",
+            &[5, 0x16, 0, 1, 8, 0x11, 0, 0, 0, 9, 0x21, 0, 64, 0, 1, b'c'],
+            &[5, 0x18, 0, 0, 0, 2, 0, 3, b'w', b'/', b'1', 0, 2, 7, 8],
+        ];
+        assert_eq!(connect_packet(&connect), expected.concat());
+        connect.version = Version::V3;
+        let expected = [
+            &[0x10, 22, 0, 4][..],
+            b"MQTT",
+            &[4, 0x16, 0, 1, 0, 1, b'c', 0, 3, b'w', b'/', b'1', 0, 2, 7, 8],
+        ];
+        assert_eq!(connect_packet(&connect), expected.concat());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Owns: finding the events that belong together. Does not: judge them.
 //! Invariants: deliveries and connections are in the order of the history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::{Client, Event, Moment, What};
 
@@ -59,6 +59,19 @@ pub struct Index {
     pub publishers: BTreeMap<Client, BTreeMap<u64, Published>>,
     /// Clients that subscribed.
     pub subscribers: BTreeMap<Client, Subscriber>,
+    /// The same two of the share group: its messages need to reach only one of its members.
+    pub shared: Shared,
+    /// Who belongs to it, while the index is made.
+    sharers: BTreeSet<Client>,
+}
+
+/// The share group of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shared {
+    /// Publishes of each publisher, by number.
+    pub publishers: BTreeMap<Client, BTreeMap<u64, Published>>,
+    /// Members.
+    pub members: BTreeMap<Client, Subscriber>,
 }
 
 impl Index {
@@ -74,6 +87,14 @@ impl Index {
         }
         for (client, subscriber) in &mut index.subscribers {
             subscriber.connected = connected.remove(client).unwrap_or_default();
+        }
+        for client in std::mem::take(&mut index.sharers) {
+            if let Some(publishes) = index.publishers.remove(&client) {
+                index.shared.publishers.insert(client, publishes);
+            }
+            if let Some(member) = index.subscribers.remove(&client) {
+                index.shared.members.insert(client, member);
+            }
         }
         index
     }
@@ -106,6 +127,9 @@ impl Index {
                 let delivery = Delivery { at: event.at, from, sequence, qos, dup, packet_id };
                 self.subscribers.entry(event.client).or_default().deliveries.push(delivery);
             }
+            What::Shares => {
+                self.sharers.insert(event.client);
+            }
             What::Connected { .. }
             | What::Lost { .. }
             | What::PublishInfo { .. }
@@ -119,8 +143,34 @@ impl Index {
             | What::ReadInfo { .. }
             | What::FaultInvoke { .. }
             | What::FaultOk { .. }
+            | What::Settled { .. }
+            | What::Flung { .. }
+            | What::Subscribed
+            | What::Caught { .. }
+            | What::Dropped { .. }
+            | What::ProbeSubscribed { .. }
+            | What::ProbeUnsubscribed { .. }
+            | What::ProbeInvoke { .. }
+            | What::ProbeOk { .. }
+            | What::ProbeGot { .. }
+            | What::WillInvoke { .. }
+            | What::WillStored { .. }
+            | What::WillEnd { .. }
+            | What::WillDismissed { .. }
+            | What::WillSeen { .. }
+            | What::Away { .. }
+            | What::Back { .. }
+            | What::ExpiringInvoke { .. }
+            | What::ExpiringOk { .. }
+            | What::ExpiringGot { .. }
+            | What::OwnerInvoke { .. }
+            | What::OwnerOk { .. }
+            | What::OwnerPublish { .. }
+            | What::OwnerAck { .. }
+            | What::Looked { .. }
             | What::HealInvoke
-            | What::Recovered => {}
+            | What::Led
+            | What::Recovered { .. } => {}
         }
     }
 

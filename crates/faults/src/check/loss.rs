@@ -6,30 +6,34 @@
 use std::collections::BTreeSet;
 
 use super::Index;
-use crate::history::Event;
+use crate::history::{Client, Event};
 
 /// Acknowledged messages that a subscriber never got.
 pub fn find(_events: &[Event], index: &Index) -> Vec<String> {
-    let mut lines = Vec::new();
-    for (client, subscriber) in &index.subscribers {
-        let Some(subscribed) = subscriber.subscribed else { continue };
+    let told = |(client, publisher, missing): (Client, Client, Vec<u64>)| {
+        let (count, first) = (missing.len(), missing.first()?);
+        Some(format!(
+            "subscriber {client}: {count} acknowledged messages of publisher {publisher} missing, first {first}"
+        ))
+    };
+    missing(index).filter_map(told).collect()
+}
+
+/// The same by subscriber and publisher, those included that miss nothing.
+pub fn missing(index: &Index) -> impl Iterator<Item = (Client, Client, Vec<u64>)> {
+    index.subscribers.iter().flat_map(|(client, subscriber)| {
         let got: BTreeSet<_> = subscriber.deliveries.iter().map(|one| (one.from, one.sequence)).collect();
-        for (publisher, publishes) in &index.publishers {
+        index.publishers.iter().filter_map(move |(publisher, publishes)| {
+            let subscribed = subscriber.subscribed?;
             let missing: Vec<u64> = publishes
                 .iter()
                 .filter(|(_, one)| one.ok.is_some() && one.invoke > subscribed)
                 .map(|(sequence, _)| *sequence)
                 .filter(|sequence| !got.contains(&(*publisher, *sequence)))
                 .collect();
-            if let Some(first) = missing.first() {
-                let count = missing.len();
-                lines.push(format!(
-                    "subscriber {client}: {count} acknowledged messages of publisher {publisher} missing, first {first}"
-                ));
-            }
-        }
-    }
-    lines
+            Some((*client, *publisher, missing))
+        })
+    })
 }
 
 #[cfg(test)]

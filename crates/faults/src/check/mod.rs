@@ -6,18 +6,29 @@
 //! Limits: `EXAMPLES_MAX` findings of one checker are told, the others are counted.
 
 mod answers;
+mod barrier;
+mod calm;
+mod coverage;
 mod duplicates;
+mod expiry;
+mod flights;
 mod index;
 mod loss;
 mod minority;
 mod order;
+mod owner;
 mod phantoms;
+mod recovery;
 mod retained;
 mod sessions;
+mod shares;
 #[cfg(test)]
 pub mod testing;
+mod throws;
+mod wills;
 
 pub use index::{Index, Published};
+pub use recovery::PARTITIONS;
 
 use crate::history::Event;
 
@@ -31,27 +42,41 @@ pub struct Checker {
     pub name: &'static str,
     /// The promises that it checks.
     pub promises: &'static str,
-    /// Whether it says anything of a history that was cut before everything had its end.
-    pub of_cut: bool,
     /// What breaks them, as lines; empty when nothing does.
-    pub find: fn(&[Event], &Index) -> Vec<String>,
+    pub find: Find,
+    /// The same of a history that was cut before everything had its end, if anything can be said of one.
+    pub find_of_cut: Option<Find>,
+}
+
+/// What breaks a promise in a history, as lines.
+pub type Find = fn(&[Event], &Index) -> Vec<String>;
+
+const fn checker(name: &'static str, promises: &'static str, find: Find) -> Checker {
+    Checker { name, promises, find, find_of_cut: Some(find) }
 }
 
 /// All checkers.
-pub const CHECKERS: [Checker; 8] = [
-    Checker { name: "loss", promises: "D1", of_cut: false, find: loss::find },
-    Checker { name: "phantoms", promises: "D2", of_cut: true, find: phantoms::find },
-    Checker { name: "duplicates", promises: "D3, D4, D5, D6", of_cut: true, find: duplicates::find },
-    Checker { name: "retained", promises: "D9", of_cut: true, find: retained::find },
-    Checker { name: "sessions", promises: "D11", of_cut: true, find: sessions::find },
-    Checker { name: "order", promises: "D15", of_cut: true, find: order::find },
+pub const CHECKERS: [Checker; 17] = [
+    Checker { find_of_cut: None, ..checker("loss", "D1", loss::find) },
+    checker("phantoms", "D2", phantoms::find),
+    checker("duplicates", "D3, D4, D5, D6", duplicates::find),
+    checker("flights", "D7", flights::find),
+    checker("throws", "D8", throws::find),
+    checker("retained", "D9", retained::find),
+    Checker { find_of_cut: Some(barrier::find_of_cut), ..checker("barrier", "D10", barrier::find) },
+    checker("sessions", "D11", sessions::find),
+    checker("owner", "D11", owner::find),
+    Checker { find_of_cut: Some(wills::find_of_cut), ..checker("wills", "D12", wills::find) },
+    checker("expiry", "D13", expiry::find),
+    Checker { find_of_cut: Some(shares::find_of_cut), ..checker("shares", "D14", shares::find) },
+    checker("order", "D15", order::find),
+    checker("minority", "no acknowledgement without a majority", minority::find),
+    checker("recovery", "leaders while nodes are cut off and after healing", recovery::find),
     Checker {
-        name: "minority",
-        promises: "no acknowledgement without a majority",
-        of_cut: true,
-        find: minority::find,
+        find_of_cut: None,
+        ..checker("coverage", "that checkers have something to check", coverage::find)
     },
-    Checker { name: "answers", promises: "no stuck operation", of_cut: false, find: answers::find },
+    Checker { find_of_cut: None, ..checker("answers", "no stuck operation", answers::find) },
 ];
 
 /// What a checker found, in few lines.
@@ -64,8 +89,13 @@ pub fn told(mut found: Vec<String>) -> Vec<String> {
     found
 }
 
-/// Whether everything acknowledged has reached every subscriber: what a run waits for before it judges.
+/// Whether everything that must come has come: what a run waits for before it judges.
 pub fn nothing_missing(events: &[Event]) -> bool {
     let index = Index::of(events);
-    loss::find(events, &index).is_empty()
+    [loss::find, barrier::find, wills::find, shares::find].iter().all(|find| find(events, &index).is_empty())
+}
+
+/// Acknowledged messages that are missing at a subscriber, over all subscribers.
+pub fn lost(index: &Index) -> usize {
+    loss::missing(index).map(|(_, _, missing)| missing.len()).sum()
 }

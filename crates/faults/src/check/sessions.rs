@@ -14,8 +14,12 @@ pub fn find(events: &[Event], index: &Index) -> Vec<String> {
     let mut lines = Vec::new();
     for event in events {
         let What::Connected { present, node } = event.what else { continue };
-        let durable =
+        let of_all =
             index.publishers.contains_key(&event.client) || index.subscribers.contains_key(&event.client);
+        let shared = &index.shared;
+        let of_share =
+            shared.publishers.contains_key(&event.client) || shared.members.contains_key(&event.client);
+        let durable = of_all || of_share;
         if durable && !before.insert(event.client) && !present {
             lines.push(format!(
                 "client {}: no session at {} ms on node {}",

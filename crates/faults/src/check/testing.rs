@@ -25,7 +25,7 @@ pub fn timed(whats: Vec<(u16, What)>) -> Vec<Event> {
 /// A delivery at the subscriber.
 pub fn delivered(from: u16, sequence: u64, dup: bool) -> (u16, What) {
     let qos = if from == 0 { 1 } else { 2 };
-    let packet_id = 1 + sequence as u16;
+    let packet_id = 1 + 100 * from + sequence as u16;
     (SUBSCRIBER, What::Delivered { from, sequence, qos, dup, packet_id })
 }
 
@@ -43,6 +43,8 @@ pub fn sound() -> Vec<(u16, What)> {
             whats.push((client, What::PublishInvoke { sequence, qos }));
             whats.push((client, What::PublishOk { sequence, node: 0 }));
             whats.push(delivered(client, sequence, false));
+            let packet_id = 1 + 100 * client + sequence as u16;
+            whats.push((SUBSCRIBER, What::Settled { packet_id }));
             if qos == 2 {
                 whats.push((client, What::PublishComplete { sequence }));
             }
@@ -65,7 +67,8 @@ pub fn sound() -> Vec<(u16, What)> {
     whats.push((HARNESS, What::FaultInvoke { name: "test".into() }));
     whats.push((HARNESS, What::FaultOk { silenced: vec![2] }));
     whats.push((HARNESS, What::HealInvoke));
-    whats.push((HARNESS, What::Recovered));
+    whats.push((HARNESS, What::Led));
+    whats.push((HARNESS, What::Recovered { terms: 1 }));
     whats
 }
 

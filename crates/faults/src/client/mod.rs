@@ -4,9 +4,17 @@
 //! Invariants: a client whose connection ends goes to the next node with the same session.
 //! Limits: one thread for each; a read waits some milliseconds, so nothing here is timed more finely than that.
 
+pub mod bulk;
+pub mod expiry;
+pub mod fight;
+pub mod fling;
+mod inbox;
+pub mod probe;
 pub mod publisher;
 pub mod register;
+pub mod storm;
 pub mod subscriber;
+pub mod will;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,6 +28,9 @@ use crate::wire::{Link, Version};
 
 /// A connection from which nothing comes for so long, although something is due, is given up.
 pub const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// Time between two PINGREQ: a node that is cut off is noticed by its silence.
+const PING_EVERY: Duration = Duration::from_secs(1);
 
 /// What every client is given.
 #[derive(Clone)]
@@ -80,6 +91,52 @@ impl Durable {
 
     fn next_node(&mut self) {
         self.node = (self.node + 1) % self.ground.nodes.len().max(1);
+    }
+
+    fn note(&self, what: What) {
+        self.ground.recorder.note(self.client, what);
+    }
+}
+
+/// A client whose session ends with its connection; each connection has another client identifier.
+struct Transient {
+    ground: Ground,
+    client: Client,
+    version: Version,
+    node: usize,
+    connections: u64,
+}
+
+impl Transient {
+    fn new(ground: &Ground, client: Client, version: Version) -> Transient {
+        let node = usize::from(client) % ground.nodes.len().max(1);
+        Transient { ground: ground.clone(), client, version, node, connections: 0 }
+    }
+
+    /// Connects, to the next node when one does not take it; `None` when everything ends.
+    fn connect(&mut self) -> Option<Link> {
+        while !self.ground.ends() {
+            let address = self.ground.nodes.get(self.node).copied()?;
+            self.connections += 1;
+            let client_id = format!("faults-{}-{}", self.client, self.connections);
+            match Link::connect(address, self.version, &client_id, true) {
+                Ok((link, present)) => {
+                    self.note(What::Connected { node: self.node, present });
+                    return Some(link);
+                }
+                Err(_) => {
+                    self.node = (self.node + 1) % self.ground.nodes.len().max(1);
+                    let_pass(Duration::from_millis(50));
+                }
+            }
+        }
+        None
+    }
+
+    fn lost(&mut self, reason: &anyhow::Error) {
+        self.note(What::Lost { reason: format!("{reason:#}") });
+        self.node = (self.node + 1) % self.ground.nodes.len().max(1);
+        pause();
     }
 
     fn note(&self, what: What) {

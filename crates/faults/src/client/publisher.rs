@@ -33,11 +33,13 @@ pub struct Plan {
     pub qos: u8,
     /// Publishes in a second, at most.
     pub rate: u32,
+    /// Its messages are for the share group.
+    pub shares: bool,
 }
 
 /// The topic of a publisher.
-pub fn topic(client: Client) -> String {
-    format!("f/{client}")
+pub fn topic(client: Client, shares: bool) -> String {
+    if shares { format!("s/{client}") } else { format!("f/{client}") }
 }
 
 /// Starts a publisher on a thread.
@@ -58,6 +60,9 @@ pub fn start(ground: &Ground, plan: Plan) -> JoinHandle<()> {
         begin: Instant::now(),
         silence: Silence(None),
     };
+    if plan.shares {
+        publisher.durable.note(What::Shares);
+    }
     std::thread::spawn(move || publisher.run())
 }
 
@@ -186,7 +191,7 @@ impl Publisher {
     fn publish(&self, sequence: u64, dup: bool) -> Publish {
         let message = Message { publisher: u32::from(self.plan.client), sequence };
         Publish {
-            topic: topic(self.plan.client),
+            topic: topic(self.plan.client, self.plan.shares),
             payload: message.encode(PAYLOAD_BYTES),
             qos: self.plan.qos,
             packet_id: packet_id(sequence),

@@ -4,16 +4,15 @@
 //! Does not: lose data; the node starts again on what is there.
 //! Limits: needs strace, which slows the node down for the moment that it takes.
 
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use quorate_tests::wait_for;
 
 use super::{Injected, Nemesis};
 use crate::cluster::Cluster;
 use crate::machine::lacking;
 use crate::random::Random;
+use crate::tracer::{self, Tracer};
 
 /// The nemesis.
 #[derive(Default)]
@@ -31,7 +30,7 @@ impl Nemesis for SyncError {
     }
 
     fn lacking(&self) -> Option<String> {
-        lacking(&["strace"])
+        lacking(&[tracer::PROGRAM])
     }
 
     fn lasts(&self, random: &mut Random) -> Duration {
@@ -41,18 +40,10 @@ impl Nemesis for SyncError {
     fn inject(&mut self, cluster: &mut Cluster, _random: &mut Random) -> Result<Injected> {
         let victim = cluster.leader()?;
         let notes = cluster.folder().join("strace");
-        let mut tracer = Command::new("strace")
-            .args(["-f", "-p", &cluster.pid(victim)?.to_string(), "-e", "trace=fdatasync"])
-            .args(["-e", "inject=fdatasync:error=EIO:when=1", "-o"])
-            .arg(&notes)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("start strace")?;
+        let tracer = Tracer::attach(cluster.pid(victim)?, "fdatasync", "error=EIO:when=1", &notes)?;
         let ended = failed(cluster, victim);
-        end(&mut tracer);
-        let noted = std::fs::read_to_string(&notes).context("read what strace noted")?;
+        let noted = tracer.notes();
+        drop(tracer);
         let injected = noted.lines().filter(|line| line.contains("(INJECTED)")).count();
         ensure!(injected > 0, "strace injected nothing");
         self.said = format!("{injected} times EIO, {}", ended?);
@@ -73,13 +64,4 @@ fn failed(cluster: &mut Cluster, victim: usize) -> Result<String> {
     let status = cluster.wait_ended(victim).context("a node whose sync failed must end")?;
     ensure!(!status.success(), "the node ended with success");
     Ok(status.to_string())
-}
-
-/// The tracer ends with what it traces; until then it is asked to let go.
-fn end(tracer: &mut Child) {
-    let ended = wait_for("strace to end", || tracer.try_wait().ok().flatten());
-    if ended.is_err() {
-        let _ = tracer.kill();
-        let _ = tracer.wait();
-    }
 }
