@@ -33,7 +33,8 @@ use super::hello::{Hello, HelloError, LinkKind};
 use super::tls::{PeerTls, TlsError, check_name};
 use crate::limits::{
     ACCEPT_PAUSE, FRAME_BYTES_MAX, HELLO_BYTES_MAX, PEER_BACKOFF_MAX, PEER_BACKOFF_MIN,
-    PEER_HANDSHAKE_TIMEOUT, PEER_HANDSHAKES_MAX, PEER_IDLE_MAX, PEER_KEEP_ALIVE, PEER_READ_BYTES, PEER_SILENT_PROBE,
+    PEER_HANDSHAKE_TIMEOUT, PEER_HANDSHAKES_MAX, PEER_IDLE_MAX, PEER_KEEP_ALIVE, PEER_READ_BYTES,
+    PEER_SILENT_PROBE,
 };
 
 /// Capacity that an empty outgoing buffer may keep.

@@ -30,8 +30,7 @@ const QUEUED: u64 = 8_000;
 const QUEUED_BYTES: usize = 30_000;
 
 /// The smallest segments and the shortest log, and a walk over the disk every few seconds.
-const STORAGE: &str =
-    "\n[storage]\nsegment_bytes = \"32MiB\"\nlog_bytes_target = \"128MiB\"\nscrub_bytes_per_second = \"1GiB\"\n";
+const STORAGE: &str = "\n[storage]\nsegment_bytes = \"32MiB\"\nlog_bytes_target = \"128MiB\"\nscrub_bytes_per_second = \"1GiB\"\n";
 
 /// Kinds of files, by how their paths below the data folder begin.
 const KINDS: [&str; 8] = [

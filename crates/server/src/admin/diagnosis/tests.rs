@@ -45,6 +45,7 @@ fn healthy() -> NodeStatus {
         counts: None,
     };
     NodeStatus {
+        membership: Default::default(),
         id: NodeId(1),
         incarnation: Incarnation(1),
         lease_left: Some(SECOND),
