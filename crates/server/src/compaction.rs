@@ -117,11 +117,7 @@ impl Compaction {
                 self.space.give_back();
                 return Ok(false);
             }
-            let code = match error {
-                CarryError::Read(_) => ExitCode::Corrupt,
-                CarryError::Write(_) | CarryError::Log(_) => ExitCode::Disk,
-            };
-            stop_now(code, &chain(&error));
+            stop_now(ExitCode::Disk, &chain(&error));
         }
         if live.is_incomplete() {
             return Err(Ended);

@@ -223,13 +223,15 @@ pub fn load(store: &dyn CheckpointStore, group: GroupId) -> Result<Vec<(Bytes, B
     Ok(records)
 }
 
-fn fail(error: &CheckpointError) -> ! {
+/// Ends the process: the index store takes nothing any more. What is damaged in it the next start decides about.
+pub fn fail(error: &CheckpointError) -> ! {
     let code = match error {
-        CheckpointError::Corrupt { .. } | CheckpointError::Version { .. } => ExitCode::Corrupt,
+        CheckpointError::Version { .. } => ExitCode::Corrupt,
         CheckpointError::Behind { .. } | CheckpointError::NotInstalling { .. } => ExitCode::Internal,
-        CheckpointError::Store { .. } | CheckpointError::Open(_) | CheckpointError::Injected { .. } => {
-            ExitCode::Disk
-        }
+        CheckpointError::Corrupt { .. }
+        | CheckpointError::Store { .. }
+        | CheckpointError::Open(_)
+        | CheckpointError::Injected { .. } => ExitCode::Disk,
     };
     stop_now(code, &chain(error))
 }

@@ -1,7 +1,7 @@
 //! Reads of the node from its log.
 //!
 //! Owns: [`StoredLog`], the node's view of storage. Does not: write.
-//! Invariants: a read that fails ends the process: the replica cannot go on with what it cannot read. Reads that may reach the disk
+//! Invariants: a read that fails, also after the other nodes were asked, ends the process: the replica cannot go on with what it cannot read. Reads that may reach the disk
 //! show as waits for it.
 
 use std::sync::Arc;
@@ -47,10 +47,8 @@ impl LogSource for StoredLog {
     }
 }
 
+/// Damage that no other node could mend ends the process like a failing disk: it is started again, and the start decides what is to
+/// be done about it.
 fn fail(error: &ReadError) -> ! {
-    let code = match error {
-        ReadError::Corrupt { .. } | ReadError::Body { .. } => ExitCode::Corrupt,
-        ReadError::Io { .. } => ExitCode::Disk,
-    };
-    stop_now(code, &crate::exit::chain(error))
+    stop_now(ExitCode::Disk, &crate::exit::chain(error))
 }

@@ -297,7 +297,8 @@ pub fn record_of(record: LogRecord) -> Record {
 fn fail(error: &LogError) -> ! {
     let code = match error {
         LogError::Poisoned | LogError::Failed { .. } | LogError::NoSpace { .. } => ExitCode::Disk,
-        LogError::Read(_) => ExitCode::Corrupt,
+        // The next start decides what is to be done about damage that nobody can mend.
+        LogError::Read(_) => ExitCode::Disk,
         LogError::Disconnected { .. } | LogError::TooLarge { .. } => ExitCode::Internal,
     };
     stop_now(code, &chain(error))

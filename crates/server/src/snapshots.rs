@@ -16,11 +16,12 @@ use quorate_node::consensus::wire;
 use quorate_node::peer::PeerMessage;
 use quorate_state::{GroupId, LogIndex, NodeId};
 use quorate_storage::snapshot::{Chunk, Content};
-use quorate_storage::{AppliedMark, Bodies, CheckpointStore, LogReader};
+use quorate_storage::{AppliedMark, Bodies, CheckpointError, CheckpointStore, LogReader};
 use tokio::sync::Semaphore;
 
 use crate::exit::{ExitCode, chain, stop_now};
 use crate::inbox::Inbox;
+use crate::keeper;
 use crate::limits::FRAME_BYTES_MAX;
 use crate::metrics::Metrics;
 use crate::net::frame::FrameKind;
@@ -331,10 +332,15 @@ impl SnapshotReceiver {
         }
         let chunk = Chunk::decode(payload).map_err(|_| SnapshotError::Content("a chunk does not decode"))?;
         let storage = |error: &dyn std::error::Error| SnapshotError::Storage(chain(error));
+        // A store that failed takes nothing any more, and a node that waits for its first snapshot writes no checkpoint that would tell.
+        let store = |error: CheckpointError| match error {
+            CheckpointError::Store { .. } | CheckpointError::Injected { .. } => keeper::fail(&error),
+            other => storage(&other),
+        };
         if progress.group.is_none() {
             self.staged.take(GroupId(chunk.group));
             self.bodies.settle(chunk.group);
-            self.checkpoints.begin_install(chunk.group).map_err(|error| storage(&error))?;
+            self.checkpoints.begin_install(chunk.group).map_err(store)?;
             progress.group = Some(chunk.group);
         }
         if progress.group != Some(chunk.group) || progress.number != chunk.number {
@@ -354,7 +360,7 @@ impl SnapshotReceiver {
                 progress.records += u64::try_from(records.len()).unwrap_or(u64::MAX);
                 let records =
                     records.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
-                self.checkpoints.put_chunk(chunk.group, records).map_err(|error| storage(&error))?;
+                self.checkpoints.put_chunk(chunk.group, records).map_err(store)?;
             }
             Content::End { mark, bodies, records } => {
                 if (bodies, records) != (progress.bodies, progress.records) {

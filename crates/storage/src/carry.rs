@@ -262,6 +262,9 @@ impl Log {
         };
         let length = removed.map_or(0, |segment| segment.header.length);
         let path = self.path(&segment_name(number));
+        // Before the segment: a copy without its segment says that the segment was lost.
+        let result = self.shared.copies.remove_durably(&heads_name(number));
+        self.or_poison("remove the copy of", &segment_name(number), result)?;
         let reusable =
             length == self.options.segment_bytes && self.spares.len() < self.options.spare_segments;
         if reusable {
@@ -276,8 +279,6 @@ impl Log {
             self.or_poison("unlink", &segment_name(number), result)?;
             self.sync_names()?;
         }
-        // A copy that is left behind says nothing without its segment; the next start removes it.
-        let _ = self.shared.copies.remove(&heads_name(number));
         Ok(())
     }
 

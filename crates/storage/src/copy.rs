@@ -146,6 +146,21 @@ impl Copies {
         }
     }
 
+    /// Removes a copy, durably.
+    pub fn remove_durably(&self, name: &str) -> io::Result<()> {
+        self.remove(name)?;
+        self.disk.sync_directory(&self.directory)
+    }
+
+    /// Numbers of the segments that have a copy.
+    pub fn segments(&self) -> Vec<u32> {
+        let number = |name: String| {
+            let number = name.strip_prefix(HEADS)?.parse().ok()?;
+            (heads_name(number) == name).then_some(number)
+        };
+        self.names().into_iter().filter_map(number).collect()
+    }
+
     /// Names of all copies. What cannot be listed is as good as not there.
     pub fn names(&self) -> Vec<String> {
         self.disk.list(&self.directory).unwrap_or_default()
@@ -153,22 +168,9 @@ impl Copies {
 
     /// Removes copies of segments that are gone. What fails is tried again at the next start.
     pub fn keep_segments(&self, segments: &[u32]) {
-        for file in self.names() {
-            let number = file.strip_prefix(HEADS).and_then(|number| number.parse().ok());
-            if let Some(number) =
-                number.filter(|number| file == heads_name(*number) && !segments.contains(number))
-            {
-                let _ = self.remove(&heads_name(number));
-            }
+        for number in self.segments().into_iter().filter(|number| !segments.contains(number)) {
+            let _ = self.remove(&heads_name(number));
         }
-    }
-
-    /// The copy of a segment, if there is one that can be read. It is read because something else could not be.
-    pub fn open(&self, number: u32) -> Option<SegmentCopy> {
-        let file = self.disk.open(&self.path(&heads_name(number))).ok()?;
-        let page = read_up_to(file.as_ref(), 0, SEGMENT_HEADER_BYTES).ok()?;
-        let header = SegmentHeader::decode(&page).filter(|header| header.number == number);
-        Some(SegmentCopy { file, header })
     }
 
     /// The copy of a segment that is no longer written; an empty one is made if there is none.

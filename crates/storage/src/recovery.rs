@@ -255,6 +255,9 @@ pub fn open(disk: Arc<dyn Disk>, options: LogOptions) -> Result<(Log, Recovery),
     } = replay;
     let last = last.expect("a log has at least one segment: it was created or listed");
     let next = next.expect("the scan of the last segment leaves the next stamp");
+    if !created {
+        check_none_lost(&copies, &numbers, &last, next.sequence)?;
+    }
     let groups = build_groups(groups, last.number)?;
     let recovered = groups.iter().map(|(group, index)| (*group, recovered(index))).collect();
     let is_needed = |lost: &LostEntry| {
@@ -313,6 +316,26 @@ fn list(disk: &dyn Disk, directory: &str) -> Result<(Vec<u32>, Vec<u32>), OpenEr
         }
     }
     Ok((segments, spares))
+}
+
+/// A segment whose name is gone leaves its copy behind, if it was the newest, or the oldest; of those between, the numbers tell.
+fn check_none_lost(
+    copies: &Copies,
+    numbers: &[u32],
+    last: &LastSegment,
+    next_sequence: u64,
+) -> Result<(), OpenError> {
+    let is_current = || {
+        // A program that makes no copies drops segments and leaves theirs, but it also writes records that have no row.
+        let row = copies.open(last.number).and_then(|copy| copy.row(&last.header, next_sequence - 1));
+        row.is_some()
+    };
+    let (first, newest) = (numbers.first().copied().unwrap_or(1), last.number);
+    let lost = |number: &u32| *number > newest || (*number < first && is_current());
+    match copies.segments().into_iter().find(lost) {
+        Some(segment) => Err(OpenError::Corrupt { segment, offset: 0, corruption: Corruption::Missing }),
+        None => Ok(()),
+    }
 }
 
 /// Makes the first segment of a new log.

@@ -1,6 +1,7 @@
 //! Damaged files of the log: what second copies know of them, and records that are written again.
 
 use super::*;
+use crate::copy::heads_name;
 use crate::scrub::{Damage, Scrub};
 use crate::{Offer, Payload, PayloadSource};
 
@@ -181,10 +182,31 @@ fn copies_of_segments_that_are_gone_go_too() {
     let first = log.droppable().unwrap().segment;
     log.drop_segment(first, &|_| 120, &|_, _| false, SlowGroups::Keep).unwrap();
     assert_eq!(copies(&disk), log.status().segments);
-    disk.replace("copies/heads-0000000001", vec![1]);
     disk.replace("copies/tables-0000000004-0000000009", vec![1]);
     open(&disk);
     assert_eq!(copies(&disk), log.status().segments);
+    // As an older program leaves it: a copy without a segment, and records without rows.
+    disk.replace("copies/heads-0000000001", vec![1]);
+    disk.unlink(&format!("copies/{}", heads_name(log.head.number))).unwrap();
+    open(&disk);
+    assert_eq!(copies(&disk), log.status().segments);
+}
+
+#[test]
+fn loss_of_the_oldest_or_the_newest_segment_is_damage() {
+    let (disk, _) = lived_in();
+    let segments: Vec<String> = disk
+        .files()
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter(|path| path.starts_with("log/segment"))
+        .collect();
+    for lost in [&segments[0], &segments[segments.len() - 1]] {
+        let damaged = copy_of(&disk);
+        damaged.unlink(lost).unwrap();
+        let error = Log::open(Arc::new(damaged), options()).err().unwrap();
+        assert!(error.is_damage() && error.to_string().contains("missing"), "{lost}: {error}");
+    }
 }
 
 #[test]
