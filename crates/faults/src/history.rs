@@ -53,6 +53,13 @@ pub enum What {
         /// Session Present.
         present: bool,
     },
+    /// No connection, or no CONNACK with success.
+    Refused {
+        /// Node, from 0.
+        node: usize,
+        /// Why, as the client saw it.
+        reason: String,
+    },
     /// The connection ended.
     Lost {
         /// Why, as the client saw it.

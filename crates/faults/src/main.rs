@@ -34,12 +34,13 @@ use crate::cluster::Cluster;
 use crate::nemesis::Nemesis;
 
 const USAGE: &str = "\
-Usage: cargo xtask faults [--scenario NAME]... [--minutes N] [--seed N] [--port N] [--report FILE] [--list]
+Usage: cargo xtask faults [--scenario NAME]... [--minutes N] [--seed N] [--port N] [--report FILE] [--keep] [--list]
 
   --scenario NAME  only these faults; all that this machine can inject by default
   --minutes N      how long faults come (5); a run takes some longer
   --seed N         of the random plan (1)
   --port N         first of twelve ports on loopback (23500)
+  --keep           keep the folder of the run, with history and logs, also when nothing is wrong
   --report FILE    write the report as a page
   --list           what there is, and what this machine cannot inject";
 
@@ -49,6 +50,7 @@ struct Arguments {
     seed: u64,
     port: u16,
     report: Option<PathBuf>,
+    keep: bool,
     list: bool,
 }
 
@@ -64,8 +66,15 @@ fn main() -> ExitCode {
 }
 
 fn parse(arguments: impl Iterator<Item = String>) -> Result<Arguments> {
-    let mut parsed =
-        Arguments { scenarios: Vec::new(), minutes: 5, seed: 1, port: 23_500, report: None, list: false };
+    let mut parsed = Arguments {
+        scenarios: Vec::new(),
+        minutes: 5,
+        seed: 1,
+        port: 23_500,
+        report: None,
+        keep: false,
+        list: false,
+    };
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{argument} needs a value\n{USAGE}"));
@@ -75,6 +84,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Arguments> {
             "--seed" => parsed.seed = value()?.parse().context("read --seed")?,
             "--port" => parsed.port = value()?.parse().context("read --port")?,
             "--report" => parsed.report = Some(value()?.into()),
+            "--keep" => parsed.keep = true,
             "--list" => parsed.list = true,
             _ => bail!("unknown argument {argument:?}\n{USAGE}"),
         }
@@ -130,7 +140,7 @@ fn start() -> Result<bool> {
         std::fs::write(file, text).with_context(|| format!("write {}", file.display()))?;
     }
     drop(cluster);
-    if outcome.broken.is_empty() {
+    if outcome.broken.is_empty() && !arguments.keep {
         std::fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
     } else {
         println!("history and logs are kept in {}", dir.display());

@@ -155,8 +155,9 @@ pub fn run(
         calm(cluster, &recorder, random.between(Duration::from_millis(500), Duration::from_secs(4)));
     }
     // A cluster that did not recover gives no last answers: nobody waits for them.
-    let drained = load.end(&recorder, cut.is_some())?;
+    let (drained, stuck) = load.end(&recorder, cut.is_some())?;
     let mut outcome = judge(cluster, &recorder, cut)?;
+    outcome.broken.extend(stuck.map(|line| ("answers", line)));
     for fault in &faults {
         outcome.broken.extend(fault.problems.iter().map(|problem| (fault.name, problem.clone())));
     }
@@ -357,8 +358,9 @@ impl Load {
         Ok(())
     }
 
-    /// Ends the load and, unless it is cut, waits until subscribers have everything; gives how long that took.
-    fn end(mut self, recorder: &Recorder, cut: bool) -> Result<Duration> {
+    /// Ends the load and, unless it is cut, waits until subscribers have everything; gives how long that took, and what it waited for in
+    /// vain.
+    fn end(mut self, recorder: &Recorder, cut: bool) -> Result<(Duration, Option<String>)> {
         let begin = Instant::now();
         self.ground.closing.store(true, Ordering::Relaxed);
         let (publishers, finite) = (&self.publishers, &self.finite);
@@ -369,13 +371,16 @@ impl Load {
             let_pass(Duration::from_millis(500));
         }
         let drained = begin.elapsed();
+        let left = publishers.iter().chain(finite).filter(|thread| !thread.is_finished()).count();
+        let stuck = (!cut && left > 0)
+            .then(|| format!("{left} clients were not done {} s after the load ended", DRAIN_MAX.as_secs()));
         // What comes twice may come late.
         let_pass(Duration::from_secs(2));
         self.ground.ended.store(true, Ordering::Relaxed);
         for thread in self.publishers.drain(..).chain(self.finite.drain(..)).chain(self.others.drain(..)) {
             ensure!(thread.join().is_ok(), "a client panicked");
         }
-        Ok(drained)
+        Ok((drained, stuck))
     }
 }
 

@@ -131,6 +131,7 @@ impl Index {
                 self.sharers.insert(event.client);
             }
             What::Connected { .. }
+            | What::Refused { .. }
             | What::Lost { .. }
             | What::PublishInfo { .. }
             | What::Repeated { .. }

@@ -74,11 +74,15 @@ impl Sleeper {
         let client_id = format!("faults-{}", self.client);
         while !self.ground.ends() {
             let connect = Connect { expiry_s, ..Connect::new(Version::V5, &client_id, false) };
-            let address = self.any_node().ok()?;
-            if let Ok((link, present)) = Link::open(address, &connect) {
-                self.note(What::Back { present });
-                self.subscribed &= present;
-                return Some(link);
+            let node = self.random.below(self.ground.nodes.len());
+            let address = self.ground.nodes.get(node).copied()?;
+            match Link::open(address, &connect) {
+                Ok((link, present)) => {
+                    self.note(What::Back { present });
+                    self.subscribed &= present;
+                    return Some(link);
+                }
+                Err(error) => self.note(What::Refused { node, reason: format!("{error:#}") }),
             }
             // It may have made a new session all the same.
             self.subscribed = false;

@@ -74,7 +74,8 @@ impl Durable {
                     self.note(What::Connected { node: self.node, present });
                     return Some(link);
                 }
-                Err(_) => {
+                Err(error) => {
+                    self.note(What::Refused { node: self.node, reason: format!("{error:#}") });
                     self.next_node();
                     let_pass(Duration::from_millis(50));
                 }
