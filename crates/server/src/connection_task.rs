@@ -153,7 +153,13 @@ impl ConnectionTask {
             self.handle_mailbox();
             self.handle_input();
             self.carry_out().await;
-            self.write_what_fits().await?;
+            if let Err(error) = self.write_what_fits() {
+                // The node hears of it as of any other end. Otherwise it would take the connection for open, and the next one of
+                // this client would wait for its end.
+                self.client.output().clear();
+                self.progressed(Err(error));
+                self.carry_out().await;
+            }
             if let Some(trace) = &mut self.trace {
                 trace.written(self.edge.clock.now());
             }
@@ -375,7 +381,7 @@ impl ConnectionTask {
     }
 
     /// Writes without waiting what the socket takes.
-    async fn write_what_fits(&mut self) -> io::Result<()> {
+    fn write_what_fits(&mut self) -> io::Result<()> {
         if self.client.output().is_empty() {
             return Ok(());
         }

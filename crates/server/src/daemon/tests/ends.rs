@@ -74,3 +74,31 @@ fn causes_of_disconnects_are_told_apart() {
     node.stop();
     assert!(metrics.render().contains("quorate_disconnects_total{cause=\"shutdown\"} 1\n"));
 }
+
+/// The node was not told when writing failed: it took the connection for open, and the next one with its client identifier waited
+/// for its end until the node was restarted.
+#[test]
+fn session_is_given_up_when_writing_to_its_client_fails() {
+    let folder = TestFolder::new();
+    let node = Running::start(&config(&folder, "n1"));
+    node.wait_until_ready();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let mut flooder = TestClient::connect(node.mqtt(), "flood", None);
+        let stop = &done;
+        scope.spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                flooder.send_raw(&[0x30, 6, 0, 3, b't', b'/', b'x', 0].repeat(50));
+            }
+        });
+        let _end = SetWhenDropped(&done);
+        for _ in 0..20 {
+            // Without a CONNACK this fails.
+            let mut subscriber = TestClient::connect(node.mqtt(), "sub", None);
+            subscriber.send_raw(b"\x82\x09\0\x01\0\0\x03t/+\0");
+            while !matches!(subscriber.receive(), Packet::Publish(_)) {}
+            // Closed with bytes unread, its socket answers whatever else comes with a reset.
+        }
+    });
+    node.stop();
+}
