@@ -135,6 +135,22 @@ pub fn of_node(situation: &Situation<'_>) -> Vec<Diagnosis> {
 fn of_duty(status: &NodeStatus, found: &mut Vec<Diagnosis>, explained: &mut BTreeSet<&str>) {
     let own = status.duties.iter().find(|duty| duty.node == status.id);
     let name = name_of(status, status.id);
+    let member = status.membership.members.iter().find(|member| member.node == status.id);
+    if let Some(removal) = member.and_then(|member| member.removal.as_ref()) {
+        let text = match &removal.successor {
+            Some(successor) => {
+                format!("An operator removes this node from the cluster when {} has joined.", successor.as_str())
+            }
+            None => "An operator removes this node from the cluster: its replicas go to other nodes, its clients have to go, and then it ends.".to_owned(),
+        };
+        let hint = format!(
+            "quorate cluster members shows how far it is; quorate cluster remove {name} --cancel calls it off"
+        );
+        found.push(diagnosis("leaving", text, &hint));
+        if removal.successor.is_none() {
+            explained.insert("draining");
+        }
+    }
     match own.map_or(Duty::Full, |own| own.duty) {
         Duty::Full => (),
         Duty::Follow => {

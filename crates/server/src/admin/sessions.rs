@@ -450,6 +450,7 @@ mod tests {
             time: Timestamp(0),
             level: 1,
             violations: Vec::new(),
+            membership: Default::default(),
         }
     }
 

@@ -7,6 +7,7 @@ use quorate_state::{Incarnation, LogIndex, Timestamp};
 use quorate_node::node::NodeDuty;
 
 use super::*;
+use quorate_state::control::{MemberState, RemovalState};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -60,6 +61,7 @@ fn healthy() -> NodeStatus {
         time: Timestamp::default(),
         level: 1,
         violations: Vec::new(),
+        membership: Default::default(),
     }
 }
 
@@ -211,6 +213,29 @@ fn what_an_operator_wants_is_told_with_the_way_back() {
     drained(&mut status);
     let found = of_node(&situation(&status, &failed(&["draining"])));
     assert_eq!(found[0].hint, "quorate cluster undrain n1 puts it back into service");
+}
+
+#[test]
+fn removal_is_told_and_the_drain_that_belongs_to_it_is_not() {
+    let leaving = |successor: Option<&'static str>| {
+        move |status: &mut NodeStatus| {
+            let duty = Duty::Drain { grace_s: 10 };
+            let (node, since) = (NodeId(1), Timestamp::default());
+            if successor.is_none() {
+                status.duties = vec![NodeDuty { node, duty, since, drain_refusal: None }];
+            }
+            let successor = successor.map(Text::from_static);
+            status.membership.members = vec![MemberState {
+                node,
+                placed: 2,
+                member_of: 3,
+                removal: Some(RemovalState { since, successor }),
+                removal_refusal: None,
+            }];
+        }
+    };
+    check(&["draining"], leaving(None), |_| {}, &["leaving"], "removes this node");
+    check(&[], leaving(Some("n9")), |_| {}, &["leaving"], "when n9 has joined");
 }
 
 #[test]

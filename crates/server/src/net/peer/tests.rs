@@ -299,3 +299,18 @@ fn full_raft_queue_asks_for_a_reset_and_full_routing_queue_drops() {
     }
     assert_eq!(counted.load(Ordering::Relaxed), 16);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn removed_node_is_told_whether_it_dials_or_is_dialled() {
+    for dialler_goes in [false, true] {
+        let (a, b) = pair().await;
+        let (mut gone, stays) = if dialler_goes { (a, b) } else { (b, a) };
+        stays.links.set_gone(vec![gone.id]);
+        stays.links.set_peers(vec![stays.place()]);
+        assert_eq!(gone.next().await, Seen::Down(stays.id));
+        assert_eq!(gone.next().await, Seen::Gone, "the dialler goes: {dialler_goes}");
+        // With another disk and no identity it is somebody new.
+        let fresh = Hello { cluster_id: [0; 16], ..gone.local.hello(LinkKind::Probe) };
+        assert!(!stays.links.is_gone(&fresh));
+    }
+}

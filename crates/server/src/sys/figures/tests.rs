@@ -74,6 +74,7 @@ fn status() -> NodeStatus {
         time: quorate_state::Timestamp(0),
         level: 1,
         violations: Vec::new(),
+        membership: Default::default(),
     }
 }
 
