@@ -206,3 +206,29 @@ fn removal_goes_on_under_another_leader_and_after_restarts_of_the_links() {
     world.until("at rest", World::at_rest);
     world.until("ready", World::ready);
 }
+
+#[test]
+fn replica_without_a_log_promises_its_vote_to_nobody() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    let fresh = NodeRecord { id: NodeId(4), ..record(4) };
+    world.members.insert(NodeId(4), member(config(fresh), vec![RestoredGroup::empty(CONTROL)], world.now));
+    world.event(NodeId(4), Event::PeerUp(NodeId(2)));
+    let asked = |world: &mut World, id| {
+        world.network.clear();
+        let mut request = raft::eraftpb::Message::default();
+        request.set_msg_type(raft::eraftpb::MessageType::MsgRequestVote);
+        (request.from, request.to, request.term, request.index, request.log_term) = (2, id, 90, 900, 89);
+        // As of a transfer: asked without regard to the leader that is known.
+        request.context = b"CampaignTransfer".as_slice().into();
+        world.event(NodeId(id), Event::Peer(NodeId(2), PeerMessage::Raft(CONTROL, Box::new(request))));
+        let votes = world.network.iter().filter(|(from, to, message)| {
+            let is_vote = matches!(message, PeerMessage::Raft(CONTROL, raft) if raft.get_msg_type()
+                == raft::eraftpb::MessageType::MsgRequestVoteResponse && !raft.reject);
+            (*from, *to) == (NodeId(id), NodeId(2)) && is_vote
+        });
+        votes.count()
+    };
+    assert_eq!(asked(&mut world, 4), 0);
+    assert_eq!(asked(&mut world, 3), 1, "one with a log does");
+}
