@@ -415,6 +415,8 @@ pub enum Removal {
         /// Name of the node that comes for it.
         successor: Text,
     },
+    /// The node says itself that its clients are gone: it need not be given the time for that.
+    Quiet,
 }
 
 /// What a group does for a backup. The steps are given to all groups, each step after all groups have done the one before;

@@ -68,8 +68,9 @@ pub const MOVES_MAX: usize = 4;
 /// How long clients may stay on a node that is to go, in seconds.
 pub const REMOVAL_GRACE_S: u32 = 10;
 
-/// Beyond that, replicated time until a node that is to go leaves control: its clients close their connections at a pace.
-pub const REMOVAL_CLOSE_MS: u64 = 5_000;
+/// Beyond that, replicated time until a node that is to go leaves control although it has not said that its clients are gone. Longer
+/// than it takes to tell as many as a node has to go, at a pace.
+pub const REMOVAL_CLOSE_MS: u64 = 35_000;
 
 /// Longest name of a node in bytes, as the configuration allows.
 pub const NODE_NAME_BYTES_MAX: usize = 63;

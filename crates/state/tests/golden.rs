@@ -198,6 +198,7 @@ fn membership_commands() -> Vec<Command> {
         Command::NodeRemove { node, removal: Removal::Keep },
         Command::NodeRemove { node, removal: Removal::Remove },
         Command::NodeRemove { node, removal: Removal::Replace { successor: text("west") } },
+        Command::NodeRemove { node, removal: Removal::Quiet },
         Command::Members {
             group: GroupId(3),
             index: LogIndex(70_000),

@@ -11,7 +11,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_codec::ReasonCode;
-use quorate_state::command::Command;
+use quorate_state::command::{Command, Duty, Removal};
 use quorate_state::control::NodeStatus;
 use quorate_state::{CONTROL, GroupId, Incarnation, LogIndex, NodeId, Reply};
 
@@ -51,6 +51,8 @@ pub(super) struct Changes {
     planned_at: Duration,
     /// As leader: which members of groups control was told of, and when.
     told: BTreeMap<GroupId, Told>,
+    /// When this node last said that its clients are gone.
+    quiet_at: Duration,
     /// Identities that the shell was told to be gone.
     gone_told: Vec<NodeId>,
 }
@@ -153,6 +155,19 @@ impl Node {
             self.changes.told.insert(*group, told);
             self.push(CONTROL, &command, Op::Quiet);
         }
+    }
+
+    /// On the way out of the cluster, and without clients: control need not wait for them.
+    fn tell_quiet(&mut self, now: Duration) {
+        let Some(control) = self.control() else { return };
+        let is_told = control.is_quiet(self.id) || !control.is_leaving(self.id);
+        let drained = matches!(self.own_duty(), Duty::Drain { .. }) && self.connections.all.is_empty();
+        if is_told || !drained || now.saturating_sub(self.changes.quiet_at) < TELL_AGAIN {
+            return;
+        }
+        self.changes.quiet_at = now;
+        let quiet = Command::NodeRemove { node: self.id, removal: Removal::Quiet };
+        self.push(CONTROL, &quiet, Op::Quiet);
     }
 
     /// Replicas of groups that are elsewhere now are forgotten, as soon as every live node knows that they are: nobody takes
@@ -374,6 +389,7 @@ impl Node {
             self.move_replicas(id);
         }
         self.tell_members(now);
+        self.tell_quiet(now);
         self.drop_replicas();
         self.hand_over_all();
     }

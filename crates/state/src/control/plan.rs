@@ -110,6 +110,7 @@ impl<'a> Plan<'a> {
         match known.duty {
             _ if known.status != NodeStatus::Live => true,
             Duty::Full | Duty::Follow => false,
+            Duty::Drain { .. } if control.is_quiet(node) => true,
             Duty::Drain { grace_s } => {
                 let stay_ms = u64::from(grace_s) * 1000 + REMOVAL_CLOSE_MS;
                 self.now.0 >= known.duty_since.0.saturating_add(stay_ms)

@@ -26,6 +26,8 @@ pub(super) struct Wish {
     since: Timestamp,
     /// Name of the node that is to come first; none from the moment on when it is live.
     successor: Option<Text>,
+    /// Its clients are gone.
+    quiet: bool,
 }
 
 impl Wish {
@@ -37,6 +39,7 @@ impl Wish {
         let mut out = BytesMut::new();
         out.put_u64_le(self.since.0);
         put_text(&mut out, self.successor.as_ref().map_or("", Text::as_str));
+        out.put_u8(u8::from(self.quiet));
         out.into()
     }
 
@@ -44,8 +47,9 @@ impl Wish {
         let mut reader = Reader::new(content);
         let since = Timestamp(reader.u64()?);
         let successor = Some(own_text(&reader.text()?)).filter(|name| !name.is_empty());
+        let quiet = reader.flag()?;
         reader.done()?;
-        Ok(Wish { since, successor })
+        Ok(Wish { since, successor, quiet })
     }
 }
 
@@ -136,6 +140,12 @@ impl Control {
     #[must_use]
     pub fn is_leaving(&self, node: NodeId) -> bool {
         self.wishes.get(&node).is_some_and(|wish| wish.successor.is_none())
+    }
+
+    /// Whether a node that is on its way out has said that its clients are gone.
+    #[must_use]
+    pub fn is_quiet(&self, node: NodeId) -> bool {
+        self.wishes.get(&node).is_some_and(|wish| wish.quiet)
     }
 
     /// Whether a node is on its way out, and control has let it go too: it only waits for its end.
@@ -271,6 +281,8 @@ impl Control {
         let successor = match removal {
             Removal::Keep if self.has_left(node) => return Some("the node has left control already"),
             Removal::Keep => return None,
+            Removal::Quiet if !self.is_leaving(node) => return Some("the node is not on its way out"),
+            Removal::Quiet => return None,
             Removal::Remove => None,
             Removal::Replace { successor } => Some(successor),
         };
@@ -364,6 +376,13 @@ impl Control {
         }
         let successor = match removal {
             Removal::Keep => return self.node_stays(id, effects),
+            Removal::Quiet => {
+                if self.wishes.get_mut(&id).is_some_and(|wish| !std::mem::replace(&mut wish.quiet, true)) {
+                    self.dirty_wishes.insert(id);
+                    effects.push(Effect::MembershipChanged);
+                }
+                return;
+            }
             Removal::Remove => None,
             Removal::Replace { successor } => Some(own_text(successor)),
         };
@@ -373,7 +392,7 @@ impl Control {
         if self.is_leaving(id) || self.wishes.get(&id).is_some_and(|wish| wish.is_for(successor_name)) {
             return;
         }
-        self.wishes.insert(id, Wish { since: self.state.now, successor });
+        self.wishes.insert(id, Wish { since: self.state.now, successor, quiet: false });
         self.dirty_wishes.insert(id);
         effects.push(Effect::MembershipChanged);
     }

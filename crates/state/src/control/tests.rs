@@ -204,7 +204,8 @@ fn control_with_random_commands_restores_equal() {
                 9 => Command::Finalize { level: 1 + random.below(2) as u32 },
                 7 => Command::Place { group: group_id, voters: vec![node] },
                 12 => Command::NodeRemove { node, removal: Removal::Remove },
-                13 => match random.below(2) {
+                13 => match random.below(3) {
+                    1 => Command::NodeRemove { node, removal: Removal::Quiet },
                     0 => Command::NodeRemove { node, removal: Removal::Keep },
                     _ => Command::NodeRemove { node, removal: Removal::Replace { successor: text("n9") } },
                 },

@@ -11,6 +11,7 @@ use crate::wire::{DecodeError, Reader, put_count, put_text};
 const KEEP: u8 = 0;
 const REMOVE: u8 = 1;
 const REPLACE: u8 = 2;
+const QUIET: u8 = 3;
 
 pub(crate) fn put_removal(out: &mut BytesMut, removal: &Removal) {
     match removal {
@@ -20,6 +21,7 @@ pub(crate) fn put_removal(out: &mut BytesMut, removal: &Removal) {
             out.put_u8(REPLACE);
             put_text(out, successor.as_str());
         }
+        Removal::Quiet => out.put_u8(QUIET),
     }
 }
 
@@ -29,6 +31,7 @@ pub(crate) fn removal(reader: &mut Reader<'_>) -> Result<Removal, DecodeError> {
         KEEP => Removal::Keep,
         REMOVE => Removal::Remove,
         REPLACE => Removal::Replace { successor: reader.text()? },
+        QUIET => Removal::Quiet,
         tag => return Err(DecodeError::Tag { tag, at }),
     })
 }

@@ -110,7 +110,7 @@ impl World {
                 return moves;
             }
             // Time passes in which clients go.
-            self.group.machine.state.now.0 += 3_000;
+            self.group.machine.state.now.0 += 9_000;
             underway.into_iter().for_each(|group| self.follow(group));
         }
         panic!("it does not come to an end: {:?}", self.group.machine.plan(self.group.machine.state.now));
@@ -186,12 +186,22 @@ fn clients_have_their_time_before_a_live_node_leaves_control_and_a_removal_can_b
     let control = &world.group.machine;
     assert_eq!(control.duty(NodeId(4)).0, Duty::Drain { grace_s: REMOVAL_GRACE_S });
     assert!(control.placement(CONTROL).contains(&NodeId(4)), "no time has passed");
+    let quiet = |id| Command::NodeRemove { node: NodeId(id), removal: Removal::Quiet };
+    assert!(world.refused(quiet(3)).is_some(), "it is to stay");
     let keep = Command::NodeRemove { node: NodeId(4), removal: Removal::Keep };
     assert_eq!(world.refused(keep.clone()), None);
     assert_eq!(world.group.machine.duty(NodeId(4)).0, Duty::Full);
     world.settle();
     assert!(world.is_even(), "it is a node like the others again");
     world.remove(4);
+    for _ in 0..20 {
+        world.step();
+        world.group.machine.moves().into_iter().for_each(|one| world.follow(one.group));
+    }
+    assert!(world.group.machine.placement(CONTROL).contains(&NodeId(4)));
+    assert_eq!(world.refused(quiet(4)), None);
+    world.step();
+    assert!(!world.group.machine.placement(CONTROL).contains(&NodeId(4)), "its clients are gone");
     world.settle();
     assert!(world.refused(keep).is_some(), "it has left");
 }
