@@ -17,6 +17,7 @@ pub mod line;
 pub mod load;
 pub mod message;
 pub mod raw;
+pub mod relay;
 mod serve;
 
 pub use binary::binary;

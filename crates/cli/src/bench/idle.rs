@@ -61,7 +61,8 @@ async fn open(bench: Arc<Bench>, at: u32) -> Result<Connection, ClientError> {
     Ok(connection)
 }
 
-fn raise_descriptor_limit(connections: u32) -> anyhow::Result<()> {
+/// Lets the process have so many connections.
+pub fn raise_descriptor_limit(connections: u32) -> anyhow::Result<()> {
     let limit = getrlimit(Resource::Nofile);
     let needed = u64::from(connections) + SPARE_DESCRIPTORS;
     if limit.current.is_none_or(|current| current >= needed) {

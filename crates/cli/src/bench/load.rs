@@ -39,7 +39,7 @@ impl Plan {
             Shape::FanIn => (publishers.unwrap_or(10), subscribers.unwrap_or(1)),
             Shape::FanOut => (publishers.unwrap_or(1), subscribers.unwrap_or(100)),
             Shape::QueueDrain => (publishers.unwrap_or(1), subscribers.unwrap_or(1)),
-            Shape::Idle => (0, 0),
+            Shape::Idle | Shape::Storm => (0, 0),
         };
         Plan {
             topics: (0..publishers).map(topic).collect(),

@@ -10,6 +10,7 @@ mod load;
 mod log_use;
 mod process;
 mod publisher;
+mod storm;
 mod subscriber;
 mod summary;
 
@@ -38,6 +39,7 @@ Shapes:
   fan-out      --publishers (default 1) to --subscribers (default 100), which get everything
   queue-drain  persistent subscribers go offline, messages are queued, then drained; needs --messages
   idle         --connections that do nothing for --duration; memory per connection with --server-pids
+  storm        --connections that are lost at the same moment and come back at once; with sessions to resume when --persistent
 
 At a --rate, a message that leaves more than 5 ms late counts from when it was due: a pause of the broker shows in all \
 messages that it held up. Figures of the servers cover the whole run, connecting and removing sessions included.")]
@@ -77,7 +79,7 @@ pub struct BenchArgs {
     /// Subscribe with persistent sessions; they are removed at the end
     #[arg(long)]
     persistent: bool,
-    /// Number of idle connections
+    /// Number of connections of idle and storm
     #[arg(long, default_value_t = 1000)]
     connections: u32,
     /// Process ids of the servers on this machine: shows their CPU seconds, also per million deliveries, and memory
@@ -103,6 +105,7 @@ pub enum Shape {
     FanOut,
     QueueDrain,
     Idle,
+    Storm,
 }
 
 /// What all clients of a measurement share.
@@ -207,6 +210,7 @@ pub async fn run(args: BenchArgs) -> Outcome {
     let work = async {
         match bench.args.shape {
             Shape::Idle => idle::run(&bench, &before).await,
+            Shape::Storm => storm::run(&bench).await,
             Shape::QueueDrain => load::queue_drain(&bench).await,
             Shape::OneToOne | Shape::FanIn | Shape::FanOut => load::flow(&bench).await,
         }

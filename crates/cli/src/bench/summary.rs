@@ -41,6 +41,9 @@ pub struct Summary {
     /// Connections, for `idle`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle: Option<Idle>,
+    /// The return of all clients, for `storm`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storm: Option<Storm>,
     /// CPU seconds of the load generator.
     pub load_cpu_s: f64,
     /// The servers, when their process ids were given.
@@ -105,6 +108,19 @@ pub struct Idle {
     pub server_bytes_per_connection: Option<u64>,
 }
 
+/// Clients that came back all at once.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Storm {
+    /// Clients.
+    pub connections: u32,
+    /// Of those, with their session.
+    pub resumed: u32,
+    /// Tries that failed.
+    pub failures: u64,
+    /// From the loss of all connections to CONNACK.
+    pub latency: Latency,
+}
+
 /// Percentiles in milliseconds.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 #[allow(missing_docs)] // The names say it.
@@ -130,7 +146,8 @@ pub struct Server {
 }
 
 impl Latency {
-    fn of(histogram: &Histogram<u64>) -> Latency {
+    /// Percentiles of what was recorded.
+    pub fn of(histogram: &Histogram<u64>) -> Latency {
         if histogram.is_empty() {
             return Latency::default();
         }
@@ -160,6 +177,7 @@ impl Summary {
             qos: args.qos as u8,
             load: None,
             idle: None,
+            storm: None,
             load_cpu_s: 0.0,
             servers: Vec::new(),
             server_cpu_s_per_million: None,
@@ -191,6 +209,11 @@ impl Summary {
     /// The result of `idle`.
     pub fn of_idle(args: &BenchArgs, idle: Idle) -> Summary {
         Summary { idle: Some(idle), ..Summary::new(args) }
+    }
+
+    /// The result of `storm`.
+    pub fn of_storm(args: &BenchArgs, storm: Storm) -> Summary {
+        Summary { storm: Some(storm), ..Summary::new(args) }
     }
 
     /// Adds what the servers used between two readings.
@@ -241,6 +264,9 @@ impl Summary {
                 text.push_str(&format!("{} of server memory per connection\n", bytes(each)));
             }
         }
+        if let Some(storm) = &self.storm {
+            text.push_str(&render_storm(storm));
+        }
         text.push_str(&format!("load generator: {:.2} CPU seconds\n", self.load_cpu_s));
         for server in &self.servers {
             text.push_str(&format!(
@@ -268,6 +294,17 @@ impl Summary {
         }
         text
     }
+}
+
+fn render_storm(storm: &Storm) -> String {
+    let Latency { p50_ms, p99_ms, max_ms, .. } = storm.latency;
+    format!(
+        "{} connections were lost at once; {} resumed their session, {} tries failed\n\
+         half were back after {p50_ms:.0} ms, 99 of 100 after {p99_ms:.0} ms, all after {max_ms:.0} ms\n",
+        thousands(u64::from(storm.connections)),
+        thousands(u64::from(storm.resumed)),
+        thousands(storm.failures),
+    )
 }
 
 fn render_load(load: &Load) -> String {

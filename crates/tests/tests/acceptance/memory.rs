@@ -216,11 +216,12 @@ fn overload_with_little_memory_ends_nobody_and_passes() {
                 seen.again(port, &format!("reads-{place}"), |raw| {
                     raw.send_subscribe("large/#")?;
                     while seen.goes_on() {
-                        if let Some(Some(Packet::Publish(publish))) =
-                            raw.read_within(Duration::from_secs(1))?
-                            && let Some(packet_id) = publish.packet_id
-                        {
-                            raw.puback(packet_id)?;
+                        match raw.read_within(Duration::from_secs(1))? {
+                            Some(Some(Packet::Publish(Publish { packet_id: Some(packet_id), .. }))) => {
+                                raw.puback(packet_id)?;
+                            }
+                            Some(None) => return Ok(()),
+                            _ => {}
                         }
                     }
                     Ok(())
