@@ -6,6 +6,9 @@ use core::time::Duration;
 
 use crate::random::Random;
 
+/// Version of what a seed draws. It goes up with every change of that, so that the ledger says which seeds are what they were.
+pub const DRAWS: u32 = 5;
+
 /// A kind of fault.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum FaultKind {
@@ -120,7 +123,7 @@ impl Features {
         if faults.is_empty() {
             faults.push(FaultKind::Crash);
         }
-        let nodes = *random.pick(&[3, 3, 3, 4, 5]);
+        let nodes = *random.pick(&[3, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 7]);
         let mut features = Features {
             nodes,
             partitions: *random.pick(&[1, 2, 3, 4]),

@@ -11,6 +11,7 @@
 mod client;
 mod features;
 mod invariants;
+pub mod ledger;
 pub mod marks;
 mod mutant;
 mod network;

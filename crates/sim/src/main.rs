@@ -8,6 +8,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use quorate_sim::ledger;
 use quorate_sim::runner::{self, Outcome, Report, Series, UnknownMutant};
 
 const USAGE: &str = "\
@@ -20,6 +21,7 @@ Usage: quorate-sim [OPTIONS]
   --quiet          without the trace
   --jobs N         worlds at once (default 2)
   --keep-going     do not stop at the first seed that fails
+  --ledger         run the seeds that once failed: crates/sim/ledger.md
   --marks          say how many seeds got into each situation; from 1,000 seeds on, each must have been reached
   --mutant NAME    put a bug in; the run is green when no promise breaks, which then means that nobody noticed
   --list-mutants   the bugs there are
@@ -39,6 +41,7 @@ struct Arguments {
     quiet: bool,
     keep_going: bool,
     list_mutants: bool,
+    ledger: bool,
     marks: bool,
     prove: bool,
 }
@@ -76,6 +79,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--mutant" => arguments.mutant = Some(value()?),
             "--quiet" => arguments.quiet = true,
             "--keep-going" => arguments.keep_going = true,
+            "--ledger" => arguments.ledger = true,
             "--marks" => arguments.marks = true,
             "--list-mutants" => arguments.list_mutants = true,
             "--prove" => arguments.prove = true,
@@ -108,6 +112,9 @@ fn run(arguments: &Arguments) -> Result<bool, UnknownMutant> {
     if arguments.prove {
         return Ok(prove());
     }
+    if arguments.ledger {
+        return ledger();
+    }
     let mutant = arguments.mutant.as_deref();
     if let Some(seed) = arguments.seed {
         let outcome = runner::run_seed(seed, mutant, !arguments.quiet)?;
@@ -136,6 +143,20 @@ fn run(arguments: &Arguments) -> Result<bool, UnknownMutant> {
         println!("never reached in {} seeds: {}", report.seeds, missing.join(", "));
     }
     Ok(report.failed.is_empty() && missing.is_empty())
+}
+
+/// Runs every seed that once failed.
+fn ledger() -> Result<bool, UnknownMutant> {
+    let rows = ledger::rows();
+    let mut failed = 0;
+    for row in &rows {
+        let outcome = runner::run_seed(row.seed, None, false)?;
+        show(&outcome, None);
+        failed += usize::from(!outcome.broken.is_empty());
+    }
+    let current = rows.iter().filter(|row| row.is_current()).count();
+    println!("{} seeds of the ledger, {current} of them of the present draws, {failed} failed", rows.len());
+    Ok(failed == 0)
 }
 
 /// Runs every mutant in a process of its own, for some end in a panic; prints a row of a Markdown table for each.

@@ -58,6 +58,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(1200);
 /// Nothing was delivered for so long: the cluster is at rest.
 const QUIET: Duration = Duration::from_millis(1500);
 
+/// As before, while sessions still have messages: a new leader may be about to go on with them.
+const QUIET_WITH_BACKLOG: Duration = Duration::from_secs(5);
+
 /// A run that did not come to its end.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Stuck {
@@ -384,7 +387,8 @@ impl World {
     }
 
     fn poll_draining(&mut self, since: Duration) {
-        let quiet = self.now.saturating_sub(self.delivered_at.max(since)) >= QUIET;
+        let silence = self.now.saturating_sub(self.delivered_at.max(since));
+        let quiet = silence >= QUIET_WITH_BACKLOG || (silence >= QUIET && !self.has_backlog());
         // A client whose node died without a word does not know that it must connect again.
         let forsaken = |client: &ModelClient| client.connection().is_some_and(|conn| !self.is_served(conn));
         let restless = self.clients.iter().any(|client| client.restless().is_some() || forsaken(client));

@@ -39,6 +39,7 @@ pub fn ci(root: &Path) -> Result<()> {
     timed(&mut report, "alert rules", || telemetry::test_rules(root))?;
     timed(&mut report, "interop", || interop::run_cheap(root))?;
     if simulator_exists(root) {
+        timed(&mut report, "ledger", || sim(root, &["--ledger".to_string()]))?;
         let arguments = ["--seconds".to_string(), SIMULATION_SECONDS.to_string()];
         timed(&mut report, "simulation", || sim(root, &arguments))?;
         // The invariants are worth what they notice.

@@ -50,7 +50,12 @@ impl World {
         let here = |node: &NodeId| self.hosts.iter().any(|host| host.node == *node);
         self.hosts.iter().filter(|host| !host.absent).all(|host| {
             let Some(process) = host.process.as_ref().filter(|_| !host.paused) else { return false };
-            let groups = process.node.status(false, host.clock(self.now)).groups;
+            let now = host.clock(self.now);
+            // A group whose change of members is joint still needs its old ones: its node is no full voter then.
+            if process.node.readiness(now).iter().any(|clause| !clause.ok && clause.name != "draining") {
+                return false;
+            }
+            let groups = process.node.status(false, now).groups;
             groups.iter().all(|group| {
                 group.leader.is_some() && group.learners.is_empty() && group.voters.iter().all(here)
             })
@@ -223,8 +228,9 @@ impl World {
             2 => host.arm(Operation::Write, "log/", DiskFaultKind::ShortWrite(short), 1),
             3 => host.arm(Operation::Sync, "", kind, 1),
             4 => host.checkpoints.fail_after(calls),
-            // A transient one: it must not last until a start, which would take it for damage.
-            _ => host.arm(Operation::Read, "", DiskFaultKind::FlipBit { byte: bit.0, bit: bit.1 }, 1),
+            // A transient one: it must not last until a start, which would take it for damage. Nor may it be in a body: a
+            // node that reads one cannot find out at its next start that it is whole.
+            _ => host.arm(Operation::Read, "log/", DiskFaultKind::FlipBit { byte: bit.0, bit: bit.1 }, 1),
         }
         self.hosts[place].heals_at_death |= choice == 5;
         self.note(|| format!("host {place}: disk fault {choice}"));
@@ -272,6 +278,7 @@ impl World {
         let host = &mut self.hosts[place];
         if host.astray_seen.is_none() {
             host.faulty.heal();
+            host.checkpoints.heal();
             host.heals_at_death = false;
         }
     }

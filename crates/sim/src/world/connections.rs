@@ -161,21 +161,19 @@ impl World {
         process.last_conn += 1;
         let id = ConnId(process.last_conn);
         let owner = Owner { node: process.node.id(), incarnation: process.lease_incarnation, conn: id };
-        process.connections.insert(
-            id,
-            ServerConnection {
-                client: Client::new(owner, self.settings.client.clone(), now),
-                conn,
-                input: BytesMut::new(),
-                events: VecDeque::new(),
-                direct: VecDeque::new(),
-                out: ClientOutput::default(),
-                ended: false,
-                wake_scheduled: false,
-                timer: None,
-                last_packet_id: None,
-            },
-        );
+        let connection = ServerConnection {
+            client: Client::new(owner, self.settings.client.clone(), now),
+            conn,
+            input: BytesMut::new(),
+            events: VecDeque::new(),
+            direct: VecDeque::new(),
+            out: ClientOutput::default(),
+            ended: false,
+            wake_scheduled: false,
+            timer: None,
+            last_packet_id: None,
+        };
+        process.connections.insert(id, Box::new(connection));
         if let Some(pipe) = self.pipes.get_mut(&conn) {
             pipe.served_by = Some((generation, id));
         }

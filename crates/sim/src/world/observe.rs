@@ -131,6 +131,14 @@ impl World {
         (leaders.len() < all).then(|| format!("leaders of {} groups of {all} are known", leaders.len()))
     }
 
+    /// Whether sessions have messages that they have not handed out.
+    pub(super) fn has_backlog(&self) -> bool {
+        let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
+        processes
+            .flat_map(|process| process.node.status(false, Duration::ZERO).groups)
+            .any(|group| group.counts.is_some_and(|counts| counts.queued_messages > 0))
+    }
+
     /// Which replicas have applied more than others; `None` when those of each group are equally far.
     pub(super) fn apart(&self) -> Option<String> {
         let mut applied: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();

@@ -49,7 +49,8 @@ pub(super) struct Host {
     pub(super) checkpoints: MemoryCheckpoints,
     /// Damage that its node has not found.
     pub(super) wound: Option<Wound>,
-    /// Its node has found damage, or could not find it: the state is given up at the next start.
+    /// Its node has found damage that a start does not find, or cannot find what there is: the state is given up at the next
+    /// start.
     pub(super) given_up: bool,
     /// Its device has no room.
     pub(super) full: bool,
@@ -99,7 +100,7 @@ pub(super) struct Process {
     pub(super) log_looks: bool,
     pub(super) keeper_jobs: VecDeque<KeeperJob>,
     pub(super) keeper_busy: bool,
-    pub(super) connections: BTreeMap<ConnId, ServerConnection>,
+    pub(super) connections: BTreeMap<ConnId, Box<ServerConnection>>,
     pub(super) last_conn: u64,
     pub(super) peers: BTreeSet<NodeId>,
     /// Sessions of the links that this process knows to be up.
@@ -314,7 +315,7 @@ impl World {
         let host = &self.hosts[place];
         let recovered = match host.recover(&self.features) {
             Ok(recovered) => recovered,
-            Err(Cause::Damage(what)) => {
+            Err(Cause::Damage(what) | Cause::HiddenDamage(what)) => {
                 self.history.marks.hit(Mark::DamageAtStart);
                 self.history.push(self.now, Event::Note(format!("node {} is damaged: {what}", host.node)));
                 return self.set_aside(place);
@@ -430,7 +431,7 @@ impl World {
         self.note(|| format!("host {place} cannot start: {cause:?}"));
         let host = &mut self.hosts[place];
         host.disk.kill();
-        host.given_up |= matches!(cause, Some(Cause::Damage(_)));
+        host.given_up |= matches!(cause, Some(Cause::HiddenDamage(_)));
         self.history.marks.hit(Mark::StartFailed);
         let after = self.random.millis(200, 1000);
         self.schedule(after, Occurrence::Boot(place));
@@ -454,7 +455,7 @@ impl World {
         if std::mem::take(&mut host.heals_at_death) {
             host.faulty.heal();
         }
-        host.given_up |= matches!(process.trouble.take(), Some(Cause::Damage(_)));
+        host.given_up |= matches!(process.trouble.take(), Some(Cause::HiddenDamage(_)));
         let node = host.node;
         self.close_wound(place);
         self.history.push(self.now, Event::Note(format!("node {node} dies, power lost: {power_lost}")));

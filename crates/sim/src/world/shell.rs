@@ -123,7 +123,7 @@ impl World {
         if let Some(cause) = process.trouble.peek() {
             // The daemon ends in the middle of the turn: nothing of it gets out.
             while process.node.poll_action().is_some() {}
-            let mark = if matches!(cause, Cause::Damage(_)) { Mark::DamageAtWork } else { Mark::ReadFailed };
+            let mark = if cause.is_damage() { Mark::DamageAtWork } else { Mark::ReadFailed };
             self.fails(&mut process, mark, cause);
         }
         self.act(place, &mut process);
@@ -340,7 +340,8 @@ impl World {
     ) -> PeerMessage {
         let PeerMessage::Raft(group, mut message) = message else { return message };
         let kind = message.get_msg_type() as i32;
-        if self.mutant != Some(Mutant::OlderTermCounted) || ![RAFT_APPEND, RAFT_HEARTBEAT].contains(&kind) {
+        let wanted = [RAFT_APPEND, RAFT_HEARTBEAT].contains(&kind) && self.phase == super::Phase::Faults;
+        if self.mutant != Some(Mutant::OlderTermCounted) || !wanted {
             return PeerMessage::Raft(group, message);
         }
         let term = message.term;
@@ -595,8 +596,7 @@ impl World {
         if let Some(job) = process.keeper_jobs.pop_front()
             && let Err(cause) = self.keep(place, &mut process, job)
         {
-            let damage = matches!(cause, Cause::Damage(_));
-            let mark = if damage { Mark::DamageAtWork } else { Mark::CheckpointFailed };
+            let mark = if cause.is_damage() { Mark::DamageAtWork } else { Mark::CheckpointFailed };
             self.fails(&mut process, mark, cause);
         }
         self.schedule_taken(place, &mut process);
@@ -759,7 +759,12 @@ impl World {
         let checkpoints = self.hosts[place].checkpoints.clone();
         let until = if cut { chunks.len() / 2 } else { chunks.len() };
         let staged = stage_chunks(&checkpoints, process, group, &chunks[..until]);
-        // A connection that ends, or a disk that fails: the receiver goes on as it was.
+        if let Err(Unstaged::Store(cause)) = &staged {
+            // A store that has failed cannot go on.
+            self.fails(process, Mark::CheckpointFailed, cause.clone());
+            return false;
+        }
+        // A connection that ends, or a body file that is not written whole and never gets its name: the receiver goes on.
         if cut || staged.is_err() {
             self.history.marks.hit(Mark::SnapshotCut);
             process.staged.remove(&group);
@@ -840,8 +845,7 @@ impl World {
             Err(CarryError::Log(LogError::NoSpace { .. })) => false,
             Err(error) => {
                 let cause = Cause::carry(&error);
-                let damage = matches!(cause, Cause::Damage(_));
-                let mark = if damage { Mark::DamageAtWork } else { Mark::WriteFailed };
+                let mark = if cause.is_damage() { Mark::DamageAtWork } else { Mark::WriteFailed };
                 self.fails(process, mark, cause);
                 return false;
             }
@@ -864,6 +868,14 @@ impl World {
     }
 }
 
+/// Why a snapshot was not staged.
+enum Unstaged {
+    /// The checkpoint store failed.
+    Store(Cause),
+    /// A body file could not be written.
+    Body,
+}
+
 /// All appends that wait, up to the next job of another kind.
 fn gather(jobs: &mut VecDeque<LogJob>) -> Gathered {
     let mut gathered = Gathered::default();
@@ -881,9 +893,9 @@ fn stage_chunks(
     process: &mut Process,
     group: GroupId,
     chunks: &[Bytes],
-) -> Result<(), Cause> {
-    let failed = |error| Cause::checkpoint(&error);
-    let body_failed = |error| Cause::body(&error);
+) -> Result<(), Unstaged> {
+    let failed = |error| Unstaged::Store(Cause::checkpoint(&error));
+    let body_failed = |_| Unstaged::Body;
     let bodies = process.log.bodies();
     process.staged.remove(&group);
     bodies.settle(group.0);

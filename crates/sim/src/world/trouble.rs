@@ -14,8 +14,10 @@ use quorate_storage::{BodyError, CheckpointError, LogError, ReadError};
 pub(super) enum Cause {
     /// The disk failed: the next start may find everything whole.
     Disk(String),
-    /// What was written is not there whole any more.
+    /// What was written is not there whole any more. A start finds that too.
     Damage(String),
+    /// As before, in a place that a start does not look at: the content of a body file.
+    HiddenDamage(String),
 }
 
 impl Cause {
@@ -29,21 +31,28 @@ impl Cause {
         if damage { Cause::Damage(what) } else { Cause::Disk(what) }
     }
 
+    /// Whether something that was written is not there whole any more.
+    pub(super) fn is_damage(&self) -> bool {
+        matches!(self, Cause::Damage(_) | Cause::HiddenDamage(_))
+    }
+
     pub(super) fn disk(error: impl Error) -> Cause {
         Cause::of(false, &error)
     }
 
     pub(super) fn read(error: &ReadError) -> Cause {
-        let damage = match error {
-            ReadError::Corrupt { .. } => true,
-            ReadError::Body { source, .. } => matches!(source, BodyError::Corrupt { .. }),
-            ReadError::Io { .. } => false,
-        };
-        Cause::of(damage, error)
+        match error {
+            ReadError::Body { source, .. } => Cause::body(source),
+            ReadError::Corrupt { .. } => Cause::of(true, error),
+            ReadError::Io { .. } => Cause::of(false, error),
+        }
     }
 
     pub(super) fn body(error: &BodyError) -> Cause {
-        Cause::of(matches!(error, BodyError::Corrupt { .. }), error)
+        match error {
+            BodyError::Corrupt { .. } => Cause::HiddenDamage(error.to_string()),
+            BodyError::Io { .. } | BodyError::Version { .. } => Cause::of(false, error),
+        }
     }
 
     pub(super) fn log(error: &LogError) -> Cause {
