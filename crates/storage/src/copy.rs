@@ -173,6 +173,14 @@ impl Copies {
         }
     }
 
+    /// The copy of a segment, if there is one that can be read. It is read because something else could not be.
+    pub fn open(&self, number: u32) -> Option<SegmentCopy> {
+        let file = self.disk.open(&self.path(&heads_name(number))).ok()?;
+        let page = read_up_to(file.as_ref(), 0, SEGMENT_HEADER_BYTES).ok()?;
+        let header = SegmentHeader::decode(&page).filter(|header| header.number == number);
+        Some(SegmentCopy { file, header })
+    }
+
     /// The copy of a segment that is no longer written; an empty one is made if there is none.
     pub fn open_or_create(&self, header: &SegmentHeader) -> io::Result<SegmentCopy> {
         let copy = match self.open(header.number) {

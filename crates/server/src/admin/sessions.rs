@@ -431,7 +431,6 @@ mod tests {
         };
         let live = quorate_state::NodeStatus::Live;
         NodeStatus {
-            membership: Default::default(),
             id: NodeId(1),
             incarnation: Incarnation(1),
             lease_left: None,

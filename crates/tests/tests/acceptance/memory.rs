@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Result;
 use quorate_tests::fault::{MemoryLimit, lacking};
 use quorate_tests::message::Message;
-use quorate_tests::raw::{Connect, Packet, Raw, publish_bytes};
+use quorate_tests::raw::{Connect, Packet, Publish, Raw, publish_bytes};
 use quorate_tests::{Cluster, let_pass, pause, wait_at_most};
 
 use super::{collect, offline_session};

@@ -46,7 +46,6 @@ fn healthy() -> NodeStatus {
         counts: None,
     };
     NodeStatus {
-        membership: Default::default(),
         id: NodeId(1),
         incarnation: Incarnation(1),
         lease_left: Some(SECOND),

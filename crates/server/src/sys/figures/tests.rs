@@ -56,7 +56,6 @@ fn group(id: u32, leader: u64, sessions: u64, online: u64) -> GroupStatus {
 /// Node 1 of two, which leads the first of two partitions.
 fn status() -> NodeStatus {
     NodeStatus {
-        membership: Default::default(),
         id: NodeId(1),
         incarnation: Incarnation(4),
         lease_left: None,
