@@ -65,6 +65,9 @@ pub const HOLD_MS_MAX: u32 = 4_000;
 /// second copy of the partition until it is over.
 pub const MOVES_MAX: usize = 4;
 
+/// Members of a group that its leader tells of; a longer list is refused. Above what a cluster has nodes.
+pub const MEMBERS_PER_GROUP_MAX: usize = 64;
+
 /// How long clients may stay on a node that is to go, in seconds.
 pub const REMOVAL_GRACE_S: u32 = 10;
 

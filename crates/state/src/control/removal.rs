@@ -4,7 +4,7 @@
 //! Does not: move replicas; see `plan`. Carry out a removal: it is a wish until `Command::NodeForget`.
 //! Invariants: nodes that stay are enough for all replicas and have a majority up in control when a removal is taken on;
 //! what is known of a group's members is not older than its placement.
-//! Limits: one wish for each node, one list for each group. See: docs/operations/membership.md.
+//! Limits: one wish for each node, one list for each group, of at most MEMBERS_PER_GROUP_MAX. See: docs/operations/membership.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ use crate::effect::Effect;
 use crate::encode::member::{nodes, put_nodes};
 use crate::group_state::Place;
 use crate::ids::{CONTROL, GroupId, LogIndex, NodeId, Timestamp};
-use crate::limits::NODE_NAME_BYTES_MAX;
+use crate::limits::{MEMBERS_PER_GROUP_MAX, NODE_NAME_BYTES_MAX};
 use crate::wire::{DecodeError, Reader, own_text, put_text};
 
 /// An operator wants a node gone.
@@ -258,6 +258,9 @@ impl Control {
         }
         if group.0 > self.config.partitions {
             return self.refuse(place, "there is no such group", effects);
+        }
+        if members.voters.len() + members.learners.len() > MEMBERS_PER_GROUP_MAX {
+            return self.refuse(place, "too many members", effects);
         }
         let known = self.members.get(&group);
         let is_news = known.is_none_or(|known| members.index >= known.index && *known != members);
