@@ -20,8 +20,6 @@ const PIECE_BYTES: usize = 4096;
 
 /// A relay to one address.
 pub struct Relay {
-    /// Where it listens on loopback.
-    pub port: u16,
     shared: Arc<Shared>,
     listening: Option<JoinHandle<()>>,
 }
@@ -33,13 +31,12 @@ struct Shared {
 }
 
 impl Relay {
-    /// To a port on loopback, without a limit at first.
+    /// From a port on loopback to another one, without a limit at first.
     ///
     /// # Errors
-    /// When no port is free.
-    pub fn start(to: u16) -> Result<Relay> {
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
-        let port = listener.local_addr()?.port();
+    /// When something else listens there.
+    pub fn start(port: u16, to: u16) -> Result<Relay> {
+        let listener = TcpListener::bind(("127.0.0.1", port))?;
         listener.set_nonblocking(true)?;
         let shared = Arc::new(Shared { rate: AtomicU64::new(0), over: AtomicBool::new(false) });
         let own = shared.clone();
@@ -56,7 +53,7 @@ impl Relay {
                 let _ = thread.join();
             }
         });
-        Ok(Relay { port, shared, listening: Some(listening) })
+        Ok(Relay { shared, listening: Some(listening) })
     }
 
     /// From now on so many bytes go through in a second, in each direction of a connection; 0 for no limit.

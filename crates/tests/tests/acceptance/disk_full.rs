@@ -82,6 +82,24 @@ fn wait_reserve(volume: &Volume) {
     wait_for("the reserve", || std::fs::metadata(&reserve).ok()).unwrap();
 }
 
+/// Waits until a node leads no group: others have room.
+fn wait_leads_nothing(cluster: &Cluster, place: usize) {
+    wait_for("a node with little room to lead nothing", || {
+        let state = cluster.state(place, false).ok()?;
+        state.groups.iter().all(|group| group.leader != Some(state.node_id)).then_some(())
+    })
+    .unwrap();
+}
+
+/// A message of QoS 0 needs no disk.
+fn assert_passes_without_disk(cluster: &Cluster, place: usize) {
+    let (mut raw, _) =
+        Raw::connect(cluster.node(place).mqtt_port, &Connect::transient(&format!("zero-{place}"))).unwrap();
+    raw.subscribe(&format!("zero/{place}")).unwrap();
+    raw.publish(&format!("zero/{place}"), b"x", false, None).unwrap();
+    assert_eq!(raw.receive().unwrap().payload, b"x");
+}
+
 fn assert_live(cluster: &Cluster) {
     for place in 0..3 {
         assert_eq!(cluster.get(place, "/livez").unwrap().0, 200, "node {place}");
@@ -116,6 +134,8 @@ fn full_disks_refuse_messages_end_nothing_and_resume_alone() {
     let mut filled: Vec<Filled> = vec![volumes[0].fill(0).unwrap()];
     wait_low(&cluster, 0, 1.0);
     assert_eq!(publish(&cluster, 0, &mut audit), QUOTA_EXCEEDED);
+    assert_passes_without_disk(&cluster, 0);
+    wait_leads_nothing(&cluster, 0);
     let (mut three, sequence) = publish_3(&cluster, 0, &mut audit);
     for _ in 0..100 {
         assert!(publish(&cluster, 1, &mut audit) < 0x80);
@@ -134,6 +154,18 @@ fn full_disks_refuse_messages_end_nothing_and_resume_alone() {
         assert_eq!(publish(&cluster, place, &mut audit), QUOTA_EXCEEDED);
     }
     drain(&cluster, 1, &mut audit);
+    assert_passes_without_disk(&cluster, 1);
+    // A start has the reserve, too.
+    cluster.kill(2).unwrap();
+    cluster.restart(2).unwrap();
+    wait_for("the node to answer", || cluster.get(2, "/livez").ok()).unwrap();
+    wait_for("the node to let a client in", || {
+        let connect = Connect::transient("asks");
+        Raw::connect(cluster.node(2).mqtt_port, &connect).ok().map(drop)
+    })
+    .unwrap();
+    wait_low(&cluster, 2, 1.0);
+    assert_eq!(publish(&cluster, 2, &mut audit), QUOTA_EXCEEDED);
     offline_session(cluster.node(2).mqtt_port, "new", "else/#");
     assert_live(&cluster);
 
