@@ -2,7 +2,7 @@
 //!
 //! Owns: [`LargePackets`], the room of all connections; [`Reserved`], that of one. Does not: read, or decode.
 //! Invariants: whoever has room has it for a whole packet, so what is begun can always be ended; room is given in the order in
-//! which it was asked for.
+//! which it was asked for, and who has something else to do meanwhile asks anew.
 //! Limits: `LARGE_PACKET_BYTES` are read without asking; `memory::shares` says how much room there is.
 
 use std::sync::Arc;

@@ -20,7 +20,7 @@ use crate::table::bytes;
 const FILES_OWN: u64 = 512;
 
 /// Memory of a node without clients and without its cache of bodies.
-const MEMORY_OWN_BYTES: u64 = 256 * 1024 * 1024;
+const MEMORY_OWN_BYTES: u64 = 128 * 1024 * 1024;
 
 /// Memory of an idle connection; measured, see docs/benchmarks.md.
 const MEMORY_CONNECTION_BYTES: u64 = 7 * 1024;
@@ -42,7 +42,7 @@ pub struct ResourceFacts {
     pub files_max: Option<u64>,
     /// Largest backlog that the system grants.
     pub somaxconn: Option<u64>,
-    /// Memory of the machine, or less where a control group says so.
+    /// Memory of the machine, or less where a control group or the configuration says so.
     pub memory_bytes: Option<u64>,
     /// Configured cache of bodies.
     pub body_cache_bytes: u64,
@@ -85,7 +85,7 @@ pub fn gather(config: &Config, node: Option<Process>, host: &dyn Host) -> Resour
         connections_max: connections.sum(),
         files_max: host.files_max(looked_at),
         somaxconn: number("/proc/sys/net/core/somaxconn"),
-        memory_bytes: memory_bytes(looked_at),
+        memory_bytes: [config.limits.memory_bytes, memory_bytes(looked_at)].into_iter().flatten().min(),
         body_cache_bytes: config.storage.body_cache_bytes,
         swapped_bytes: pid.and_then(process::swapped_bytes),
         outgoing: outgoing(),
@@ -222,7 +222,8 @@ fn backlog(facts: &ResourceFacts) -> Option<Finding> {
 
 fn memory(facts: &ResourceFacts) -> Option<Finding> {
     let granted = facts.memory_bytes?;
-    let least = MEMORY_OWN_BYTES.saturating_add(facts.body_cache_bytes);
+    // The cache has its share of what there is, whatever is configured.
+    let least = MEMORY_OWN_BYTES.saturating_add(facts.body_cache_bytes.min(granted / 8));
     let most = least.saturating_add(facts.connections_max.saturating_mul(MEMORY_CONNECTION_BYTES));
     let (severity, needed, when) = match granted {
         granted if granted < least => (Severity::Error, least, "without any client"),
@@ -320,8 +321,8 @@ mod tests {
         check_one(|facts| facts.files_max = Some(256), &[("files_limit_low", Error)]);
         check_one(|facts| facts.files_max = None, &[]);
         check_one(|facts| facts.somaxconn = Some(128), &[("backlog_limit_low", Warning)]);
-        check_one(|facts| facts.memory_bytes = Some(319 * MIB), &[("memory_low", Error)]);
-        check_one(|facts| facts.memory_bytes = Some(320 * MIB), &[("memory_low", Warning)]);
+        check_one(|facts| facts.memory_bytes = Some(146 * MIB), &[("memory_low", Error)]);
+        check_one(|facts| facts.memory_bytes = Some(147 * MIB), &[("memory_low", Warning)]);
         check_one(|facts| facts.memory_bytes = Some(400 * MIB), &[]);
         check_one(|facts| facts.swapped_bytes = Some(65 * MIB), &[("memory_swapped", Warning)]);
         check_one(

@@ -294,6 +294,7 @@ mod tests {
         assert_eq!((merged.limits.receive_max, merged.limits.queue_messages_max), (7, 10_000_000));
         check("", "[cluster]\npartitions = 3\n", &[], &[], &["cluster.partitions"]);
         check("", "[storage]\nbody_cache_bytes = \"1MiB\"\n", &[], &["storage.body_cache_bytes"], &[]);
+        check("", "[limits]\nmemory_bytes = \"1GiB\"\n", &[], &["limits.memory_bytes"], &[]);
         let live = ["storage.disk_soft_bytes"];
         let merged = check("", "[storage]\ndisk_soft_bytes = \"1GiB\"\n", &live, &[], &[]);
         assert_eq!(merged.storage.disk_soft_bytes, 1 << 30);
