@@ -7,7 +7,7 @@ use core::time::Duration;
 use crate::random::Random;
 
 /// Version of what a seed draws. It goes up with every change of that, so that the ledger says which seeds are what they were.
-pub const DRAWS: u32 = 5;
+pub const DRAWS: u32 = 6;
 
 /// A kind of fault.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

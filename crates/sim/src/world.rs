@@ -12,6 +12,7 @@ mod faults;
 mod links;
 mod observe;
 mod process;
+mod sabotage;
 mod shell;
 mod trouble;
 
