@@ -328,7 +328,9 @@ pub enum What {
     },
     /// It is about to be healed.
     HealInvoke,
-    /// Every group has one leader that all nodes know which are part of a majority.
+    /// It has been healed.
+    Healed,
+    /// Every group has one leader, which a majority of nodes knows.
     Led,
     /// Every group has one leader, and every node is ready.
     Recovered {

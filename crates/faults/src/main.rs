@@ -20,6 +20,7 @@ mod network;
 mod random;
 mod report;
 mod run;
+mod stalls;
 mod tracer;
 mod volume;
 mod wire;

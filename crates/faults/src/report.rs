@@ -86,7 +86,7 @@ fn faults(text: &mut String, kinds: &std::collections::BTreeMap<&'static str, Ar
     text.push_str(
         "The answer times are of publishes that overlap a fault, from first sending to PUBACK or PUBREC, on whichever connection \
          it came. A gap is the longest time that one publisher had no answer, from the one before the fault to the one after it. \
-         Open are publishes that were sent again, because their connection broke before the answer. Recovery is from the begin of healing until all \
+         Open are publishes that were sent again, because their connection broke before the answer. Recovery is from the end of healing until all \
          nodes are ready and agree on a leader of each group.\n\n",
     );
     text.push_str(

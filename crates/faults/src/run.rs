@@ -21,6 +21,7 @@ use crate::cluster::{self, Cluster};
 use crate::history::{Event, HARNESS, Moment, Recorder, What};
 use crate::nemesis::Nemesis;
 use crate::random::Random;
+use crate::stalls::Stalls;
 use crate::wire::Version;
 
 /// From healing to a leader for each group: beyond it a run ends. The promise is 10 s, which a checker holds the history to.
@@ -59,6 +60,10 @@ const MEMBERS: [bool; 3] = [false, true, false];
 
 /// Clients with wills; as many probe the barrier, and as many go away to have their sessions expire.
 const WILL_HOLDERS: usize = 3;
+
+/// When the machine keeps a thread that does nothing waiting for longer, one that works may wait for the 800 ms after which a follower
+/// takes its leader for dead.
+const STALL_MAX: Duration = Duration::from_millis(150);
 
 /// Between two looks at leaders while nodes are cut off.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -121,6 +126,7 @@ pub fn run(
     let recorder = Recorder::create(history)?;
     let load = Load::start(cluster, &recorder)?;
     cluster.ground = Some(load.ground.clone());
+    let stalls = Stalls::watch();
     let mut faults: Vec<Fault> = Vec::new();
     let mut order: Vec<usize> = Vec::new();
     let mut cut = None;
@@ -130,7 +136,7 @@ pub fn run(
         }
         let next = order.pop().context("a nemesis to run")?;
         let nemesis = nemeses.get_mut(next).context("a nemesis to run")?;
-        let fault = one_fault(cluster, nemesis.as_mut(), &recorder, &mut random)
+        let fault = one_fault(cluster, nemesis.as_mut(), &recorder, &mut random, &stalls)
             .and_then(|fault| load.wait_progress(&recorder).map(|()| fault))
             .with_context(|| format!("fault {} ({})", faults.len() + 1, nemesis.name()));
         let fault = match fault {
@@ -191,6 +197,7 @@ fn one_fault(
     nemesis: &mut dyn Nemesis,
     recorder: &Recorder,
     random: &mut Random,
+    stalls: &Stalls,
 ) -> Result<Fault> {
     let holds = nemesis.holds();
     if holds.no_election {
@@ -200,6 +207,7 @@ fn one_fault(
     let lasts = nemesis.lasts(random);
     let injected = recorder.note(HARNESS, What::FaultInvoke { name: nemesis.name().to_owned() });
     let done = nemesis.inject(cluster, random).context("inject")?;
+    stalls.longest();
     // Not of a fault that makes nodes too slow to say.
     let during = if holds.no_election { cluster.terms()? } else { BTreeMap::new() };
     let silenced = done.silenced.clone();
@@ -210,21 +218,31 @@ fn one_fault(
     drop(lookout);
     let proof = nemesis.proof(cluster).context("prove that it happened")?;
     let mut problems = nemesis.problems();
+    let mut proof = proof;
     if holds.no_election {
         let (_, most) = growth(&during, &cluster.terms()?);
-        problems.extend((most > 0).then(|| format!("an election during {}", nemesis.name())));
+        let stalled = stalls.longest();
+        if stalled > STALL_MAX {
+            proof = format!(
+                "{proof}, elections not judged: this machine stood still for {} ms",
+                stalled.as_millis()
+            );
+        } else if most > 0 {
+            problems.push(format!("an election during {}", nemesis.name()));
+        }
     }
     let answered = |event: &Event| matches!(event.what, What::PublishOk { .. });
     if holds.progress && recorder.count_since(since, answered) == 0 {
         problems.push(format!("no acknowledgement during {}", nemesis.name()));
     }
-    let healing = Instant::now();
     recorder.note(HARNESS, What::HealInvoke);
     nemesis.heal(cluster).context("heal")?;
+    let healed = Instant::now();
+    recorder.note(HARNESS, What::Healed);
     cluster.wait_led(LED_MAX).context("recover")?;
     recorder.note(HARNESS, What::Led);
     cluster.wait_whole(RECOVERY_MAX).context("recover")?;
-    let recovery = healing.elapsed();
+    let recovery = healed.elapsed();
     let (terms, most) = growth(&before, &cluster.terms()?);
     let recovered = recorder.note(HARNESS, What::Recovered { terms: most });
     let nodes: Vec<String> = done.victims.iter().map(|place| format!("n{}", place + 1)).collect();

@@ -41,6 +41,11 @@ impl Tracer {
         Ok(Tracer { child: child.context("start strace")?, notes: notes.to_owned() })
     }
 
+    /// Ends it at once. What it traces goes on, or ends when it has been killed.
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+    }
+
     /// What it has noted so far.
     pub fn notes(&self) -> String {
         std::fs::read_to_string(&self.notes).unwrap_or_default()

@@ -70,7 +70,8 @@ pub fn find(events: &[Event], _index: &Index) -> Vec<String> {
             What::ExpiringGot { sequence } => {
                 sleepers.entry(client).or_default().got.insert(sequence);
             }
-            What::Lost { .. } => {
+            // A CONNECT without CONNACK may have taken the session all the same, with another interval.
+            What::Refused { .. } | What::Lost { .. } => {
                 if let Some(sleeper) = sleepers.get_mut(&client) {
                     *sleeper = Sleeper { got: std::mem::take(&mut sleeper.got), ..Sleeper::default() };
                 }
@@ -150,6 +151,10 @@ mod tests {
             whats[4] = (10_000, What::Back { present: false });
         });
         check("", |whats| whats[4] = (11_001, What::Back { present: false }));
+        check("", |whats| {
+            whats[4] = (10_000, What::Back { present: false });
+            whats.insert(4, (9000, What::Refused { node: 0, reason: "test".into() }));
+        });
     }
 
     #[test]

@@ -170,6 +170,7 @@ impl Index {
             | What::OwnerAck { .. }
             | What::Looked { .. }
             | What::HealInvoke
+            | What::Healed
             | What::Led
             | What::Recovered { .. } => {}
         }

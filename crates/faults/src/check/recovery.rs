@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Index;
 use crate::history::{Event, HARNESS, Moment, What};
 
-/// From the begin of healing to one leader for each group.
+/// From the end of healing to one leader for each group.
 const LED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The most of a partition that a group may be without leader, on the side of the majority.
@@ -30,6 +30,7 @@ struct Fault {
     invoke: Moment,
     ok: Moment,
     heal: Option<Moment>,
+    healed: Option<Moment>,
     looks: usize,
     leaderless: usize,
 }
@@ -52,6 +53,7 @@ pub fn find(events: &[Event], _index: &Index) -> Vec<String> {
                 fault.heal = Some(event.at);
                 lines.extend(fault.leaderless(event.at));
             }
+            What::Healed => fault.healed = Some(event.at),
             What::Led => lines.extend(fault.late(event.at)),
             What::Recovered { terms } => lines.extend(fault.terms(event.at, *terms)),
             _ => {}
@@ -78,7 +80,7 @@ impl Fault {
     }
 
     fn late(&self, led: Moment) -> Option<String> {
-        let took = led.since(self.heal?);
+        let took = led.since(self.healed?);
         (took > LED_WITHIN).then(|| {
             self.told(&format!("a leader for each group only {} ms after healing", took.as_millis()))
         })
@@ -105,6 +107,7 @@ mod tests {
             note(2 + 100 * look, What::Looked { led: look >= leaderless });
         }
         note(20_001, What::HealInvoke);
+        note(20_001, What::Healed);
         note(20_001 + led_ms, What::Led);
         note(20_002 + led_ms, What::Recovered { terms });
         find(&events, &Index::default())

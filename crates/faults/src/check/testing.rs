@@ -67,6 +67,7 @@ pub fn sound() -> Vec<(u16, What)> {
     whats.push((HARNESS, What::FaultInvoke { name: "test".into() }));
     whats.push((HARNESS, What::FaultOk { silenced: vec![2] }));
     whats.push((HARNESS, What::HealInvoke));
+    whats.push((HARNESS, What::Healed));
     whats.push((HARNESS, What::Led));
     whats.push((HARNESS, What::Recovered { terms: 1 }));
     whats

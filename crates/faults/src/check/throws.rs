@@ -2,6 +2,8 @@
 //!
 //! Owns: both. Does not: blame losses while there is a fault, or of clients that were not connected all the time.
 //! Invariants: nodes say what they have dropped at the begin and at the end of each calm time; each client catches with one subscription.
+//! What a node cannot hand to another one counts once, however many clients there would have had it: so does a message here that is missing
+//! at clients of one node.
 //! Limits: what was thrown in the last `ON_ITS_WAY` of a calm time is not missed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +21,8 @@ struct Throws {
     caught: BTreeMap<Client, BTreeSet<(Client, u64)>>,
     /// When connections begin and end; those of catchers begin with SUBACK.
     present: BTreeMap<Client, Vec<(Moment, bool)>>,
+    /// Nodes of their connections.
+    nodes: BTreeMap<Client, Vec<(Moment, usize)>>,
     dropped: Vec<(Moment, u64)>,
 }
 
@@ -53,7 +57,11 @@ impl Throws {
                     lines.push(format!("client {client}: {sequence} of {from} came twice with QoS 0"));
                 }
             }
-            What::Subscribed | What::Connected { .. } => present(true),
+            What::Subscribed => present(true),
+            What::Connected { node, .. } => {
+                present(true);
+                self.nodes.entry(client).or_default().push((event.at, node));
+            }
             What::Lost { .. } => present(false),
             What::Dropped { total } => self.dropped.push((event.at, total)),
             _ => {}
@@ -65,6 +73,12 @@ impl Throws {
         let Some(changes) = self.present.get(&client) else { return false };
         let before = changes.iter().rev().find(|(at, _)| *at < begin);
         before.is_some_and(|(_, there)| *there) && !changes.iter().any(|(at, _)| (begin..=end).contains(at))
+    }
+
+    /// The node of a client's connection at a moment.
+    fn node_of(&self, client: Client, at: Moment) -> Option<usize> {
+        let nodes = self.nodes.get(&client)?;
+        nodes.iter().rev().find(|(since, _)| *since <= at).map(|(_, node)| *node)
     }
 
     fn missed(&self, begin: (Moment, u64), end: (Moment, u64)) -> Option<String> {
@@ -79,11 +93,14 @@ impl Throws {
             .filter(|((from, _), at)| (begin..=last).contains(*at) && self.was_there(*from, begin, end))
             .map(|(which, _)| which)
             .collect();
-        let missing = |(client, caught): (&Client, &BTreeSet<(Client, u64)>)| {
-            let there = self.was_there(*client, begin, end);
-            thrown.iter().filter(|which| there && !caught.contains(**which)).count()
-        };
-        let missing: usize = self.caught.iter().map(missing).sum();
+        let mut missing = BTreeSet::new();
+        for (client, caught) in self.caught.iter().filter(|(client, _)| self.was_there(**client, begin, end))
+        {
+            let node = self.node_of(*client, begin);
+            missing
+                .extend(thrown.iter().filter(|which| !caught.contains(**which)).map(|which| (node, *which)));
+        }
+        let missing = missing.len();
         let counted = after.saturating_sub(before);
         (u64::try_from(missing).unwrap_or(u64::MAX) > counted).then(|| {
             format!("{missing} messages of QoS 0 are missing after {} ms, {counted} counted", begin.0 / 1000)
@@ -126,6 +143,22 @@ mod tests {
             found(find, history(&[5, 9], 1)),
             ["2 messages of QoS 0 are missing after 3 ms, 1 counted"]
         );
+    }
+
+    #[test]
+    fn what_two_clients_of_a_node_miss_counts_once() {
+        let with = |node: usize| {
+            let mut whats = history(&[5, 9], 2);
+            let other = [What::Connected { node, present: false }, What::Subscribed];
+            whats.splice(0..0, other.map(|what| (CATCHER + 1, what)));
+            // It has caught something, once.
+            whats.push((CATCHER + 1, What::Caught { from: THROWER, sequence: 1999 }));
+            let rest = (0..1999).filter(|sequence| ![5, 9].contains(sequence));
+            whats.extend(rest.map(|sequence| (CATCHER + 1, What::Caught { from: THROWER, sequence })));
+            found(find, whats)
+        };
+        assert_eq!(with(1), Vec::<String>::new());
+        assert_eq!(with(0), ["4 messages of QoS 0 are missing after 5 ms, 2 counted"]);
     }
 
     #[test]

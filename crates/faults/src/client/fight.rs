@@ -37,7 +37,9 @@ impl Fight {
     /// Begins.
     pub fn start(ground: &Ground) -> Fight {
         let ended = Arc::new(AtomicBool::new(false));
-        let (taken, numbers) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        // Numbers go on from fight to fight: there are fewer connections than microseconds.
+        let first = ground.recorder.now().0;
+        let (taken, numbers) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(first)));
         let fighter = |place: u64| {
             let mut fighter = Fighter {
                 ground: ground.clone(),

@@ -1,7 +1,7 @@
 //! A node is killed at a chosen step of making something durable: just before or just after a system call on its files, while it runs or while
 //! it starts.
 //!
-//! Owns: that, by way of a tracer; there is nothing for it in the program. Proof: the tracer noted the call and the end of the process.
+//! Owns: that, by way of a tracer; there is nothing for it in the program. Proof: the tracer noted the call, and the process is gone.
 //! Does not: choose calls that no file of the data folder is part of: a running node writes to sockets with others.
 //! Limits: needs strace, which slows the node down until it is killed; `TRIES` calls are tried until one comes.
 
@@ -9,11 +9,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use quorate_tests::pause;
+use quorate_tests::{pause, wait_for};
 
 use super::{Injected, Nemesis};
 use crate::cluster::{Around, Cluster};
-use crate::machine::{self, lacking};
+use crate::machine::{self, lacking, process_state};
 use crate::random::Random;
 use crate::tracer::{self, Tracer};
 
@@ -119,6 +119,8 @@ fn running(cluster: &mut Cluster, victim: usize, step: &Step, notes: &Path) -> R
         if step.after {
             machine::signal(pid, "KILL")?;
         }
+        // A tracer that lets a thread wait does not see it end, and its end is for the tracer to see first.
+        tracer.kill();
         cluster.wait_ended(victim)?;
         return Ok(true);
     }
@@ -138,10 +140,15 @@ fn at_start(cluster: &mut Cluster, victim: usize, step: &Step, notes: &Path) -> 
     // The node is what the tracer has started; it may be gone already.
     let children =
         std::fs::read_to_string(format!("/proc/{tracer}/task/{tracer}/children")).unwrap_or_default();
-    for node in children.split_whitespace() {
-        let _ = machine::signal(node.parse()?, "KILL");
+    let nodes = children.split_whitespace().map(str::parse).collect::<Result<Vec<u32>, _>>()?;
+    for node in &nodes {
+        let _ = machine::signal(*node, "KILL");
     }
-    cluster.wait_ended(victim)?;
+    cluster.kill_what_runs(&[victim])?;
+    for node in nodes {
+        let gone = || matches!(process_state(node), None | Some('Z')).then_some(());
+        wait_for("the node to end", gone)?;
+    }
     Ok(comes)
 }
 
@@ -160,7 +167,7 @@ fn wait_for_step(step: &Step, notes: &Path) -> bool {
 
 fn told(step: &Step, notes: &Path) -> Result<String> {
     let noted = std::fs::read_to_string(notes).context("read what strace noted")?;
-    ensure!(noted.contains("killed by SIGKILL"), "strace saw no end: {noted}");
+    ensure!(step.after || noted.contains("killed by SIGKILL"), "strace saw no end: {noted}");
     let sign = if step.after { "(DELAYED)" } else { "= ?" };
     let call = noted.lines().rfind(|line| line.contains(step.call) && line.contains(sign));
     let call = call.with_context(|| format!("{} with {sign} is not noted", step.call))?;
