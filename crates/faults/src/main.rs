@@ -12,6 +12,8 @@ mod client;
 mod cluster;
 mod group;
 mod history;
+mod load;
+mod lookout;
 mod machine;
 mod mangle;
 mod measure;
