@@ -240,8 +240,9 @@ impl Volume {
                 let_pass(Duration::from_millis(100));
             }
         }));
-        let free = self.free_bytes()?;
-        ensure!(free < FULL_BYTES, "{free} bytes are free on {}", self.path());
+        // A node may have given its reserve back meanwhile.
+        let full = || self.free_bytes().ok().filter(|free| *free < FULL_BYTES);
+        wait_for("the volume to be full", full).with_context(|| self.path())?;
         Ok(filled)
     }
 }
