@@ -1,7 +1,7 @@
 //! Only the thread that writes the log of the leader stands still.
 //!
 //! Owns: the control group that freezes it. Proof: the system says that it is frozen. Does not: stop any other thread: heartbeats go on.
-//! Invariants: another node must lead what the node led, so that publishes go on. The report says how long that took.
+//! Invariants: another node leads what the node led within 3 s, so that publishes go on. The line of the fault says how long that took.
 //! Limits: version 1 of control groups, with the controller `freezer`.
 
 use std::time::{Duration, Instant};
@@ -20,7 +20,10 @@ const CONTROLLER: &str = "freezer";
 /// The thread that writes the log, as a node names it.
 const THREAD: &str = "log";
 
-/// A look at whether the node still leads lasts at most so long.
+/// The longest that is promised until another node leads.
+const STEPS_DOWN_WITHIN: Duration = Duration::from_secs(3);
+
+/// Whether the node still leads is looked at for so long.
 const LOOK_MAX: Duration = Duration::from_secs(5);
 
 /// The nemesis.
@@ -73,6 +76,13 @@ impl Nemesis for FrozenLog {
             Some(after) => format!("frozen; led nothing after {} ms", after.as_millis()),
             None => format!("frozen; still led after {} ms", LOOK_MAX.as_millis()),
         })
+    }
+
+    fn problems(&mut self) -> Vec<String> {
+        let late = self.stepped_down.is_none_or(|after| after > STEPS_DOWN_WITHIN);
+        late.then(|| format!("the node still led {} ms after its log froze", STEPS_DOWN_WITHIN.as_millis()))
+            .into_iter()
+            .collect()
     }
 
     fn heal(&mut self, _cluster: &mut Cluster) -> Result<()> {
