@@ -469,24 +469,15 @@ impl Cluster {
         Ok(state.groups.iter().map(|group| (group.id, group.term)).collect())
     }
 
-    /// Waits until no node leads more than one group more than another one, so that none hands leadership over.
+    /// Waits until no node leads more than one partition more than another one, nor more than one group of any kind, so that none hands
+    /// leadership over.
     ///
     /// # Errors
     /// When they do not in time.
     pub fn wait_balanced(&self, longest: Duration) -> Result<()> {
         let balanced = || {
             let state = self.state(0, false).ok()?;
-            let mut led: BTreeMap<u64, usize> = state
-                .nodes
-                .iter()
-                .filter(|node| node.state == NodeState::Live)
-                .map(|node| (node.id, 0))
-                .collect();
-            for group in &state.groups {
-                *led.entry(group.leader?).or_default() += 1;
-            }
-            let (least, most) = (led.values().min()?, led.values().max()?);
-            (most - least <= 1).then_some(())
+            (is_balanced(&state, 0)? && is_balanced(&state, 1)?).then_some(())
         };
         wait_at_most(longest, "leaders to be spread over the nodes", balanced)
     }
@@ -630,6 +621,17 @@ impl Cluster {
     fn log_file(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{name}.log"))
     }
+}
+
+/// Whether live nodes lead as many groups from this one on as each other, or one more; `None` when one has no leader.
+fn is_balanced(state: &ClusterState, first_group: u32) -> Option<bool> {
+    let live = state.nodes.iter().filter(|node| node.state == NodeState::Live);
+    let mut led: BTreeMap<u64, usize> = live.map(|node| (node.id, 0)).collect();
+    for group in state.groups.iter().filter(|group| group.id >= first_group) {
+        *led.entry(group.leader?).or_default() += 1;
+    }
+    let (least, most) = (led.values().min()?, led.values().max()?);
+    Some(most - least <= 1)
 }
 
 /// Whether each group has a leader among these nodes that so many of them know.

@@ -2,7 +2,7 @@
 //!
 //! Owns: both. Does not: ask that anything expires; wall clocks that jump make no difference.
 //! Invariants: a client notes that it goes before it closes, and that it is back after CONNACK: so the time between is at least as long as the
-//! session was without a connection.
+//! session was without a connection, unless a fault ended that before.
 //! Limits: messages are judged only in calm, and when the client was there `FETCHED_IN` before their time was over.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +29,10 @@ struct Expiring {
 #[derive(Default)]
 struct Sleeper {
     away: Option<(Moment, Duration)>,
+    /// When it came back to a session that was there.
     back: Option<Moment>,
+    /// When its present connection began.
+    since: Option<Moment>,
     /// Published since it went away.
     waiting: BTreeMap<u64, Expiring>,
     got: BTreeSet<u64>,
@@ -47,7 +50,9 @@ pub fn find(events: &[Event], _index: &Index) -> Vec<String> {
                 let sleeper = sleepers.entry(client).or_default();
                 let missing = sleeper.missing(&calm, event.at);
                 lines.extend(missing.map(|line| format!("client {client}: {line}")));
-                sleeper.away = Some((event.at, Duration::from_millis(expiry_ms)));
+                // A node that was cut off or died with the connection may have ended it long before.
+                let surely_there = sleeper.since.is_some_and(|since| calm.between(since, event.at));
+                sleeper.away = surely_there.then_some((event.at, Duration::from_millis(expiry_ms)));
                 sleeper.waiting.clear();
             }
             What::Back { present } => {
@@ -85,6 +90,7 @@ pub fn find(events: &[Event], _index: &Index) -> Vec<String> {
 impl Sleeper {
     fn come_back(&mut self, at: Moment, present: bool) -> Option<String> {
         self.back = present.then_some(at);
+        self.since = Some(at);
         let (away, expiry) = self.away?;
         let gone = at.since(away);
         (!present && gone < expiry).then(|| {
@@ -151,6 +157,15 @@ mod tests {
             whats[4] = (10_000, What::Back { present: false });
         });
         check("", |whats| whats[4] = (11_001, What::Back { present: false }));
+        // A fault may end its connection before it goes, and not while it is away.
+        check("", |whats| {
+            whats[4] = (10_000, What::Back { present: false });
+            whats.insert(1, (500, What::FaultInvoke { name: "link-flap".into() }));
+        });
+        check("no session at 10000 ms", |whats| {
+            whats[4] = (10_000, What::Back { present: false });
+            whats.insert(2, (1500, What::FaultInvoke { name: "link-flap".into() }));
+        });
         check("", |whats| {
             whats[4] = (10_000, What::Back { present: false });
             whats.insert(4, (9000, What::Refused { node: 0, reason: "test".into() }));
@@ -175,6 +190,7 @@ mod tests {
         });
         check("message 0 did not come", |whats| {
             lost(whats);
+            whats[0] = (2, What::Back { present: false });
             whats.insert(0, (0, What::FaultInvoke { name: "clock-forward".into() }));
             whats.insert(1, (1, What::FaultOk { silenced: vec![] }));
         });
