@@ -307,8 +307,10 @@ async fn removed_node_is_told_whether_it_dials_or_is_dialled() {
         let (mut gone, stays) = if dialler_goes { (a, b) } else { (b, a) };
         stays.links.set_gone(vec![gone.id]);
         stays.links.set_peers(vec![stays.place()]);
-        assert_eq!(gone.next().await, Seen::Down(stays.id));
-        assert_eq!(gone.next().await, Seen::Gone, "the dialler goes: {dialler_goes}");
+        // The routing link may be dialled again, and refused, before the end of the raft link is told.
+        let seen = [gone.next().await, gone.next().await];
+        let both = seen.contains(&Seen::Down(stays.id)) && seen.contains(&Seen::Gone);
+        assert!(both, "the dialler goes: {dialler_goes}, seen: {seen:?}");
         // With another disk and no identity it is somebody new.
         let fresh = Hello { cluster_id: [0; 16], ..gone.local.hello(LinkKind::Probe) };
         assert!(!stays.links.is_gone(&fresh));
