@@ -140,6 +140,8 @@ pub struct World {
     phase: Phase,
     delivered_at: Duration,
     generation: u64,
+    /// Host that became leader of some group last.
+    led_last: usize,
     /// Hosts that lost their state so far.
     strikes: u32,
     committed: BTreeMap<u32, BTreeMap<u64, u64>>,
@@ -180,6 +182,7 @@ impl World {
             phase: Phase::Faults,
             delivered_at: Duration::ZERO,
             generation: 0,
+            led_last: 0,
             strikes: 0,
             committed: BTreeMap::new(),
             hashes_seen: BTreeSet::new(),

@@ -170,6 +170,11 @@ impl World {
             host.astray_seen = None;
             host.wound = Some(Wound::Astray { syncs });
             self.history.marks.hit(Mark::WriteAstray);
+            // Some hosts die before anything vouches for it.
+            if self.random.permille(250) {
+                let after = self.random.micros(10, 10_000);
+                self.schedule(after, Occurrence::FaultEnds(Fault::Wounded(place)));
+            }
         } else if let Some(Wound::Astray { syncs: then }) = host.wound
             && syncs >= then + 2
         {
@@ -217,13 +222,13 @@ impl World {
         }
         let kind = DiskFaultKind::InputOutput;
         let times = 1 + self.random.below(3) as u64;
-        let choice = self.random.below(6);
+        let choice = self.random.below(8);
         let bit = (self.random.next(), self.random.below(8) as u8);
         let short = self.random.next() % 2000;
         let calls = self.random.below(4) as u64;
         let host = &self.hosts[place];
         match choice {
-            0 => host.arm(Operation::Read, "", kind, times),
+            0 | 6 | 7 => host.arm(Operation::Read, "", kind, times),
             1 => host.arm(Operation::Write, "", kind, 1),
             2 => host.arm(Operation::Write, "log/", DiskFaultKind::ShortWrite(short), 1),
             3 => host.arm(Operation::Sync, "", kind, 1),

@@ -39,12 +39,20 @@ impl World {
         if self.phase != Phase::Faults || self.features.faults.is_empty() {
             return;
         }
-        let every = self.features.fault_every;
+        let every = match self.mutant {
+            Some(Mutant::OlderTermCounted) => Duration::from_millis(800),
+            _ => self.features.fault_every,
+        };
         let after = self.random.between(every / 4, every * 7 / 4);
         self.schedule(after, Occurrence::Fault);
         let kinds = self.features.faults.clone();
-        let kind = *self.random.pick(&kinds);
-        let place = self.random.below(self.hosts.len());
+        let mut kind = *self.random.pick(&kinds);
+        let mut place = self.random.below(self.hosts.len());
+        if self.mutant == Some(Mutant::OlderTermCounted) {
+            // It shows when three leaders in a row fail, each soon after it came to office: faults are aimed at that.
+            kind = if self.random.permille(700) { FaultKind::Crash } else { FaultKind::Pause };
+            place = self.led_last;
+        }
         if self.mutant == Some(Mutant::WallClock) {
             let jump = self.random.millis(1000, 20_000);
             self.hosts[place].clock_offset += jump;

@@ -50,6 +50,7 @@ impl World {
     /// A node has just become leader: what does its log have where others had committed?
     pub(super) fn observe_leading(&mut self, process: &Process, group: GroupId, term: u64) {
         self.history.marks.hit(Mark::LeaderChange);
+        self.led_last = self.place_of(process.node.id()).unwrap_or(0);
         let reader = &process.reader;
         let first = reader.first_index(group.0);
         let known = self.committed.get(&group.0);

@@ -118,7 +118,8 @@ impl World {
 
     /// The process must end.
     pub(super) fn fails(&mut self, process: &mut Process, mark: Mark, cause: Cause) {
-        self.history.marks.hit(mark);
+        let reading = matches!(&cause, Cause::Disk(what) if what.starts_with("read "));
+        self.history.marks.hit(if reading { Mark::ReadFailed } else { mark });
         self.history.push(self.now, Event::Note(format!("node {} ends: {cause:?}", process.node.id())));
         process.trouble.note(cause);
         process.dead = true;
