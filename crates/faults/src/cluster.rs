@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use quorate_api::{ClusterState, GroupStatus, NodeState};
+use quorate_api::{ClusterState, GroupStatus};
 use quorate_tests::{http, pause, wait_at_most};
 
 use crate::client::Ground;
@@ -32,6 +32,9 @@ const STORAGE: &str = "segment_bytes = \"32MiB\"\nlog_bytes_target = \"128MiB\"\
 
 /// A cluster founds itself within so long, on a machine that has other work too.
 const START_MAX: Duration = Duration::from_secs(60);
+
+/// Leaders that stayed for so long stay.
+const STEADY: Duration = Duration::from_secs(5);
 
 /// A signalled process ends within so long.
 const END_MAX: Duration = Duration::from_secs(20);
@@ -469,17 +472,21 @@ impl Cluster {
         Ok(state.groups.iter().map(|group| (group.id, group.term)).collect())
     }
 
-    /// Waits until no node leads more than one partition more than another one, nor more than one group of any kind, so that none hands
-    /// leadership over.
+    /// Waits until no group has changed its term for [`STEADY`]: nodes hand leadership over to where it belongs some seconds after an
+    /// election, which is none.
     ///
     /// # Errors
-    /// When they do not in time.
-    pub fn wait_balanced(&self, longest: Duration) -> Result<()> {
-        let balanced = || {
-            let state = self.state(0, false).ok()?;
-            (is_balanced(&state, 0)? && is_balanced(&state, 1)?).then_some(())
+    /// When one does again and again.
+    pub fn wait_steady(&self, longest: Duration) -> Result<()> {
+        let (mut since, mut seen) = (Instant::now(), BTreeMap::new());
+        let steady = || {
+            let terms = self.terms().unwrap_or_default();
+            if terms != seen || terms.is_empty() {
+                (since, seen) = (Instant::now(), terms);
+            }
+            (since.elapsed() >= STEADY).then_some(())
         };
-        wait_at_most(longest, "leaders to be spread over the nodes", balanced)
+        wait_at_most(longest, "terms that stay as they are", steady)
     }
 
     /// What a metric of a node is, over all its labels.
@@ -621,17 +628,6 @@ impl Cluster {
     fn log_file(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{name}.log"))
     }
-}
-
-/// Whether live nodes lead as many groups from this one on as each other, or one more; `None` when one has no leader.
-fn is_balanced(state: &ClusterState, first_group: u32) -> Option<bool> {
-    let live = state.nodes.iter().filter(|node| node.state == NodeState::Live);
-    let mut led: BTreeMap<u64, usize> = live.map(|node| (node.id, 0)).collect();
-    for group in state.groups.iter().filter(|group| group.id >= first_group) {
-        *led.entry(group.leader?).or_default() += 1;
-    }
-    let (least, most) = (led.values().min()?, led.values().max()?);
-    Some(most - least <= 1)
 }
 
 /// Whether each group has a leader among these nodes that so many of them know.

@@ -26,8 +26,8 @@ const LED_MAX: Duration = Duration::from_secs(30);
 /// From then on until all nodes are ready: one that has lost its state fetches it from the others.
 const RECOVERY_MAX: Duration = Duration::from_secs(120);
 
-/// Leaders are spread over the nodes within so long.
-const BALANCED_MAX: Duration = Duration::from_secs(30);
+/// Leaders stay what they are within so long.
+const STEADY_MAX: Duration = Duration::from_secs(60);
 
 /// What the report counts as a long recovery.
 pub const RECOVERY_PROMISED: Duration = Duration::from_secs(10);
@@ -166,7 +166,7 @@ fn one_fault(
 ) -> Result<Fault> {
     let holds = nemesis.holds();
     if holds.no_election {
-        cluster.wait_balanced(BALANCED_MAX)?;
+        cluster.wait_steady(STEADY_MAX)?;
     }
     let before = cluster.terms()?;
     let lasts = nemesis.lasts(random);

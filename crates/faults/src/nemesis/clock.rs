@@ -156,7 +156,7 @@ impl Nemesis for Clock {
         let Some(library) = library() else { bail!("libfaketime is not installed") };
         start_again(cluster, Some(library))?;
         // What is handed over by and by must not look like an election.
-        cluster.wait_balanced(WHOLE_MAX)?;
+        cluster.wait_steady(WHOLE_MAX)?;
         let leader = cluster.leader()?;
         let all = random.below(2) == 0;
         self.victims = if all { (0..cluster.nodes.len()).collect() } else { vec![leader] };
