@@ -26,9 +26,6 @@ const LED_MAX: Duration = Duration::from_secs(30);
 /// From then on until all nodes are ready: one that has lost its state fetches it from the others.
 const RECOVERY_MAX: Duration = Duration::from_secs(120);
 
-/// Leaders stay what they are within so long.
-const STEADY_MAX: Duration = Duration::from_secs(60);
-
 /// What the report counts as a long recovery.
 pub const RECOVERY_PROMISED: Duration = Duration::from_secs(10);
 
@@ -165,9 +162,6 @@ fn one_fault(
     stalls: &Stalls,
 ) -> Result<Fault> {
     let holds = nemesis.holds();
-    if holds.no_election {
-        cluster.wait_steady(STEADY_MAX)?;
-    }
     let before = cluster.terms()?;
     let lasts = nemesis.lasts(random);
     let injected = recorder.note(HARNESS, What::FaultInvoke { name: nemesis.name().to_owned() });

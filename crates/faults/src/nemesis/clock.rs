@@ -145,7 +145,7 @@ impl Nemesis for Clock {
     }
 
     fn lasts(&self, random: &mut Random) -> Duration {
-        random.between(Duration::from_secs(5), Duration::from_secs(30))
+        random.between(Duration::from_secs(4), Duration::from_secs(12))
     }
 
     fn holds(&self) -> Holds {

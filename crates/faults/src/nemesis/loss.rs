@@ -13,6 +13,9 @@ use crate::cluster::Cluster;
 use crate::network;
 use crate::random::Random;
 
+/// Leaders stay what they are within so long.
+const STEADY_MAX: Duration = Duration::from_secs(60);
+
 /// The nemesis.
 pub struct Loss {
     percent: u32,
@@ -55,6 +58,10 @@ impl Nemesis for Loss {
     }
 
     fn inject(&mut self, cluster: &mut Cluster, _random: &mut Random) -> Result<Injected> {
+        if self.holds().no_election {
+            // What is handed over by and by must not look like an election.
+            cluster.wait_steady(STEADY_MAX)?;
+        }
         let victims: Vec<usize> = (0..cluster.nodes.len()).collect();
         let network = cluster.network()?;
         victims.iter().try_for_each(|place| network.lose(*place, self.percent))?;
