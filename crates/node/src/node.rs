@@ -465,6 +465,11 @@ impl Node {
         })
     }
 
+    /// Whether the shell was told to install a snapshot of the group and has not reported that it did.
+    pub fn is_installing(&self, group: GroupId) -> bool {
+        self.groups.get(&group).is_some_and(Group::is_installing)
+    }
+
     /// Whether a message in that entry is still referred to: its body must survive when the log is shortened.
     pub fn live(&self, group: GroupId, index: LogIndex) -> bool {
         self.groups.get(&group).is_some_and(|group| group.machine().live(index))

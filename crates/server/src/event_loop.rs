@@ -266,6 +266,7 @@ impl Worker {
                 }
                 drop(answer.send(floors));
             }
+            Question::Installing { group, answer } => drop(answer.send(self.node.is_installing(group))),
             Question::LiveBlock { group, first, answer } => {
                 let block = first.0..first.0 + LIVE_BLOCK_ENTRIES;
                 drop(answer.send(block.map(|index| self.node.live(group, LogIndex(index))).collect()));

@@ -68,6 +68,13 @@ pub enum Question {
         /// Where the answer goes, in the same order.
         answer: SyncSender<Vec<LogIndex>>,
     },
+    /// Whether a snapshot of this group is being installed, after all that was reported before the question.
+    Installing {
+        /// Group.
+        group: GroupId,
+        /// Where the answer goes.
+        answer: SyncSender<bool>,
+    },
     /// Which of `LIVE_BLOCK_ENTRIES` entries from `first` on are alive.
     LiveBlock {
         /// Group.

@@ -2,7 +2,8 @@
 //!
 //! Owns: sending a group's checkpoint with the bodies it refers to, receiving and staging one.
 //! Does not: put it in force; the keeper does when the node says so.
-//! Invariants: what is staged is complete and checked; a new snapshot of a group replaces one that was only staged.
+//! Invariants: what is staged is complete and checked; a new snapshot of a group replaces one that was only staged, and none that is
+//! to be installed.
 //! Limits: chunks of `CHUNK_BYTES` or one body, within `FRAME_BYTES_MAX`; at most `SENDS_MAX` at once.
 //! See: docs/formats/snapshot.md.
 
@@ -28,7 +29,7 @@ use crate::net::frame::FrameKind;
 use crate::net::hello::LinkKind;
 use crate::net::peer::{Links, PeerConnection, PeerError};
 use crate::peers::PeerReceiver;
-use crate::question::{LIVE_BLOCK_ENTRIES, LiveIndex, Question};
+use crate::question::{LIVE_BLOCK_ENTRIES, LiveIndex, Question, ask};
 use crate::space::Space;
 
 /// Bytes of one chunk, about.
@@ -60,6 +61,9 @@ pub enum SnapshotError {
     /// The other side sent something that is no snapshot.
     #[error("snapshot from a peer: {0}")]
     Content(&'static str),
+    /// The one that came before it is to be put in force. Raft asks for it again.
+    #[error("another snapshot of the group is being installed")]
+    Installing,
     /// The disk has no room for it. Raft asks for it again.
     #[error("no room on the disk for a snapshot")]
     NoSpace,
@@ -338,6 +342,11 @@ impl SnapshotReceiver {
             other => storage(&other),
         };
         if progress.group.is_none() {
+            // One that was received whole may be on its way to the keeper: it must still be there when it arrives.
+            let group = GroupId(chunk.group);
+            if ask(&self.inbox, |answer| Question::Installing { group, answer }).unwrap_or(true) {
+                return Err(SnapshotError::Installing);
+            }
             self.staged.take(GroupId(chunk.group));
             self.bodies.settle(chunk.group);
             self.checkpoints.begin_install(chunk.group).map_err(store)?;
