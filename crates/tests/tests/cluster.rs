@@ -106,7 +106,8 @@ fn kill_of_all_nodes_keeps_every_acknowledged_message() {
     assert!(in_order(&subscriber.messages()));
 }
 
-/// A byte of a payload in the middle of what the node has written, behind which much more was synced.
+/// A byte of a payload in the middle of what the node has written, behind which much more was synced; and what would tell which
+/// record that was.
 fn flip_in_the_middle_of_the_log(cluster: &Cluster, place: usize) {
     let data = cluster.folder().join(&cluster.node(place).name).join("data");
     let file = data.join("log/segment-0000000001");
@@ -114,6 +115,7 @@ fn flip_in_the_middle_of_the_log(cluster: &Cluster, place: usize) {
     let written = content.iter().rposition(|byte| *byte != 0).unwrap();
     content[written / 2] ^= 0x20;
     std::fs::write(file, content).unwrap();
+    std::fs::remove_dir_all(data.join("copies")).unwrap();
 }
 
 #[test]
