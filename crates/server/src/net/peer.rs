@@ -452,7 +452,7 @@ impl<R: LinkReceiver> Links<R> {
     }
 
     /// Opens a connection of its own to a known peer: for a snapshot, or to read a backup.
-    pub async fn open(&self, to: NodeId, kind: LinkKind) -> Result<PeerConnection, PeerError> {
+    pub async fn open(self: &Arc<Self>, to: NodeId, kind: LinkKind) -> Result<PeerConnection, PeerError> {
         let peer = self.peers.read().get(&to).cloned();
         let peer = peer.ok_or(PeerError::Refused("it is no member"))?;
         let place = peer.place.read().clone();
@@ -525,13 +525,16 @@ impl<R: LinkReceiver> Links<R> {
     }
 
     /// The known peer that this Hello is from, if it may have a link.
-    fn check_member(&self, hello: &Hello) -> Result<Arc<Peer>, PeerError> {
+    fn check_member(self: &Arc<Self>, hello: &Hello) -> Result<Arc<Peer>, PeerError> {
         let own = self.local.hello(LinkKind::Probe);
         if own.is_fresh() || hello.cluster_id != own.cluster_id {
             return Err(PeerError::Refused("it is not of this cluster"));
         }
-        let peer = self.peers.read().get(&hello.id).cloned();
-        let peer = peer.ok_or(PeerError::Refused("it is no member"))?;
+        let known = self.peers.read().get(&hello.id).cloned();
+        let peer = match known {
+            Some(peer) => peer,
+            None => self.successor(hello).ok_or(PeerError::Refused("it is no member"))?,
+        };
         if peer.place.read().name != hello.name {
             return Err(PeerError::Refused("it has another name"));
         }
@@ -546,7 +549,29 @@ impl<R: LinkReceiver> Links<R> {
         Ok(peer)
     }
 
-    async fn dial_loop(&self, peer: &Arc<Peer>, kind: LinkKind) {
+    /// A known node that has joined anew, as its certificate and its name say, under an identity that this node has not heard of yet.
+    /// After a restart of all nodes nobody may know of it but itself, and without it there may be no quorum that could tell.
+    fn successor(self: &Arc<Self>, hello: &Hello) -> Option<Arc<Peer>> {
+        // A new identity always comes with a new disk.
+        let founders = self.local.hello(LinkKind::Probe).members;
+        if self.is_gone(hello) || founders.iter().any(|member| member.disk == hello.disk) {
+            return None;
+        }
+        let mut places: Vec<PeerPlace> =
+            self.peers.read().values().map(|peer| peer.place.read().clone()).collect();
+        let place = places.iter_mut().find(|place| place.name == hello.name && place.id < hello.id)?;
+        tracing::info!(
+            peer = %place.name,
+            before = place.id.0,
+            node_id = hello.id.0,
+            "peer has a new identity, which control has yet to tell"
+        );
+        place.id = hello.id;
+        self.set_peers(places);
+        self.peers.read().get(&hello.id).cloned()
+    }
+
+    async fn dial_loop(self: &Arc<Self>, peer: &Arc<Peer>, kind: LinkKind) {
         let mut backoff = PEER_BACKOFF_MIN;
         let mut removed = peer.removed.subscribe();
         let mut failures: u64 = 0;
@@ -698,7 +723,7 @@ impl<R: LinkReceiver> Links<R> {
     }
 
     /// The member that asks for a link; `None` for who only asks a question, a member or not.
-    fn link_partner(&self, hello: &Hello) -> Result<Option<Arc<Peer>>, PeerError> {
+    fn link_partner(self: &Arc<Self>, hello: &Hello) -> Result<Option<Arc<Peer>>, PeerError> {
         match hello.link {
             LinkKind::Probe => Ok(self.check_member(hello).ok()),
             LinkKind::Join => Ok(None),

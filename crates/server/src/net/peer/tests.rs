@@ -196,6 +196,42 @@ async fn restarted_peer_is_reported_down_then_up_and_old_incarnation_is_refused(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peer_that_joined_anew_is_linked_although_only_it_knows() {
+    let authority = Authority::new();
+    for (anew, knows) in [("n1", "n2"), ("n2", "n1")] {
+        let node = |name: &str| (authority.tls(name), if name == "n1" { 1 } else { 2 });
+        let (tls, id) = node(anew);
+        let mut anew = TestNode::new(tls, id, 1).await;
+        let (tls, id) = node(knows);
+        let mut knows = TestNode::new(tls, id, 1).await;
+        let before = anew.place();
+        let stale = anew.local.hello(LinkKind::Raft);
+        anew.local.update(|hello| {
+            hello.id = NodeId(7);
+            hello.disk = [7; 16];
+        });
+        knows.links.set_peers(vec![before]);
+        anew.links.set_peers(vec![knows.place()]);
+        assert_eq!(knows.next().await, Seen::Up(NodeId(7)));
+        // A link that was dialled to who it was may be replaced by the one to who it is.
+        let wanted = Seen::Message(knows.id, LinkKind::Raft, b"to who it is".to_vec());
+        for tries in 0.. {
+            assert!(tries < 60, "the node gets messages as who it is");
+            knows.send(NodeId(7), b"to who it is");
+            if let Ok(Some(seen)) = timeout(Duration::from_millis(300), anew.seen.recv()).await
+                && seen == wanted
+            {
+                break;
+            }
+        }
+        let refused = knows.links.check_member(&stale);
+        assert!(matches!(refused, Err(PeerError::Refused(_))), "who it was gets no link any more");
+        let stranger = Hello { name: "n9".to_owned(), id: NodeId(9), ..stale };
+        assert!(matches!(knows.links.check_member(&stranger), Err(PeerError::Refused(_))));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_dead_incarnation_has_to_hand_over_is_given_up() {
     let (a, mut b) = pair().await;
     assert!(a.links.forward(b.id, message(b"in time")));
