@@ -102,11 +102,23 @@ impl Cluster {
     /// # Errors
     /// When it does not become ready.
     pub fn start(dir: &Path, port: u16) -> Result<Cluster> {
-        let binary = quorate_tests::binary()?.to_owned();
         let network = match network::why_none() {
             None => Some(Network::make(NODES)?),
             Some(_) => None,
         };
+        Cluster::found(dir, port, network)
+    }
+
+    /// As [`Cluster::start`], with all nodes on loopback whatever the machine allows.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn start_on_loopback(dir: &Path, port: u16) -> Result<Cluster> {
+        Cluster::found(dir, port, None)
+    }
+
+    fn found(dir: &Path, port: u16, network: Option<Network>) -> Result<Cluster> {
+        let binary = quorate_tests::binary()?.to_owned();
         let other_binary = std::env::var_os("QUORATE_OTHER_BIN").map(PathBuf::from);
         let mut cluster =
             Cluster { nodes: Vec::new(), ground: None, network, dir: dir.to_owned(), binary, other_binary };
@@ -456,7 +468,10 @@ impl Cluster {
     }
 
     /// Where the node with this identity runs. A node that joined anew has another identity than the one before it.
-    fn place(&self, state: &ClusterState, id: u64) -> Result<usize> {
+    ///
+    /// # Errors
+    /// When the state names no such node, or it is none of the run.
+    pub fn place(&self, state: &ClusterState, id: u64) -> Result<usize> {
         let named = state.nodes.iter().find(|node| node.id == id).context("a node with this identity")?;
         let place = self.nodes.iter().position(|node| node.name == named.name);
         place.with_context(|| format!("{} is no node of the run", named.name))

@@ -10,6 +10,7 @@
 mod check;
 mod client;
 mod cluster;
+mod gaps;
 mod group;
 mod history;
 mod load;
@@ -38,6 +39,7 @@ use crate::nemesis::Nemesis;
 
 const USAGE: &str = "\
 Usage: cargo xtask faults [--scenario NAME]... [--minutes N] [--seed N] [--port N] [--report FILE] [--keep] [--list]
+       cargo xtask faults --gaps [--beside NAME,...] ...   how long publishers have no answers, --gaps --help says more
 
   --scenario NAME  only these faults; all that this machine can inject by default
   --minutes N      how long faults come (5); a run takes some longer
@@ -100,6 +102,9 @@ fn start() -> Result<bool> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if let Some((_, manner)) = words.split_first().filter(|(first, _)| *first == mangle::COMMAND) {
         return mangle::run(mangle::Manner::parse(manner)?).map(|()| true);
+    }
+    if let Some((_, rest)) = words.split_first().filter(|(first, _)| *first == gaps::COMMAND) {
+        return gaps::start(rest).map(|()| true);
     }
     let arguments = parse(words.into_iter())?;
     let mut nemeses = nemesis::all();

@@ -116,9 +116,13 @@ fn overlapping(one: &Published, begin: Moment, end: Moment) -> Option<Duration> 
 
 /// The longest time without an answer to a publisher around a fault.
 fn gap<'a>(publishes: impl Iterator<Item = &'a Published>, fault: &Fault) -> Duration {
-    let (begin, end) = (fault.injected, fault.recovered);
     let mut answers: Vec<Moment> = publishes.filter_map(|one| one.ok).collect();
     answers.sort_unstable();
+    longest(&answers, fault.injected, fault.recovered)
+}
+
+/// The longest time between two answers, of ascending ones, from the last before `begin` to the first after `end`.
+pub fn longest(answers: &[Moment], begin: Moment, end: Moment) -> Duration {
     // The answers before and after it belong to it.
     let first = answers.partition_point(|at| *at < begin).saturating_sub(1);
     let last = answers.partition_point(|at| *at <= end) + 1;

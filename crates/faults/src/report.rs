@@ -179,7 +179,10 @@ fn figures(kind: &Around) -> Vec<String> {
 }
 
 /// What ran where.
-fn machine_line() -> Result<String> {
+///
+/// # Errors
+/// When the machine does not say what it is.
+pub fn machine_line() -> Result<String> {
     let program = quorate_tests::binary()?.display().to_string();
     let version = machine::run(&program, &["--version"])?;
     let kernel = machine::run("uname", &["-sr"])?;

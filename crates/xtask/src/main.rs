@@ -37,6 +37,8 @@ Usage: cargo xtask <task>
                  run clients that others wrote, or those named, on a cluster of three nodes (docs/interop.md)
   faults [--scenario NAME]... [--minutes N] [--seed N] [--list]
                  real nodes under real faults, with checkers over all that their clients saw (docs/operations/faults.md)
+  faults --gaps [--beside NAME,...] [--rounds N] [--times N] [--report FILE]
+                 how long publishers have no answers around a fault, side by side with another broker
   telemetry [PART...]
                  run the alert rules and the dashboard on a real Prometheus and Alertmanager: all parts, or those of
                  rules, alerts, dashboard that are named (docs/operations/telemetry.md)
