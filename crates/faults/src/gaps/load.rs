@@ -1,8 +1,8 @@
 //! The clients whose answers are measured: durable subscribers that are away, and publishers that send one message after the other to them.
 //!
 //! Owns: both, and when each answer came. Does not: use what only one broker has: all speak MQTT 3.1.1 with QoS 1.
-//! Invariants: nothing here knows of a fault; a publisher goes to another node only when its connection ends or is silent for `PATIENCE`.
-//! Limits: one thread for each publisher. `BESIDE_AFTER` and `PATIENCE` bound how many publishes are open at once: 60.
+//! Invariants: nothing here knows of a fault; a publisher goes to another node only when its connection ends or is silent for longer than its patience.
+//! Limits: one thread for each publisher; while no answers come, one publish in `BESIDE_AFTER`, until its patience is over.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,8 +20,8 @@ use crate::wire::{Ack, Link, Packet, Publish, Version};
 /// forgets the publish under way when its leader ends would be measured by its client's patience.
 pub const BESIDE_AFTER: Duration = Duration::from_millis(50);
 
-/// A connection on which no answer comes for so long is given up.
-pub const PATIENCE: Duration = Duration::from_secs(3);
+/// A subscription is answered within so long.
+const SUBACK_WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// Whoever had an answer within so long is answered.
 pub const FRESH: Duration = Duration::from_millis(500);
@@ -90,7 +90,7 @@ pub fn make_subscriber(address: SocketAddr, client_id: &str) -> Result<()> {
         match link.receive()? {
             Some(Packet::Suback(0..=2)) => break,
             Some(other) => bail!("{other:?} instead of SUBACK"),
-            None => ensure!(begin.elapsed() < PATIENCE, "no SUBACK"),
+            None => ensure!(begin.elapsed() < SUBACK_WAIT_MAX, "no SUBACK"),
         }
     }
     link.disconnect(false)
@@ -101,11 +101,12 @@ fn topic(subscriber: &str) -> String {
 }
 
 impl Load {
-    /// Starts publishers, and waits until each has some answers from its first node.
+    /// Starts publishers, and waits until each has some answers from its first node. A connection on which no answer comes for longer than
+    /// their patience is given up.
     ///
     /// # Errors
     /// When one has none in time, or is elsewhere.
-    pub fn start(nodes: &[SocketAddr], plans: &[Plan]) -> Result<Load> {
+    pub fn start(nodes: &[SocketAddr], plans: &[Plan], patience: Duration) -> Result<Load> {
         let (ended, begin) = (Arc::new(AtomicBool::new(false)), Instant::now());
         let mut load = Load { publishers: Vec::new(), ended, begin };
         for (number, plan) in plans.iter().enumerate() {
@@ -117,6 +118,7 @@ impl Load {
                 seen: seen.clone(),
                 ended: load.ended.clone(),
                 begin,
+                patience,
                 sequence: 0,
             };
             let home = plan.home;
@@ -184,6 +186,7 @@ struct Client {
     seen: Arc<Seen>,
     ended: Arc<AtomicBool>,
     begin: Instant,
+    patience: Duration,
     sequence: u64,
 }
 
@@ -232,7 +235,7 @@ impl Client {
             if !open || sent.elapsed() >= BESIDE_AFTER {
                 (last, sent, open) = (self.publish(link)?, Instant::now(), true);
             }
-            ensure!(heard.elapsed() < PATIENCE, "silence");
+            ensure!(heard.elapsed() < self.patience, "silence");
         }
         Ok(())
     }

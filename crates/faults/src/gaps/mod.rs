@@ -33,13 +33,15 @@ use crate::{report, volume};
 pub const COMMAND: &str = "--gaps";
 
 const USAGE: &str = "\
-Usage: cargo xtask faults --gaps [--beside NAME,...] [--rounds N] [--times N] [--scenario NAME]... [--port N] [--report FILE]
+Usage: cargo xtask faults --gaps [--beside NAME,...] [--rounds N] [--times N] [--scenario NAME]... [--patience MS] [--port N]
+                                 [--report FILE]
 
   --beside NAME,...  other brokers that take turns with this one: nats (syncs before it acknowledges), nats-default (syncs
                      every two minutes)
   --rounds N         rounds (3): in each one every broker is started anew, and has every fault
   --times N          how often it has each fault in a round (3)
   --scenario NAME    only these faults: leader-killed, leader-stopped, leader-disk-hung, leadership-moved
+  --patience MS      after so many milliseconds without an answer a publisher gives its connection up (3000)
   --port N           first of twelve ports on loopback (23500)
   --report FILE      write the report as a page";
 
@@ -136,13 +138,21 @@ struct Arguments {
     rounds: usize,
     times: usize,
     faults: Vec<Fault>,
+    patience: Duration,
     port: u16,
     report: Option<PathBuf>,
 }
 
 fn parse(words: &[String]) -> Result<Arguments> {
-    let mut parsed =
-        Arguments { beside: Vec::new(), rounds: 3, times: 3, faults: Vec::new(), port: 23_500, report: None };
+    let mut parsed = Arguments {
+        beside: Vec::new(),
+        rounds: 3,
+        times: 3,
+        faults: Vec::new(),
+        patience: Duration::from_secs(3),
+        port: 23_500,
+        report: None,
+    };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let mut value = || words.next().with_context(|| format!("{word} needs a value\n{USAGE}"));
@@ -161,6 +171,9 @@ fn parse(words: &[String]) -> Result<Arguments> {
                 let name = value()?;
                 let known = Fault::ALL.into_iter().find(|fault| fault.name() == name);
                 parsed.faults.push(known.with_context(|| format!("no fault is called {name:?}\n{USAGE}"))?);
+            }
+            "--patience" => {
+                parsed.patience = Duration::from_millis(value()?.parse().context("read --patience")?);
             }
             "--port" => parsed.port = value()?.parse().context("read --port")?,
             "--report" => parsed.report = Some(value()?.into()),
@@ -229,7 +242,8 @@ fn round(name: Name, dir: &Path, number: usize, arguments: &Arguments, figures: 
     }
     for fault in &arguments.faults {
         for _ in 0..arguments.times {
-            let (gaps, proof) = once(broker.as_mut(), *fault).with_context(|| fault.name().to_owned())?;
+            let (gaps, proof) =
+                once(broker.as_mut(), *fault, arguments.patience).with_context(|| fault.name().to_owned())?;
             println!("round {number}, {} {}: {proof}; {}", name.text(), fault.name(), figures::line(&gaps));
             figures.take(name.text(), *fault, &gaps);
         }
@@ -238,13 +252,13 @@ fn round(name: Name, dir: &Path, number: usize, arguments: &Arguments, figures: 
 }
 
 /// One fault: the gap of each publisher, and the proof.
-fn once(broker: &mut dyn Broker, fault: Fault) -> Result<(Vec<Gap>, String)> {
+fn once(broker: &mut dyn Broker, fault: Fault, patience: Duration) -> Result<(Vec<Gap>, String)> {
     for _ in 0..CHOICES_MAX {
         broker.wait_whole()?;
         let leaders = broker.leaders()?;
         let victim = leads_most(&leaders).context("no node leads anything")?;
         let plans = plans(&broker.subscribers(), victim);
-        let load = Load::start(&broker.listeners(), &plans)?;
+        let load = Load::start(&broker.listeners(), &plans, patience)?;
         // While the publishers began, leadership may have moved.
         if broker.leaders()? != leaders {
             continue;
@@ -352,8 +366,10 @@ fn page(
         if volume::why_none().is_none() { "a volume of its own (ext4 on a loop device)" } else { "a folder" };
     let _ = writeln!(
         text,
-        "{} rounds, each fault {} times in each. Three nodes on loopback, each with {disks}.\n",
-        arguments.rounds, arguments.times
+        "{} rounds, each fault {} times in each. Three nodes on loopback, each with {disks}. Publishers have {} ms of patience.\n",
+        arguments.rounds,
+        arguments.times,
+        arguments.patience.as_millis()
     );
     text.push_str(table);
     if !skipped.is_empty() {
@@ -378,6 +394,8 @@ mod tests {
         let parsed = parse(&words("--beside nats,nats-default --times 9 --scenario leader-stopped")).unwrap();
         assert_eq!(parsed.beside, [Name::Nats, Name::NatsDefault]);
         assert_eq!((parsed.rounds, parsed.times, parsed.faults), (3, 9, vec![Fault::Stopped]));
+        let hasty = parse(&words("--patience 500")).unwrap();
+        assert_eq!((hasty.patience, parsed.patience), (Duration::from_millis(500), Duration::from_secs(3)));
         assert_eq!(parse(&[]).unwrap().faults, Fault::ALL);
         for wrong in ["--beside mosquitto", "--scenario x", "--rounds", "--rounds x", "--help"] {
             assert!(parse(&words(wrong)).is_err(), "{wrong}");

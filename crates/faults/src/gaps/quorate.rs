@@ -105,7 +105,7 @@ impl Broker for Quorate {
     fn lead_again(&mut self, place: usize) -> Result<()> {
         let node = self.cluster.node(place)?;
         let line = format!("DELETE /v1/nodes/{}/transfer", node.name);
-        let answer = http::request(&node.admin.to_string(), &line, &[], "")?;
+        let answer = http::request(&node.admin.to_string(), &line, &[http::JSON], "")?;
         ensure!(answer.status == 200, "{line}: {} {}", answer.status, answer.body);
         Ok(())
     }
