@@ -152,8 +152,9 @@ mod tests {
     }
 
     #[test]
-    fn gap_of_a_publisher_without_answers_during_the_fault_is_marked() {
-        assert_eq!(of(&answers(0..3450, 4000), 1005, 3000), (10, true), "nothing before it");
+    fn gap_that_begins_within_the_fault_and_outlasts_it_is_marked() {
+        assert_eq!(of(&answers(2001..3450, 4000), 1005, 3000), (1450, true));
+        assert_eq!(of(&answers(2801..3050, 4000), 1005, 3000), (250, false), "just a pause at its end");
     }
 
     #[test]
