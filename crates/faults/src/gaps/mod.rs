@@ -180,6 +180,10 @@ fn parse(words: &[String]) -> Result<Arguments> {
             _ => bail!("unknown argument {word:?}\n{USAGE}"),
         }
     }
+    ensure!(
+        parsed.rounds > 0 && parsed.times > 0,
+        "without rounds and times there is nothing to measure\n{USAGE}"
+    );
     if parsed.faults.is_empty() {
         parsed.faults = Fault::ALL.to_vec();
     }
@@ -191,6 +195,10 @@ fn parse(words: &[String]) -> Result<Arguments> {
 /// # Errors
 /// When a broker does not become whole, or a fault is not proven.
 pub fn start(words: &[String]) -> Result<()> {
+    if words.iter().any(|word| word == "--help") {
+        println!("{USAGE}");
+        return Ok(());
+    }
     let mut arguments = parse(words)?;
     let mut skipped = Vec::new();
     arguments.faults.retain(|fault| keeps(fault.name(), fault.lacking(), &mut skipped));
@@ -397,7 +405,9 @@ mod tests {
         let hasty = parse(&words("--patience 500")).unwrap();
         assert_eq!((hasty.patience, parsed.patience), (Duration::from_millis(500), Duration::from_secs(3)));
         assert_eq!(parse(&[]).unwrap().faults, Fault::ALL);
-        for wrong in ["--beside mosquitto", "--scenario x", "--rounds", "--rounds x", "--help"] {
+        for wrong in
+            ["--beside mosquitto", "--scenario x", "--rounds", "--rounds x", "--rounds 0", "--times 0"]
+        {
             assert!(parse(&words(wrong)).is_err(), "{wrong}");
         }
     }
