@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use quorate_tests::{pause, wait_at_most};
 
 use crate::history::Moment;
-use crate::wire::{Ack, Link, Packet, Publish, Version};
+use crate::wire::{Ack, Connect, Link, Packet, Publish, Version};
 
 /// An answer that has not come after so long is no longer waited for alone: the next publish goes out beside it. Otherwise a broker that
 /// forgets the publish under way when its leader ends would be measured by its client's patience.
@@ -101,8 +101,8 @@ fn topic(subscriber: &str) -> String {
 }
 
 impl Load {
-    /// Starts publishers, and waits until each has some answers from its first node. A connection on which no answer comes for longer than
-    /// their patience is given up.
+    /// Starts publishers, and waits until each has some answers from its first node. A connection on which no answer, or no CONNACK, comes for longer
+    /// than their patience is given up.
     ///
     /// # Errors
     /// When one has none in time, or is elsewhere.
@@ -195,7 +195,7 @@ impl Client {
         let mut place = home;
         while !self.ended.load(Ordering::Relaxed) {
             let Some(address) = self.nodes.get(place).copied() else { return };
-            if let Ok((mut link, _)) = Link::connect(address, Version::V3, &self.client_id, true) {
+            if let Ok(mut link) = self.connect(address) {
                 self.seen.place.store(place, Ordering::Relaxed);
                 if self.on(&mut link).is_ok() {
                     let _ = link.disconnect(false);
@@ -207,6 +207,19 @@ impl Client {
             // Before its first answer it insists on its first node: the broker may still be busy with who was there before.
             if self.seen.count() > 0 {
                 place = (place + 1) % self.nodes.len().max(1);
+            }
+        }
+    }
+
+    /// Connects; CONNACK has to come within the patience of the publisher too: a stopped node takes connections and says nothing.
+    fn connect(&self, address: SocketAddr) -> Result<Link> {
+        let mut link = Link::begin(address, &Connect::new(Version::V3, &self.client_id, true))?;
+        let begin = Instant::now();
+        loop {
+            match link.receive()? {
+                Some(Packet::Connack(_, 0)) => return Ok(link),
+                Some(other) => bail!("{other:?} instead of CONNACK"),
+                None => ensure!(begin.elapsed() < self.patience, "no CONNACK"),
             }
         }
     }

@@ -41,7 +41,7 @@ Usage: cargo xtask faults --gaps [--beside NAME,...] [--rounds N] [--times N] [-
   --rounds N         rounds (3): in each one every broker is started anew, and has every fault
   --times N          how often it has each fault in a round (3)
   --scenario NAME    only these faults: leader-killed, leader-stopped, leader-disk-hung, leadership-moved
-  --patience MS      after so many milliseconds without an answer a publisher gives its connection up (3000)
+  --patience MS      after so many milliseconds without an answer, or CONNACK, a publisher gives its connection up (3000)
   --port N           first of twelve ports on loopback (23500)
   --report FILE      write the report as a page";
 
