@@ -76,7 +76,7 @@ impl Broker for Quorate {
 
     fn wait_whole(&mut self) -> Result<()> {
         self.cluster.wait_whole(WHOLE_MAX)?;
-        self.cluster.wait_balanced(WHOLE_MAX)
+        self.cluster.wait_steady(WHOLE_MAX)
     }
 
     fn pid(&self, place: usize) -> Result<u32> {

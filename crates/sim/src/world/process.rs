@@ -532,6 +532,10 @@ impl Host {
         let disk: Arc<dyn Disk> = Arc::new(self.faulty.clone());
         let opened = Log::open(disk, self.log_options(features));
         let (mut log, recovery) = opened.map_err(|error| Cause::of(error.is_damage(), &error))?;
+        if let Some(lost) = recovery.lost.first() {
+            // The daemon asks the others for the payload; here no host does, so what is known of the record does not help.
+            return Err(Cause::Damage(format!("entry {} of group {} is lost", lost.index, lost.group)));
+        }
         let checkpoint_failed = |error: CheckpointError| Cause::of(error.is_damage(), &error);
         let mut groups = Vec::new();
         for group in self.checkpoints.groups().map_err(checkpoint_failed)? {
