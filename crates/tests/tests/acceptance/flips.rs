@@ -101,25 +101,32 @@ fn fill(port: u16) {
 fn wait_mended(cluster: &Cluster, what: &str) -> Duration {
     let begun = Instant::now();
     let mut walked: BTreeMap<usize, f64> = BTreeMap::new();
+    let mut lacking = String::new();
     let result = wait_at_most(MENDED, what, || {
         for place in 0..3 {
-            let (status, _) = cluster.get(place, "/readyz").ok()?;
+            lacking = format!("node {place} does not answer");
+            let (status, body) = cluster.get(place, "/readyz").ok()?;
             let passes = cluster.metric(place, "quorate_scrub_passes_total").ok()?[""];
             let left = cluster.metric(place, "quorate_damage_left").ok()?[""];
             let first = *walked.entry(place).or_insert(passes);
             // A node that was started again begins to count anew.
             let walked_since = if passes < first { passes } else { passes - first };
             if status != 200 || left > 0.0 || walked_since < 2.0 {
+                lacking = format!(
+                    "node {place}: {walked_since} walks, {left} places damaged, /readyz {status} {body}"
+                );
                 return None;
             }
             let state = cluster.state(place, false).ok()?;
-            if state.groups.iter().any(|group| !group.voters.contains(&state.node_id)) {
+            let out = state.groups.iter().find(|group| !group.voters.contains(&state.node_id));
+            if let Some(group) = out {
+                lacking = format!("node {place} is {}, no voter of group {}", state.node_id, group.id);
                 return None;
             }
         }
         Some(())
     });
-    result.unwrap_or_else(|error| panic!("{error:#}"));
+    result.unwrap_or_else(|error| panic!("{error:#}: {lacking}"));
     begun.elapsed()
 }
 
