@@ -113,7 +113,9 @@ fn flip_in_the_middle_of_the_log(cluster: &Cluster, place: usize) {
     let file = data.join("log/segment-0000000001");
     let mut content = std::fs::read(&file).unwrap();
     let written = content.iter().rposition(|byte| *byte != 0).unwrap();
-    content[written / 2] ^= 0x20;
+    // What is zero may be padding between records, which says nothing.
+    let at = (written / 2..written).find(|at| content[*at] != 0).unwrap();
+    content[at] ^= 0x20;
     std::fs::write(file, content).unwrap();
     std::fs::remove_dir_all(data.join("copies")).unwrap();
 }
