@@ -37,7 +37,6 @@ marks! {
     TailCopied, "tail-copied", "a segment was dropped although a group had no checkpoint above it";
     MembershipChanged, "membership-changed", "the members of a group changed";
     JointConsensus, "joint-consensus", "a group went through a joint configuration";
-    NodeAdded, "node-added", "a node joined that was not there at the start";
     NodeReplaced, "node-replaced", "a node whose state was gone joined anew";
     DutyChanged, "duty-changed", "an operator took a node out of service, or put it back";
     LeaseLost, "lease-lost", "a connection was served by a node without a lease";

@@ -80,6 +80,8 @@ pub struct Group {
     lasts: VecDeque<(Duration, u64)>,
     unpersisted: VecDeque<Unpersisted>,
     installing: bool,
+    /// Commit index of the last hard state that was handed over.
+    written_commit: u64,
     leading: Option<Leading>,
     jitter: Jitter,
     campaign_at: Option<Duration>,
@@ -159,6 +161,7 @@ impl Group {
             lasts: VecDeque::new(),
             unpersisted: VecDeque::new(),
             installing: false,
+            written_commit: 0,
             leading: None,
             jitter: Jitter::new(seed ^ (u64::from(id.0) << 32) ^ me.0.wrapping_mul(0x9E37_79B9_7F4A_7C15)),
             campaign_at: None,
@@ -499,9 +502,7 @@ impl Group {
                 context: entry.context,
             });
         }
-        if let Some(hard_state) = ready.hs() {
-            self.write_hard_state(hard_state.clone(), ready.must_sync(), turn);
-        }
+        self.keep_hard_state(ready.hs(), ready.must_sync(), turn);
         let messages = ready.take_persisted_messages();
         let number = ready.number();
         if !ready.snapshot().is_empty() {
@@ -521,9 +522,15 @@ impl Group {
         false
     }
 
-    /// A commit index alone is not worth a record: it is learned again after a restart.
-    fn write_hard_state(&mut self, hard_state: HardState, must_sync: bool, turn: &mut Turn) {
-        if must_sync {
+    /// Hands the hard state over if something is written anyway. A commit index alone is not worth a sync: it is learned again after
+    /// a restart. But it goes with every entry, for memberships take effect when they are applied: whoever has the entry that leaves a
+    /// joint membership in its log must know after a restart that the one that entered it is committed, or it could be elected by a
+    /// majority of the membership before, beside a leader elected by one of the membership after.
+    fn keep_hard_state(&mut self, changed: Option<&HardState>, must_sync: bool, turn: &mut Turn) {
+        let mut hard_state = changed.unwrap_or_else(|| self.raw.store().hard_state()).clone();
+        hard_state.commit = hard_state.commit.max(self.raw.raft.raft_log.committed);
+        if must_sync && (changed.is_some() || hard_state.commit > self.written_commit) {
+            self.written_commit = hard_state.commit;
             turn.records.push(LogRecord::HardState {
                 group: self.id,
                 term: hard_state.term,
@@ -575,6 +582,14 @@ impl Group {
         let change = membership::decode(context).expect("a checksummed entry that this code encoded");
         // Raft refuses a change that does not fit its state, on every replica alike; then nothing changes.
         if let Ok(members) = self.raw.apply_conf_change(&change) {
+            let is_member = members.voters.contains(&self.me.0)
+                || members.voters_outgoing.contains(&self.me.0)
+                || members.learners.contains(&self.me.0);
+            let raft = &mut self.raw.raft;
+            if !is_member && raft.state == StateRole::Leader {
+                // It was elected while the change was underway. Raft counts on a leader being a member.
+                raft.become_follower(raft.term, 0);
+            }
             self.members = members.clone();
             turn.memberships.push((self.id, members));
         }

@@ -309,7 +309,9 @@ impl World {
         };
         identity.create(&host.disk).expect("an empty disk takes an identity");
         let added = !std::mem::replace(&mut host.was_member, true);
-        self.history.marks.hit(if added { Mark::NodeAdded } else { Mark::NodeReplaced });
+        if !added {
+            self.history.marks.hit(Mark::NodeReplaced);
+        }
         self.history.push(self.now, Event::Note(format!("host {place} joins as node {node}")));
         self.boot_again(place);
     }
