@@ -21,7 +21,7 @@ use quorate_storage::{Group, Index, LogReader, Offer, Payload, PayloadSource};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-use crate::exit::chain;
+use crate::exit::{ExitCode, chain, stop_now};
 use crate::inbox::Inbox;
 use crate::limits::{REPAIR_ANSWER_TIMEOUT, REPAIR_CHUNK_BYTES, REPAIRS_WAITING_MAX, SCRUB_PAUSE_MIN};
 use crate::metrics::Metrics;
@@ -285,10 +285,8 @@ pub async fn scrub(
                     sleep(due.saturating_sub(begun.elapsed())).await;
                 }
                 Ok(None) => break,
-                Err(error) => {
-                    tracing::error!(error = chain(&error), "the disk cannot be checked");
-                    break;
-                }
+                // A disk that cannot be read or written: the log would meet it next.
+                Err(error) => stop_now(ExitCode::Disk, &chain(&error)),
             }
         }
         metrics.damage_left.set(left);

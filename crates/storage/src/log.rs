@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -364,11 +365,11 @@ impl Log {
 
     /// Whether a write or a sync has failed.
     pub fn is_poisoned(&self) -> bool {
-        self.poisoned
+        self.poisoned || self.shared.failed.load(Ordering::Acquire)
     }
 
     pub(crate) fn check_alive(&self) -> Result<(), LogError> {
-        if self.poisoned { Err(LogError::Poisoned) } else { Ok(()) }
+        if self.is_poisoned() { Err(LogError::Poisoned) } else { Ok(()) }
     }
 
     /// Passes a result on; a failure is the end of this log.

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -96,6 +97,8 @@ pub struct Shared {
     pub sources: Sources,
     /// Held by whoever writes into a segment in place, and by whoever takes a segment's file away.
     pub mending: Mutex<()>,
+    /// A write into a segment failed that was not the log's own: the log is as good as poisoned.
+    pub failed: AtomicBool,
 }
 
 /// Reads a log. Clones read the same log; any number of threads may read while one writes.
@@ -258,9 +261,20 @@ impl LogReader {
         let Some(record) = lost.row.record(located.header.seed(), &payload).filter(|_| fits) else {
             return Ok(false);
         };
-        located.file.write_at(u64::from(lost.row.offset), &record)?;
-        located.file.sync_data()?;
+        self.write_in_place(lost.segment, u64::from(lost.row.offset), &record)?;
         Ok(true)
+    }
+
+    /// Writes into a segment and makes it durable; to be called by who holds `mending`. Through a handle of its own: a system tells each
+    /// handle once of a write that failed, and what this one hears the log's own sync must hear too. After a failure the log takes
+    /// nothing any more.
+    pub(crate) fn write_in_place(&self, segment: u32, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let write = || {
+            let file = self.shared.copies.disk.open(&self.segment_path(segment))?;
+            file.write_at(offset, bytes)?;
+            file.sync_data()
+        };
+        write().inspect_err(|_| self.shared.failed.store(true, Ordering::Release))
     }
 
     /// Bytes the cache holds.

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -289,6 +290,7 @@ pub fn open(disk: Arc<dyn Disk>, options: LogOptions) -> Result<(Log, Recovery),
         copies,
         sources: bodies_sources,
         mending: Mutex::new(()),
+        failed: AtomicBool::new(false),
     };
     let head = Head {
         number: last.number,

@@ -273,8 +273,7 @@ impl Walk {
     fn write(&self, reader: &LogReader, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let _alone = reader.shared.mending.lock();
         if reader.shared.index.read().segments.contains_key(&self.number) {
-            self.file.write_at(offset, bytes)?;
-            self.file.sync_data()?;
+            reader.write_in_place(self.number, offset, bytes)?;
         }
         Ok(())
     }

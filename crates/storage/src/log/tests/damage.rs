@@ -367,6 +367,26 @@ fn read_that_meets_damage_goes_on_with_what_another_node_has() {
 }
 
 #[test]
+fn record_that_cannot_be_written_again_is_the_end_of_the_log() {
+    for operation in [Operation::Write, Operation::Sync] {
+        let memory = MemoryDisk::new();
+        let disk = FaultyDisk::new(Arc::new(memory.clone()), 1);
+        let (mut log, _) = Log::open(Arc::new(disk.clone()), options()).unwrap();
+        append_entries(&mut log, 1, 1, 2);
+        let position = log.shared.index.read().groups[&1].position(1).unwrap();
+        memory.corrupt(&segment_path(1), u64::from(position.offset) + 70, 4).unwrap();
+        let reader = log.reader();
+        let lost = reader.lost(1, 1).unwrap();
+        let kind = FaultKind::InputOutput;
+        disk.arm(Fault { operation, path_contains: "log/segment".into(), after: 0, times: 1, kind });
+        reader.restore(&lost, &body(1, 1, 1), b"").unwrap_err();
+        assert!(log.is_poisoned(), "{operation:?}");
+        assert!(matches!(log.append(&[entry(1, 3, 1)]), Err(LogError::Poisoned)));
+        assert!(matches!(log.sync(), Err(LogError::Poisoned)));
+    }
+}
+
+#[test]
 fn random_life_with_damage_keeps_every_synced_record() {
     for seed in 0..60 {
         let mut world = World::new(1000 + seed);
