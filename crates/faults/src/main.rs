@@ -118,8 +118,7 @@ fn start() -> Result<bool> {
     for nemesis in nemeses.drain(..) {
         let wanted =
             arguments.scenarios.is_empty() || arguments.scenarios.iter().any(|name| name == nemesis.name());
-        let unnamed = nemesis.only_by_name().filter(|_| arguments.scenarios.is_empty()).map(str::to_owned);
-        match nemesis.lacking().or(unnamed) {
+        match nemesis.lacking() {
             _ if !wanted => {}
             Some(reason) => {
                 println!("{}: skipped, {reason}", nemesis.name());

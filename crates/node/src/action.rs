@@ -118,6 +118,9 @@ pub enum Action {
     /// End the process at once, and say why: this program cannot read what the others wrote, and must not go on without
     /// it.
     Stop(String),
+    /// End the process at once, and say why: the disk no longer has what this node has acknowledged. The next start asks the
+    /// others ([`crate::witness`]).
+    Lost(String),
     /// Something an operator should see in the log.
     Note(Note),
     /// Forget a group that this node no longer has. Answered by `Event::GroupRemoved`.

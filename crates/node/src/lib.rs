@@ -23,6 +23,7 @@ pub mod peer;
 pub mod routing;
 mod stream;
 pub mod system_topics;
+pub mod witness;
 
 pub use action::Action;
 pub use bytes_io::Malformed;

@@ -122,6 +122,9 @@ pub struct RestoredGroup {
     pub start: Position,
     /// Last index in the log.
     pub last: LogIndex,
+    /// What the others knew to be committed when this node started: it elects nobody who lacks it. The first position when nobody
+    /// could say.
+    pub committed_elsewhere: Position,
     /// Records of the checkpoint.
     pub records: Vec<(Bytes, Bytes)>,
 }
@@ -138,6 +141,7 @@ impl RestoredGroup {
             checkpoint: Position::default(),
             start: Position::default(),
             last: LogIndex(0),
+            committed_elsewhere: Position::default(),
             records: Vec::new(),
         }
     }
@@ -312,6 +316,7 @@ impl Node {
                 checkpoint: first,
                 start: first,
                 last: LogIndex(1),
+                committed_elsewhere: Position::default(),
                 records,
             });
         }
@@ -370,8 +375,10 @@ impl Node {
         let memory = &self.config.memory;
         let log = GroupLog::new(group, Arc::clone(&self.source), start, memory.entries_bytes_max);
         let (seed, uncommitted) = (self.config.seed, memory.uncommitted_bytes_max);
-        Group::new(group, self.id, log, machine, members, seed, uncommitted)
-            .map_err(|source| StartError::Raft { group, source })
+        let mut started = Group::new(group, self.id, log, machine, members, seed, uncommitted)
+            .map_err(|source| StartError::Raft { group, source })?;
+        started.elect_none_without(restored.committed_elsewhere);
+        Ok(started)
     }
 
     /// Takes one event in. Cheap: the work is done by [`Node::turn`].
@@ -515,8 +522,18 @@ impl Node {
     fn receive(&mut self, from: NodeId, message: PeerMessage, now: Duration) {
         match message {
             PeerMessage::Raft(group, message) => {
-                if let Some(group) = self.groups.get_mut(&group) {
-                    group.receive(*message);
+                let Some(group) = self.groups.get_mut(&group) else { return };
+                if from != self.id {
+                    group.note_shown(from, &message);
+                }
+                match group.lacks_acknowledged(&message) {
+                    Some((entry, last)) => self.actions.push_back(Action::Lost(format!(
+                        "node {} counts on entry {entry} of group {} here, and the log ends at {last}: entries that were \
+                         acknowledged are gone",
+                        from.0,
+                        group.id()
+                    ))),
+                    None => group.receive(*message),
                 }
             }
             PeerMessage::StreamAppend { group, stream, first, confirmed, commands } => {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quorate_node::Position;
 use quorate_node::node::{Node, RestoredGroup};
+use quorate_node::witness::Older;
 use quorate_state::{CONTROL, Control, GroupId, Incarnation, LogIndex, NodeId};
 use quorate_storage::disk::os::OsDisk;
 use quorate_storage::identity::DirectoryLock;
@@ -99,6 +100,17 @@ pub enum BootError {
         /// Index.
         index: u64,
     },
+    /// Another node has seen more of this one than is on its disk.
+    #[error(
+        "the disk is older than the last run of the node, as {witness} says: {older}; an old image was restored, or the disk has lost \
+         writes that it had confirmed"
+    )]
+    Older {
+        /// Who says so.
+        witness: String,
+        /// What is missing.
+        older: Older,
+    },
     /// What was restored into the folder.
     #[error(transparent)]
     Restored(#[from] RestoredError),
@@ -145,7 +157,8 @@ impl BootError {
             BootError::Log(_) | BootError::LogGone | BootError::DamagedAlone => ExitCode::Corrupt,
             BootError::Checkpoint(CheckpointError::Version { .. })
             | BootError::CheckpointLost { .. }
-            | BootError::EntryLost { .. } => ExitCode::Corrupt,
+            | BootError::EntryLost { .. }
+            | BootError::Older { .. } => ExitCode::Corrupt,
             BootError::Checkpoint(error) if error.is_damage() => ExitCode::Corrupt,
             BootError::Checkpoint(_) => ExitCode::Disk,
         }
@@ -157,7 +170,7 @@ impl BootError {
         match self {
             BootError::Log(error) => error.is_damage(),
             BootError::Checkpoint(error) => error.is_damage(),
-            BootError::CheckpointLost { .. } | BootError::EntryLost { .. } => true,
+            BootError::CheckpointLost { .. } | BootError::EntryLost { .. } | BootError::Older { .. } => true,
             _ => false,
         }
     }
@@ -559,6 +572,7 @@ fn restore(
         checkpoint: Position { index: mark.index, term: mark.term },
         start: Position { index: start, term: reader.term(group.0, start).unwrap_or(0) },
         last: LogIndex(reader.last_index(group.0).max(start)),
+        committed_elsewhere: Position::default(),
         records: load(checkpoints, group)?,
     }))
 }

@@ -223,6 +223,7 @@ impl Worker {
             Action::Operated { number, outcome } => self.edge.operations.decided(number, outcome),
             Action::Dropped(reason, count) => self.edge.metrics.dropped(reason, count),
             Action::Stop(reason) => crate::exit::stop_now(crate::exit::ExitCode::Unavailable, &reason),
+            Action::Lost(reason) => crate::exit::stop_now(crate::exit::ExitCode::Disk, &reason),
             Action::Note(note) => {
                 log_note(&note);
                 if let (Note::NodeDown(node, incarnation), Some(links)) = (&note, &self.edge.links) {

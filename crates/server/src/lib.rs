@@ -54,6 +54,7 @@ pub mod telemetry;
 #[cfg(test)]
 mod testing;
 pub mod traces;
+mod witness;
 mod worker_beat;
 
 pub use serve::{ServeError, ServeOptions, serve};

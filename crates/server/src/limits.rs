@@ -467,6 +467,13 @@ pub const REPAIRS_WAITING_MAX: usize = 64;
 /// Bytes of one piece of a payload on its way to a node where it is damaged.
 pub const REPAIR_CHUNK_BYTES: usize = 1024 * 1024;
 
+/// How long a start waits for the other nodes to say what they have seen of this one. Healthy ones take milliseconds, those that are down
+/// refuse at once.
+pub const WITNESS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Bytes of an answer about a node: some numbers for each group.
+pub const WITNESS_BYTES_MAX: usize = 128 * 1024;
+
 /// Shortest pause between two walks over the whole disk.
 pub const SCRUB_PAUSE_MIN: Duration = Duration::from_secs(1);
 

@@ -186,10 +186,11 @@ impl LinkReceiver for PeerReceiver {
         connection.close().await;
     }
 
-    async fn repair(&self, mut connection: PeerConnection) {
+    async fn repair(&self, from: NodeId, mut connection: PeerConnection) {
         let log = self.log.read().clone();
+        let edge = self.edge.get().and_then(Weak::upgrade);
         if let Some(log) = log
-            && let Err(error) = repair::serve(&log, &mut connection).await
+            && let Err(error) = repair::serve(&log, edge.as_deref(), from, &mut connection).await
         {
             tracing::debug!(%error, "a node that asks for damaged records got no answer");
         }

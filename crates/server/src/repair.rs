@@ -15,12 +15,13 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quorate_node::Event;
-use quorate_state::{GroupId, LogIndex};
+use quorate_state::{GroupId, LogIndex, NodeId};
 use quorate_storage::scrub::{Damage, Scrub};
 use quorate_storage::{Group, Index, LogReader, Offer, Payload, PayloadSource};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
+use crate::edge::Edge;
 use crate::exit::{ExitCode, chain, stop_now};
 use crate::inbox::Inbox;
 use crate::limits::{REPAIR_ANSWER_TIMEOUT, REPAIR_CHUNK_BYTES, REPAIRS_WAITING_MAX, SCRUB_PAUSE_MIN};
@@ -28,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::net::frame::FrameKind;
 use crate::net::peer::{LinkReceiver, Links, PeerConnection, PeerError};
 use crate::question::{LiveIndex, Question as NodeQuestion, ask};
+use crate::witness;
 
 /// Bytes of a question.
 const QUESTION_BYTES: usize = 12;
@@ -91,7 +93,8 @@ impl Others {
         Ok(Arc::new(Others { questions, bootstrap, members, metrics }))
     }
 
-    fn places(&self) -> Vec<Place> {
+    /// Names and addresses of the nodes that are asked.
+    pub fn places(&self) -> Vec<Place> {
         let mut places = (self.members)();
         for place in &self.bootstrap {
             if !places.iter().any(|(name, _)| *name == place.0) {
@@ -220,17 +223,26 @@ fn expect(frame: crate::net::frame::Frame) -> Result<Bytes, PeerError> {
     }
 }
 
-/// Answers a node that asks for what is damaged there, until it has no more questions.
+/// Answers a node that asks for what is damaged there, or what was seen of it, until it has no more questions.
 ///
 /// # Errors
 /// When the connection fails.
-pub async fn serve(reader: &LogReader, connection: &mut PeerConnection) -> Result<(), PeerError> {
+pub async fn serve(
+    reader: &LogReader,
+    edge: Option<&Edge>,
+    from: NodeId,
+    connection: &mut PeerConnection,
+) -> Result<(), PeerError> {
     loop {
         let frame = match connection.read(QUESTION_BYTES * 2).await {
             Ok(frame) => frame,
             Err(PeerError::Closed | PeerError::Timeout) => return Ok(()),
             Err(error) => return Err(error),
         };
+        if frame.kind == FrameKind::WitnessRequest {
+            witness::answer(edge, from, connection).await?;
+            continue;
+        }
         let mut question = frame.payload;
         if frame.kind != FrameKind::RepairRequest || question.len() != QUESTION_BYTES {
             return Err(PeerError::Refused("it asks for no damaged record"));

@@ -51,11 +51,6 @@ pub trait Nemesis {
     /// Why it cannot be done here, if so.
     fn lacking(&self) -> Option<String>;
 
-    /// Why it is not among those that are injected when none is named, if so.
-    fn only_by_name(&self) -> Option<&'static str> {
-        None
-    }
-
     /// How long it lasts from injection to healing.
     fn lasts(&self, random: &mut Random) -> Duration;
 

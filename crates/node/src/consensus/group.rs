@@ -7,7 +7,7 @@
 //! See: docs/decisions/0002-consensus-engine.md.
 
 use core::time::Duration;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use quorate_state::command::LeaderCommand;
@@ -22,6 +22,7 @@ use crate::consensus::{membership, wire};
 use crate::limits;
 use crate::machine::Machine;
 use crate::stream::Intake;
+use crate::witness::Shown;
 
 /// What one turn of all groups hands to the shell and to the node.
 #[derive(Default)]
@@ -74,6 +75,10 @@ pub struct Group {
     raw: RawNode<GroupLog>,
     machine: Machine,
     members: ConfState,
+    /// How far the others have gone, as they have shown.
+    shown: BTreeMap<u64, Shown>,
+    /// What others knew to be committed when this node started.
+    committed_elsewhere: Position,
     applied: Position,
     catch_up: CatchUp,
     /// As leader: where the log ended at the last ticks, oldest first.
@@ -156,6 +161,8 @@ impl Group {
             raw,
             machine,
             members,
+            shown: BTreeMap::new(),
+            committed_elsewhere: Position::default(),
             applied,
             catch_up: CatchUp::default(),
             lasts: VecDeque::new(),
@@ -329,6 +336,70 @@ impl Group {
         self.raw.report_unreachable(peer.0);
     }
 
+    /// How far a member has gone, as it has shown since this node started.
+    pub fn shown_by(&self, member: NodeId) -> Shown {
+        self.shown.get(&member.0).copied().unwrap_or_default()
+    }
+
+    /// Members that are gone show nothing: one that comes again begins anew.
+    fn forget_shown(&mut self) {
+        let members = &self.members;
+        self.shown.retain(|id, _| {
+            [&members.voters, &members.voters_outgoing, &members.learners, &members.learners_next]
+                .iter()
+                .any(|some| some.contains(id))
+        });
+    }
+
+    /// Notes what a message from another member shows of it. To be called for each, whatever becomes of it.
+    pub fn note_shown(&mut self, from: NodeId, message: &Message) {
+        if let Some(shown) = Shown::of(message) {
+            let known = self.shown.entry(from.0).or_default();
+            *known = shown.max(*known);
+        }
+    }
+
+    /// The leader counts on an entry that this replica does not have: a heartbeat never tells of more than what was acknowledged. The
+    /// entry and the end of the log here.
+    pub fn lacks_acknowledged(&self, message: &Message) -> Option<(u64, u64)> {
+        let last = self.raw.raft.raft_log.last_index();
+        let counts = message.get_msg_type() == MessageType::MsgHeartbeat
+            && message.term >= self.raw.raft.term
+            && last > 0
+            && message.commit > last
+            && !self.installing;
+        counts.then_some((message.commit, last))
+    }
+
+    /// From now on this replica votes for nobody who lacks this committed entry, and does not become leader while it lacks it itself: it
+    /// may have been among those that made it committed, and have lost it.
+    pub fn elect_none_without(&mut self, committed: Position) {
+        self.committed_elsewhere = committed;
+    }
+
+    /// Committed here, with its term.
+    pub fn committed_position(&self) -> Position {
+        let log = &self.raw.raft.raft_log;
+        // Compacted: then the checkpoint is committed too, and its term is known.
+        let term = log.term(log.committed).ok().filter(|term| *term > 0);
+        term.map_or(self.checkpoint(), |term| Position { term, index: log.committed })
+    }
+
+    /// What would help somebody to be elected who lacks what is known to be committed.
+    fn elects_who_lacks(&self, message: &Message) -> bool {
+        let committed = self.committed_elsewhere;
+        match message.get_msg_type() {
+            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => {
+                Position { term: message.log_term, index: message.index } < committed
+            }
+            MessageType::MsgRequestPreVoteResponse | MessageType::MsgTimeoutNow => {
+                let log = &self.raw.raft.raft_log;
+                Position { term: log.last_term(), index: log.last_index() } < committed
+            }
+            _ => false,
+        }
+    }
+
     /// A Raft message from a peer. What Raft refuses is dropped: it is stale, or from a removed member.
     pub fn receive(&mut self, message: Message) {
         if self.installing {
@@ -337,7 +408,12 @@ impl Group {
         // A replica that knows nothing promises nothing: it may have been here before, and have voted.
         let asks_for_vote =
             matches!(message.get_msg_type(), MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
-        if asks_for_vote && self.raw.raft.raft_log.last_index() == 0 {
+        // Nor has it acknowledged anything: what tells it so is meant for the replica that was here before.
+        let is_stale = message.get_msg_type() == MessageType::MsgHeartbeat && message.commit > 0;
+        if (asks_for_vote || is_stale) && self.raw.raft.raft_log.last_index() == 0 {
+            return;
+        }
+        if self.elects_who_lacks(&message) {
             return;
         }
         let _ = self.raw.step(message);
@@ -464,6 +540,7 @@ impl Group {
             if !snapshot.is_empty() {
                 self.raw.mut_store().restore(&snapshot);
                 self.members = snapshot.get_metadata().get_conf_state().clone();
+                self.forget_shown();
                 self.checkpoint_underway = None;
             }
             let committed = ready.take_committed_entries();
@@ -591,6 +668,7 @@ impl Group {
                 raft.become_follower(raft.term, 0);
             }
             self.members = members.clone();
+            self.forget_shown();
             turn.memberships.push((self.id, members));
         }
     }

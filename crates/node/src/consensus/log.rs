@@ -41,13 +41,13 @@ pub trait LogSource: Send + Sync {
     fn body(&self, group: GroupId, index: LogIndex) -> Option<Bytes>;
 }
 
-/// A position with its term.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// A position with its term. A later one in the order is more up to date, as Raft compares the ends of logs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Position {
-    /// Index.
-    pub index: u64,
     /// Term.
     pub term: u64,
+    /// Index.
+    pub index: u64,
 }
 
 /// Raft's view of the log of one group.

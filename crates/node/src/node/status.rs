@@ -11,6 +11,7 @@ use quorate_state::partition::Counts;
 use quorate_state::{CONTROL, Control, GroupId, Incarnation, LogIndex, NodeId, Timestamp};
 
 use super::Node;
+use crate::witness::{GroupWitness, Witness};
 
 /// A snapshot of a node's view.
 #[derive(Clone, Debug)]
@@ -234,6 +235,20 @@ impl Node {
 
     fn is_in_service(&self) -> bool {
         !self.leaving && !matches!(self.own_duty(), Duty::Drain { .. })
+    }
+
+    /// How far another node has gone, as far as this one knows.
+    pub fn witness_of(&self, node: NodeId) -> Witness {
+        let known = self.control().and_then(|control| control.node(node));
+        let of_group = |group: &crate::consensus::group::Group| GroupWitness {
+            group: group.id(),
+            shown: group.shown_by(node),
+            committed: group.committed_position(),
+        };
+        Witness {
+            incarnation: known.map_or(Incarnation(0), |(record, _)| record.incarnation),
+            groups: self.groups.values().map(of_group).collect(),
+        }
     }
 
     /// The nodes that control has placed a group on; `None` when the cluster has no such group, or control is not known.

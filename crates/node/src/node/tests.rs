@@ -239,7 +239,7 @@ impl World {
                     member.checkpoints.insert(group, records);
                     later.push(Event::SnapshotInstalled { group, index, records: installed });
                 }
-                Action::Stop(reason) => {
+                Action::Lost(reason) | Action::Stop(reason) => {
                     member.stopped = Some(reason);
                     member.down = true;
                 }
@@ -905,4 +905,46 @@ fn wiped_node_rejoins_under_a_new_identity_with_equal_state() {
         status.groups.into_iter().map(|group| (group.applied, group.hash)).collect::<Vec<_>>()
     };
     assert_eq!(hashes(4), hashes(1));
+}
+
+#[test]
+fn node_elects_nobody_who_lacks_what_others_knew_to_be_committed() {
+    let mut world = World::new(3);
+    let records: Vec<NodeRecord> = (1..=3).map(record).collect();
+    let config = config(records[0].clone());
+    let mut groups = Node::bootstrap_groups(&config.cluster, &config.partition, &records, NodeId(1));
+    for group in &mut groups {
+        // All have the first entry alone.
+        group.committed_elsewhere = Position { term: 1, index: 3 };
+    }
+    world.members.insert(NodeId(1), member(config, groups, world.now));
+    for peer in [2, 3] {
+        world.event(NodeId(1), Event::PeerUp(NodeId(peer)));
+    }
+    let leaders = |world: &World| -> BTreeSet<u64> {
+        let of = |member: &Member| -> Vec<u64> {
+            let status = member.node.status(false, world.now);
+            status
+                .groups
+                .iter()
+                .filter(|group| group.leader == Some(member.node.id()))
+                .map(|_| member.node.id().0)
+                .collect()
+        };
+        world.members.values().filter(|member| !member.down).flat_map(of).collect()
+    };
+    world.members.get_mut(&NodeId(3)).unwrap().down = true;
+    for _ in 0..400 {
+        world.drain();
+        world.now += limits::TICK;
+        for id in [NodeId(1), NodeId(2)] {
+            world.event(id, Event::Tick);
+        }
+        assert_eq!(leaders(&world), BTreeSet::new(), "neither has the entry");
+    }
+    world.members.get_mut(&NodeId(3)).unwrap().down = false;
+    // Here the two others may elect each other. What they write is beyond what was known, and the first one takes part again.
+    world.until("ready", World::ready);
+    world.kill(2);
+    world.until("ready without one", World::ready);
 }

@@ -24,6 +24,7 @@ use crate::net::hello::{Hello, LinkKind};
 use crate::net::peer::{Links, PeerPlace};
 use crate::peers::PeerReceiver;
 use crate::repair::Others;
+use crate::witness;
 
 /// Pause before other nodes are asked again for what is lost.
 const MEND_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
@@ -58,6 +59,7 @@ impl Anew<'_> {
                 Ok(recovered) => self.mend(recovered, runtime, &mut stop)?,
                 Err(error) => Err(error),
             };
+            let recovered = recovered.and_then(|recovered| self.check_age(recovered, folder, runtime));
             let error = match recovered {
                 Ok(recovered) => return Ok((recovered, Vec::new())),
                 Err(error) if error.is_damage() => error,
@@ -153,6 +155,31 @@ impl Anew<'_> {
                 }
             })?;
         }
+    }
+
+    /// Asks the others whether this disk is the last one of the node, before it takes part in anything: an older one no longer knows what
+    /// was acknowledged and voted for.
+    fn check_age(
+        &self,
+        mut recovered: Recovered,
+        folder: &DataFolder,
+        runtime: &Handle,
+    ) -> Result<Recovered, BootError> {
+        let (Some(others), Some(links)) = (self.others, self.links) else { return Ok(recovered) };
+        let mut places = witness::members(&recovered.groups, NodeId(folder.identity.node_id));
+        for place in others.places() {
+            if !places.iter().any(|(name, _)| *name == place.0) {
+                places.push(place);
+            }
+        }
+        let own = Incarnation(folder.identity.incarnation);
+        for (name, witness) in runtime.block_on(witness::ask_all(links, places)) {
+            if let Some(older) = witness.older(own, &recovered.groups) {
+                return Err(BootError::Older { witness: name, older });
+            }
+            witness.guard(&mut recovered.groups);
+        }
+        Ok(recovered)
     }
 
     /// Who the node wants to be: nobody yet, on another disk.

@@ -10,6 +10,7 @@ mod damaged;
 mod ends;
 mod listeners;
 mod mended;
+mod old_disk;
 mod restored;
 mod traces;
 

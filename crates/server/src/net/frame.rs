@@ -41,12 +41,16 @@ pub enum FrameKind {
     RepairRequest,
     /// Whether the other one has it, then its payload in pieces.
     RepairAnswer,
+    /// A node that starts asks what was seen of it.
+    WitnessRequest,
+    /// What was seen of it.
+    WitnessAnswer,
     /// Instead of a Hello: the identity of who asks is gone for good.
     Gone,
 }
 
 /// Kinds of the shell; all below the first are messages of the node.
-const KINDS: [(FrameKind, u8); 12] = [
+const KINDS: [(FrameKind, u8); 14] = [
     (FrameKind::KeepAlive, FIRST_SHELL_KIND),
     (FrameKind::Hello, 129),
     (FrameKind::SnapshotBegin, 130),
@@ -59,6 +63,8 @@ const KINDS: [(FrameKind, u8); 12] = [
     (FrameKind::RepairRequest, 137),
     (FrameKind::RepairAnswer, 138),
     (FrameKind::Gone, 139),
+    (FrameKind::WitnessRequest, 140),
+    (FrameKind::WitnessAnswer, 141),
 ];
 
 const FIRST_SHELL_KIND: u8 = 128;

@@ -32,7 +32,7 @@ pub enum LinkKind {
     Join,
     /// Parts of a backup.
     Backup,
-    /// Questions for records that are damaged at the one who asks.
+    /// Questions for records that are damaged at the one who asks, and for what was seen of it.
     Repair,
 }
 

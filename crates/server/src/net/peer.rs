@@ -16,7 +16,7 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use parking_lot::{Mutex, RwLock};
@@ -53,8 +53,8 @@ pub trait LinkReceiver: Send + Sync + 'static {
     fn snapshot(&self, peer: NodeId, connection: PeerConnection) -> impl Future<Output = ()> + Send;
     /// A peer opened a connection to read parts of a backup.
     fn backup(&self, peer: NodeId, connection: PeerConnection) -> impl Future<Output = ()> + Send;
-    /// A node of this cluster asks for records that are damaged there.
-    fn repair(&self, connection: PeerConnection) -> impl Future<Output = ()> + Send;
+    /// A node of this cluster asks for records that are damaged there, or what was seen of it.
+    fn repair(&self, from: NodeId, connection: PeerConnection) -> impl Future<Output = ()> + Send;
     /// A node that is no member asks to join.
     fn join(&self, hello: Hello, connection: PeerConnection) -> impl Future<Output = ()> + Send;
     /// A member says that this node was removed from the cluster.
@@ -462,7 +462,7 @@ impl<R: LinkReceiver> Links<R> {
         Ok(connection)
     }
 
-    /// Opens a connection to a node of this cluster to ask for damaged records; also before control has named the members.
+    /// Opens a connection to a node of this cluster to ask for damaged records, or what it has seen of this node; also before control has named the members.
     pub async fn open_repair(&self, name: &str, address: &str) -> Result<PeerConnection, PeerError> {
         let own = self.local.hello(LinkKind::Repair);
         let (connection, hello) = self.handshake(name, address, &own).await?;
@@ -542,6 +542,10 @@ impl<R: LinkReceiver> Links<R> {
         if member.is_some_and(|member| member.disk != hello.disk) {
             return Err(PeerError::Refused("it has another disk"));
         }
+        if hello.link == LinkKind::Repair {
+            // It has yet to begin an incarnation, and to hear whether its disk is the last one.
+            return Ok(peer);
+        }
         let known = peer.incarnation.fetch_max(hello.incarnation.0, Ordering::AcqRel);
         if Incarnation(known) > hello.incarnation {
             return Err(PeerError::Refused("its incarnation is older than one seen before"));
@@ -588,9 +592,14 @@ impl<R: LinkReceiver> Links<R> {
             .await;
             let error = match outcome {
                 Ok((connection, hello)) => {
-                    backoff = PEER_BACKOFF_MIN;
-                    failures = 0;
-                    self.run_link(peer, &hello, kind, connection).await
+                    let begun = Instant::now();
+                    let error = self.run_link(peer, &hello, kind, connection).await;
+                    // A link that is refused after its Hello is no success: it would be dialled again, and logged, without a pause.
+                    if begun.elapsed() > PEER_BACKOFF_MAX {
+                        backoff = PEER_BACKOFF_MIN;
+                        failures = 0;
+                    }
+                    error
                 }
                 Err(error) => error,
             };
@@ -709,7 +718,7 @@ impl<R: LinkReceiver> Links<R> {
                 Ok(())
             }
             (LinkKind::Repair, _) => {
-                self.receiver.repair(connection).await;
+                self.receiver.repair(hello.id, connection).await;
                 Ok(())
             }
             (LinkKind::Raft | LinkKind::Routing | LinkKind::Snapshot | LinkKind::Backup, None) => {

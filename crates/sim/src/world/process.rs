@@ -313,7 +313,7 @@ impl World {
             return self.set_aside(place);
         }
         let host = &self.hosts[place];
-        let recovered = match host.recover(&self.features) {
+        let mut recovered = match host.recover(&self.features) {
             Ok(recovered) => recovered,
             Err(Cause::Damage(what) | Cause::HiddenDamage(what)) => {
                 self.history.marks.hit(Mark::DamageAtStart);
@@ -329,6 +329,15 @@ impl World {
                 return;
             }
         };
+        let own = Incarnation(recovered.identity.incarnation);
+        for other in self.hosts.iter().filter(|other| other.place != place) {
+            let Some(process) = &other.process else { continue };
+            let witness = process.node.witness_of(host.node);
+            if let Some(older) = witness.older(own, &recovered.groups) {
+                panic!("node {} has lost what it has shown to node {}: {older}", host.node, other.node);
+            }
+            witness.guard(&mut recovered.groups);
+        }
         // Whatever was done to the disk, it was not where the node needs it.
         self.hosts[place].wound = None;
         self.run_process(place, recovered);
@@ -574,6 +583,7 @@ fn restore(
         checkpoint: Position { index: mark.index, term: mark.term },
         start: Position { index: start, term: reader.term(group.0, start).unwrap_or(0) },
         last: LogIndex(reader.last_index(group.0).max(start)),
+        committed_elsewhere: Position::default(),
         records: load(checkpoints, group).map_err(checkpoint_failed)?,
     })
 }

@@ -233,7 +233,9 @@ impl World {
             Action::Dropped(reason, count) => {
                 self.note(|| format!("node {} dropped {count} for {reason:?}", process.node.id()));
             }
-            Action::Stop(reason) => panic!("node {} stopped: {reason}", process.node.id()),
+            Action::Lost(reason) | Action::Stop(reason) => {
+                panic!("node {} stopped: {reason}", process.node.id())
+            }
             Action::Note(Note::Leading(group, term)) => self.observe_leading(process, group, term),
             Action::Note(note) => {
                 if let Note::Membership(..) = note {

@@ -48,7 +48,7 @@ impl LinkReceiver for Recorder {
         connection.close().await;
     }
 
-    async fn repair(&self, connection: PeerConnection) {
+    async fn repair(&self, _: NodeId, connection: PeerConnection) {
         connection.close().await;
     }
 
