@@ -18,6 +18,7 @@ use quorate_tests::{http, pause, wait_at_most};
 use crate::client::Ground;
 use crate::machine::{self, process_state, signal};
 use crate::network::{self, Network};
+use crate::tracer;
 use crate::volume::{self, Volume};
 
 /// Nodes of a run.
@@ -74,6 +75,7 @@ pub struct Cluster {
     binary: PathBuf,
     /// Another program for the same data, if there is one.
     other_binary: Option<PathBuf>,
+    syncs: Syncs,
 }
 
 /// What became of a node that was started.
@@ -85,6 +87,15 @@ pub enum Settled {
     JoinsAnew,
     /// It ended.
     Ended(ExitStatus),
+}
+
+/// What the system makes of it when a node has it sync a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Syncs {
+    /// It does.
+    Done,
+    /// It says that it has, and does nothing: for the proof that power cuts then lose something.
+    Swallowed,
 }
 
 /// How a node is started otherwise than by itself.
@@ -101,12 +112,12 @@ impl Cluster {
     ///
     /// # Errors
     /// When it does not become ready.
-    pub fn start(dir: &Path, port: u16) -> Result<Cluster> {
+    pub fn start(dir: &Path, port: u16, syncs: Syncs) -> Result<Cluster> {
         let network = match network::why_none() {
             None => Some(Network::make(NODES)?),
             Some(_) => None,
         };
-        Cluster::found(dir, port, network)
+        Cluster::found(dir, port, network, syncs)
     }
 
     /// As [`Cluster::start`], with all nodes on loopback whatever the machine allows.
@@ -114,14 +125,21 @@ impl Cluster {
     /// # Errors
     /// When it does not become ready.
     pub fn start_on_loopback(dir: &Path, port: u16) -> Result<Cluster> {
-        Cluster::found(dir, port, None)
+        Cluster::found(dir, port, None, Syncs::Done)
     }
 
-    fn found(dir: &Path, port: u16, network: Option<Network>) -> Result<Cluster> {
+    fn found(dir: &Path, port: u16, network: Option<Network>, syncs: Syncs) -> Result<Cluster> {
         let binary = quorate_tests::binary()?.to_owned();
         let other_binary = std::env::var_os("QUORATE_OTHER_BIN").map(PathBuf::from);
-        let mut cluster =
-            Cluster { nodes: Vec::new(), ground: None, network, dir: dir.to_owned(), binary, other_binary };
+        let mut cluster = Cluster {
+            nodes: Vec::new(),
+            ground: None,
+            network,
+            dir: dir.to_owned(),
+            binary,
+            other_binary,
+            syncs,
+        };
         for place in 0..NODES {
             let first = port + 4 * u16::try_from(place)?;
             let host = match cluster.network {
@@ -289,6 +307,9 @@ impl Cluster {
         let name = self.node(place)?.name.clone();
         let log = File::options().create(true).append(true).open(self.log_file(&name))?;
         let mut words = self.network.as_ref().map(|network| network.entrance(place)).unwrap_or_default();
+        if self.syncs == Syncs::Swallowed {
+            words.extend(tracer::swallows_syncs());
+        }
         words.extend(around.words.iter().cloned());
         let other = self.other_binary.as_ref().filter(|_| self.node(place).is_ok_and(|node| node.other));
         words.push(other.unwrap_or(&self.binary).display().to_string());

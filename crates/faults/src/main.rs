@@ -34,24 +34,31 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Syncs};
 use crate::nemesis::Nemesis;
+use crate::run::Until;
 
 const USAGE: &str = "\
 Usage: cargo xtask faults [--scenario NAME]... [--minutes N] [--seed N] [--port N] [--report FILE] [--keep] [--list]
+                          [--count N] [--without-sync] [--debug]
        cargo xtask faults --gaps [--beside NAME,...] ...   how long publishers have no answers, --gaps --help says more
 
   --scenario NAME  only these faults; all that this machine can inject by default
   --minutes N      how long faults come (5); a run takes some longer
+  --count N        so many faults, however long they take
   --seed N         of the random plan (1)
   --port N         first of twelve ports on loopback (23500)
   --keep           keep the folder of the run, with history and logs, also when nothing is wrong
   --report FILE    write the report as a page
+  --without-sync   the system says that it has synced files, and has not: a run with power cuts must then find losses
+  --debug          a debug build of the nodes (a release build)
   --list           what there is, and what this machine cannot inject";
 
 struct Arguments {
     scenarios: Vec<String>,
     minutes: u64,
+    count: Option<usize>,
+    without_sync: bool,
     seed: u64,
     port: u16,
     report: Option<PathBuf>,
@@ -74,6 +81,8 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Arguments> {
     let mut parsed = Arguments {
         scenarios: Vec::new(),
         minutes: 5,
+        count: None,
+        without_sync: false,
         seed: 1,
         port: 23_500,
         report: None,
@@ -86,6 +95,8 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Arguments> {
         match argument.as_str() {
             "--scenario" => parsed.scenarios.push(value()?),
             "--minutes" => parsed.minutes = value()?.parse().context("read --minutes")?,
+            "--count" => parsed.count = Some(value()?.parse().context("read --count")?),
+            "--without-sync" => parsed.without_sync = true,
             "--seed" => parsed.seed = value()?.parse().context("read --seed")?,
             "--port" => parsed.port = value()?.parse().context("read --port")?,
             "--report" => parsed.report = Some(value()?.into()),
@@ -137,10 +148,18 @@ fn start() -> Result<bool> {
     let dir = std::env::temp_dir().join(format!("quorate-faults-{}", std::process::id()));
     std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     println!("run in {}, seed {}", dir.display(), arguments.seed);
-    let mut cluster = Cluster::start(&dir, arguments.port)?;
-    let time = Duration::from_secs(60 * arguments.minutes);
+    let syncs = if arguments.without_sync { Syncs::Swallowed } else { Syncs::Done };
+    if syncs == Syncs::Swallowed {
+        println!("no sync reaches the disks: what is lost is no defect");
+        ensure!(machine::missing(&[tracer::PROGRAM]).is_none(), "--without-sync needs {}", tracer::PROGRAM);
+    }
+    let mut cluster = Cluster::start(&dir, arguments.port, syncs)?;
+    let until = match arguments.count {
+        Some(count) => Until::Count(count),
+        None => Until::Time(Duration::from_secs(60 * arguments.minutes)),
+    };
     let history = dir.join("history.jsonl");
-    let outcome = run::run(&mut cluster, &mut chosen, time, arguments.seed, &history)?;
+    let outcome = run::run(&mut cluster, &mut chosen, until, arguments.seed, &history)?;
     print!("{}", report::text(&outcome, arguments.seed));
     if let Some(file) = &arguments.report {
         let text = report::page(&outcome, arguments.seed, &skipped)?;

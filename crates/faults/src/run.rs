@@ -71,7 +71,16 @@ pub struct Outcome {
     pub elapsed: Duration,
 }
 
-/// Runs the nemeses in random order for a time, each at least once when the time is enough.
+/// When no more faults come.
+#[derive(Clone, Copy, Debug)]
+pub enum Until {
+    /// After this time.
+    Time(Duration),
+    /// After so many.
+    Count(usize),
+}
+
+/// Runs the nemeses in random order, each at least once when the time is enough.
 ///
 /// # Errors
 /// When clients cannot begin, or a history cannot be written. A fault that cannot be injected, proven or healed, or from which
@@ -79,7 +88,7 @@ pub struct Outcome {
 pub fn run(
     cluster: &mut Cluster,
     nemeses: &mut [Box<dyn Nemesis>],
-    time: Duration,
+    until: Until,
     seed: u64,
     history: &Path,
 ) -> Result<Outcome> {
@@ -92,7 +101,11 @@ pub fn run(
     let mut faults: Vec<Fault> = Vec::new();
     let mut order: Vec<usize> = Vec::new();
     let mut cut = None;
-    while begin.elapsed() < time || faults.is_empty() {
+    let goes_on = |count: usize| match until {
+        Until::Time(time) => begin.elapsed() < time || count == 0,
+        Until::Count(wanted) => count < wanted,
+    };
+    while goes_on(faults.len()) {
         if order.is_empty() {
             order = shuffled(nemeses.len(), &mut random);
         }

@@ -22,6 +22,14 @@ pub fn words(call: &str, what: &str, notes: &Path) -> Vec<String> {
     words.map(str::to_owned).to_vec()
 }
 
+/// Words that start a program whose calls to sync files all succeed and do nothing. The program is the process that is started.
+pub fn swallows_syncs() -> Vec<String> {
+    let calls = "fsync,fdatasync,msync,sync_file_range,syncfs,sync";
+    let words = [PROGRAM, "-D", "-f", "-q", "--seccomp-bpf", "-e", &format!("trace={calls}")];
+    let injected = ["-e", &format!("inject={calls}:retval=0"), "-o", "/dev/null"];
+    words.iter().chain(&injected).map(|word| (*word).to_owned()).collect()
+}
+
 /// A tracer of a process that runs already.
 pub struct Tracer {
     child: Child,

@@ -195,7 +195,10 @@ pub struct Node {
     lease_table: Option<LeaseTable>,
     barrier: LogIndex,
     announced: Option<Incarnation>,
-    lost_proposed: BTreeSet<(NodeId, Incarnation)>,
+    /// As leader of control: incarnations that are declared lost, and get no lease from this leadership any more.
+    lost: BTreeSet<(NodeId, Incarnation)>,
+    /// Those of them that are not in the log yet.
+    lost_unproposed: Vec<(NodeId, Incarnation)>,
     retained: RetainedReads,
     retained_bounds: RetainedBounds,
     wills: Wills,
@@ -254,7 +257,8 @@ impl Node {
             lease_table: None,
             barrier: LogIndex(0),
             announced: None,
-            lost_proposed: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            lost_unproposed: Vec::new(),
             retained: RetainedReads::default(),
             retained_bounds: RetainedBounds::default(),
             wills: Wills::default(),
@@ -756,7 +760,8 @@ impl Node {
         }
         if id == CONTROL {
             self.lease_table = Some(LeaseTable::new(now));
-            self.lost_proposed.clear();
+            self.lost.clear();
+            self.lost_unproposed.clear();
         }
         self.resync_group(id);
         self.actions.push_back(Action::Note(Note::Leading(id, term)));

@@ -297,6 +297,13 @@ pub async fn scrub(
                     sleep(due.saturating_sub(begun.elapsed())).await;
                 }
                 Ok(None) => break,
+                Err(error) if error.is_no_space() => {
+                    tracing::warn!(
+                        reason = chain(&error),
+                        "the walk over the disk ends early: there is no space"
+                    );
+                    break;
+                }
                 // A disk that cannot be read or written: the log would meet it next.
                 Err(error) => stop_now(ExitCode::Disk, &chain(&error)),
             }

@@ -48,6 +48,14 @@ pub enum LeaderCommand {
     },
     /// Let due timers fire; carries nothing but the batch's stamp.
     Tick,
+    /// The lease of this incarnation has ended, and this leader gives it no other: in control, from level 2 on. A later leader, which may
+    /// have given one, never has it in its log after it has begun to.
+    NodeLost {
+        /// Node.
+        node: NodeId,
+        /// Its incarnation.
+        incarnation: Incarnation,
+    },
 }
 
 /// An application message as replicated: what is stored once and delivered many times.

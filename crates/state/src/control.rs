@@ -48,6 +48,9 @@ pub const MARKS_LEVEL: u32 = 2;
 /// The level from which on nodes tell each other that their disks have little room.
 pub const DISK_LOW_LEVEL: u32 = 2;
 
+/// From this level on the leader of control declares nodes lost by [`crate::LeaderCommand::NodeLost`].
+pub const LEADER_LOST_LEVEL: u32 = 2;
+
 /// From this level on, backups can be taken.
 pub const BACKUP_LEVEL: u32 = 2;
 
@@ -447,7 +450,7 @@ impl Control {
         effects.push(Effect::MembershipChanged);
     }
 
-    fn node_lost(&mut self, id: NodeId, incarnation: Incarnation, effects: &mut Vec<Effect>) {
+    fn declare_lost(&mut self, id: NodeId, incarnation: Incarnation, effects: &mut Vec<Effect>) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let is_up = matches!(node.status, NodeStatus::Live | NodeStatus::Joining);
         if !is_up || node.record.incarnation != incarnation {
@@ -583,6 +586,10 @@ impl Apply for Control {
 
     fn released(&mut self, _messages: &[MessageRef]) {}
 
+    fn node_lost(&mut self, node: NodeId, incarnation: Incarnation, effects: &mut Vec<Effect>) {
+        self.declare_lost(node, incarnation, effects);
+    }
+
     fn command(&mut self, place: Place, command: Reader<'_>, effects: &mut Vec<Effect>) {
         let Ok(command) = Command::read(command) else {
             return self.refuse(place, "the command cannot be read", effects);
@@ -592,7 +599,7 @@ impl Apply for Control {
             Command::RouteRemove { filter, target } => self.route_remove(&filter, target, effects),
             Command::NodeUp { node } => self.node_up(place, &node, effects),
             Command::NodeJoin { node } => self.node_join(place, &node, effects),
-            Command::NodeLost { node, incarnation } => self.node_lost(node, incarnation, effects),
+            Command::NodeLost { node, incarnation } => self.declare_lost(node, incarnation, effects),
             Command::Place { group, voters } => self.place(place, group, voters, effects),
             Command::NodeForget { node } => self.node_forget(place, node, effects),
             Command::NodeDuty { node, duty } => self.node_duty(place, node, duty, effects),

@@ -756,6 +756,7 @@ pub(crate) fn node_record(reader: &mut Reader<'_>) -> Result<NodeRecord, DecodeE
 
 const LEADER_OUTBOX_APPLIED: u8 = 1;
 const LEADER_TICK: u8 = 2;
+const LEADER_NODE_LOST: u8 = 3;
 
 impl LeaderCommand {
     pub(crate) fn encode(&self, out: &mut BytesMut) {
@@ -766,6 +767,11 @@ impl LeaderCommand {
                 out.put_u64_le(seq.0);
             }
             Self::Tick => out.put_u8(LEADER_TICK),
+            Self::NodeLost { node, incarnation } => {
+                out.put_u8(LEADER_NODE_LOST);
+                out.put_u64_le(node.0);
+                out.put_u64_le(incarnation.0);
+            }
         }
     }
 
@@ -776,6 +782,9 @@ impl LeaderCommand {
                 Ok(Self::OutboxApplied { to: GroupId(reader.u32()?), seq: StreamSeq(reader.u64()?) })
             }
             LEADER_TICK => Ok(Self::Tick),
+            LEADER_NODE_LOST => {
+                Ok(Self::NodeLost { node: NodeId(reader.u64()?), incarnation: Incarnation(reader.u64()?) })
+            }
             tag => Err(DecodeError::Tag { tag, at }),
         }
     }

@@ -12,7 +12,9 @@ use crate::command::{BackupStep, Command, LeaderCommand};
 use crate::effect::{Effect, Reply};
 use crate::entry::{BatchView, Item, SegmentView};
 use crate::hold::Hold;
-use crate::ids::{BackupId, GroupId, LogIndex, MessageRef, NodeId, StreamId, StreamSeq, Timestamp};
+use crate::ids::{
+    BackupId, GroupId, Incarnation, LogIndex, MessageRef, NodeId, StreamId, StreamSeq, Timestamp,
+};
 use crate::outbox::{OutboxChange, OutboxItem, Outboxes};
 use crate::record::{Changes, Key, KeyReader, RestoreError, kind};
 use crate::stream::{Streams, Take};
@@ -51,6 +53,9 @@ pub(crate) trait Apply {
     /// Messages that an outbox needed are not needed for it any more.
     fn released(&mut self, messages: &[MessageRef]);
 
+    /// The leader has seen the lease of an incarnation end.
+    fn node_lost(&mut self, node: NodeId, incarnation: Incarnation, effects: &mut Vec<Effect>);
+
     /// Applies the command that fills the reader.
     fn command(&mut self, place: Place, command: Reader<'_>, effects: &mut Vec<Effect>);
 }
@@ -85,6 +90,9 @@ pub(crate) fn apply_entry(
                 machine.released(&released);
             }
             Ok(Item::Leader(LeaderCommand::Tick)) => {}
+            Ok(Item::Leader(LeaderCommand::NodeLost { node, incarnation })) => {
+                machine.node_lost(node, incarnation, effects);
+            }
             Err(_) => break,
         }
     }

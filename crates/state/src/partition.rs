@@ -515,6 +515,10 @@ impl Apply for Partition {
         messages.iter().for_each(|message| self.live.release(message.index));
     }
 
+    fn node_lost(&mut self, _node: NodeId, _incarnation: Incarnation, _effects: &mut Vec<Effect>) {
+        // Control alone knows nodes, and tells partitions by commands.
+    }
+
     fn command(&mut self, place: Place, command: Reader<'_>, effects: &mut Vec<Effect>) {
         match CommandView::read(command) {
             Ok(CommandView::Publish { message, store_retained, fan_out }) => {

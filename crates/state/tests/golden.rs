@@ -226,6 +226,7 @@ fn batch() -> Batch {
         leader: vec![
             LeaderCommand::OutboxApplied { to: GroupId(3), seq: StreamSeq(44) },
             LeaderCommand::Tick,
+            LeaderCommand::NodeLost { node: NodeId(2), incarnation: Incarnation(5) },
         ],
     }
 }

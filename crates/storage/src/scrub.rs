@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::bodies::BodyError;
 use crate::copy::{Row, SegmentCopy};
-use crate::disk::{DiskFile, read_up_to};
+use crate::disk::{DiskFile, is_no_space, read_up_to};
 use crate::field::memory;
 use crate::limits::SCRUB_READ_BYTES;
 use crate::reader::LogReader;
@@ -65,6 +65,16 @@ pub enum ScrubError {
     /// A body file.
     #[error("check a body file")]
     Body(#[source] BodyError),
+}
+
+impl ScrubError {
+    /// The device has no space for a copy that is to be written anew: nothing was changed, a later walk may have it.
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::Segment { source, .. } => is_no_space(source),
+            Self::Body(error) => error.is_no_space(),
+        }
+    }
 }
 
 /// What one step has done.

@@ -11,10 +11,37 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{interop, telemetry, tidy};
+use crate::{faults, interop, telemetry, tidy};
 
 /// How long the simulator runs in `ci`.
-const SIMULATION_SECONDS: &str = "60";
+const SIMULATION_SECONDS: &str = "240";
+
+/// How long faults are injected into real nodes in `ci`.
+const FAULT_MINUTES: &str = "5";
+
+/// Faults of `ci`: those whose promises do not depend on how fast the machine is.
+const FAULTS: [&str; 20] = [
+    "kill-leader",
+    "kill-follower",
+    "kill-all",
+    "kill-persist",
+    "power-cut",
+    "power-cut-all",
+    "stop-leader",
+    "hung-disk",
+    "partition",
+    "partition-one-way",
+    "partition-overlapping",
+    "reset-storm",
+    "link-flap",
+    "sync-error",
+    "full-disk",
+    "flipped-bit",
+    "truncated-file",
+    "empty-disk",
+    "old-image",
+    "swapped-disks",
+];
 
 /// Runs every check of a change, cheapest first, and stops at the first that fails.
 pub fn ci(root: &Path) -> Result<()> {
@@ -38,6 +65,7 @@ pub fn ci(root: &Path) -> Result<()> {
     })?;
     timed(&mut report, "alert rules", || telemetry::test_rules(root))?;
     timed(&mut report, "interop", || interop::run_cheap(root))?;
+    timed(&mut report, "faults", || faults_slice(root))?;
     if simulator_exists(root) {
         timed(&mut report, "ledger", || sim(root, &["--ledger".to_string()]))?;
         let arguments = ["--seconds".to_string(), SIMULATION_SECONDS.to_string()];
@@ -52,6 +80,18 @@ pub fn ci(root: &Path) -> Result<()> {
         println!("   {name:<12} {}", shown(elapsed));
     }
     Ok(())
+}
+
+/// Some minutes of faults, as far as this machine can inject them.
+fn faults_slice(root: &Path) -> Result<()> {
+    if !cfg!(target_os = "linux") {
+        println!("== faults: skipped, they need Linux");
+        return Ok(());
+    }
+    let chosen = FAULTS.iter().flat_map(|name| ["--scenario", name]);
+    let rest = ["--debug", "--minutes", FAULT_MINUTES];
+    let arguments: Vec<String> = chosen.chain(rest).map(str::to_owned).collect();
+    faults::run(root, &arguments)
 }
 
 /// Formats the tree and lets clippy mend what it can.

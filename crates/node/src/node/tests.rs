@@ -948,3 +948,42 @@ fn node_elects_nobody_who_lacks_what_others_knew_to_be_committed() {
     world.kill(2);
     world.until("ready without one", World::ready);
 }
+
+#[test]
+fn node_that_is_being_declared_lost_gets_no_lease_any_more() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    let leader_of = |world: &World| world.members[&NodeId(1)].node.leader_of(CONTROL).unwrap();
+    let leader = leader_of(&world);
+    let lost = NodeId(leader.0 % 3 + 1);
+    // The leader hears nothing of the node, and never that anybody has written what it proposes.
+    let run = |world: &mut World, ticks: u32, is_cut: bool| {
+        for _ in 0..ticks {
+            while let Some((from, to, message)) = world.network.pop_front() {
+                let is_cut = is_cut && [from, to].contains(&lost) && [from, to].contains(&leader);
+                let is_written = matches!(&message, PeerMessage::Raft(CONTROL, message)
+                    if to == leader && message.get_msg_type() == raft::eraftpb::MessageType::MsgAppendResponse);
+                if !is_cut && !is_written {
+                    world.event(to, Event::Peer(from, message));
+                }
+            }
+            world.now += limits::TICK;
+            for id in [1, 2, 3] {
+                world.event(NodeId(id), Event::Tick);
+            }
+        }
+    };
+    let ticks = u32::try_from(limits::LEASE_WAIT.as_millis() / limits::TICK.as_millis()).unwrap() + 2;
+    run(&mut world, ticks, true);
+    assert_eq!(leader_of(&world), leader);
+    assert!(!world.members[&leader].node.lost.is_empty(), "the leader declares it lost");
+    let before = world.members[&lost].lease_until;
+    run(&mut world, 5, false);
+    assert_eq!(leader_of(&world), leader);
+    let other = NodeId(6 - leader.0 - lost.0);
+    assert!(world.members[&other].lease_until > world.now, "the leader goes on giving leases");
+    assert_eq!(world.members[&lost].lease_until, before, "but none to whom it declares lost");
+    world.until("the node to come back", |world| {
+        world.ready() && world.members[&lost].node.incarnation() > Incarnation(1)
+    });
+}

@@ -1,7 +1,7 @@
 //! Control: membership, placement and routes, command by command.
 
 use super::*;
-use crate::command::Removal;
+use crate::command::{LeaderCommand, Removal};
 use crate::ids::StreamSeq;
 use crate::machine::Machine;
 use crate::record::RestoreError;
@@ -88,6 +88,19 @@ fn node_lost_takes_its_routes_and_tells_every_partition() {
     }
     assert_eq!(group.machine.routes().count(), 1);
     assert_eq!(group.one(lost), []);
+    group.machine.check();
+}
+
+#[test]
+fn leader_declares_an_incarnation_lost() {
+    let mut group = live(3);
+    let lost = LeaderCommand::NodeLost { node: NodeId(2), incarnation: Incarnation(1) };
+    let effects = group.leader(lost.clone());
+    assert!(effects.contains(&Effect::NodeDown { node: NodeId(2), incarnation: Incarnation(1) }));
+    assert_eq!(status(&group, 2), NodeStatus::Down);
+    assert_eq!(group.one(up(2, 2)), [Effect::MembershipChanged]);
+    assert_eq!(group.leader(lost), [], "the lost incarnation is not the present one");
+    assert_eq!(status(&group, 2), NodeStatus::Live);
     group.machine.check();
 }
 

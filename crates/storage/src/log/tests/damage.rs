@@ -298,6 +298,35 @@ fn walk_over_a_sound_disk_finds_nothing_and_makes_copies_that_are_missing() {
 }
 
 #[test]
+fn walk_on_a_full_disk_says_so_and_the_next_one_makes_what_is_missing() {
+    let (disk, log) = in_use();
+    let copies: Vec<String> =
+        disk.files().into_iter().map(|(path, _)| path).filter(|path| path.starts_with("copies/")).collect();
+    let written = format!("copies/heads-{:010}", log.head.number);
+    for path in copies.iter().filter(|path| **path != written) {
+        disk.unlink(path).unwrap();
+    }
+    let used: u64 = disk.files().iter().map(|(_, length)| length).sum();
+    // Room for the head of a copy, not for what it is to hold.
+    for room in [0, 100] {
+        disk.limit_capacity(Some(used + room));
+        let mut walk = Scrub::new(log.reader());
+        let ended = loop {
+            match walk.step() {
+                Ok(Some(step)) => assert_eq!(step.damage, []),
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            }
+        };
+        assert!(ended.is_none_or(|error| error.is_no_space()), "room for {room}");
+    }
+    assert!(!log.is_poisoned());
+    disk.limit_capacity(None);
+    assert_eq!(scrub(&log), []);
+    assert!(copies.iter().all(|path| disk.content(path).is_ok()));
+}
+
+#[test]
 fn flipped_byte_anywhere_is_found_by_a_walk_and_mended() {
     let (disk, log) = in_use();
     let mut found = 0;
