@@ -237,6 +237,17 @@ impl Node {
         !self.leaving && !matches!(self.own_duty(), Duty::Drain { .. })
     }
 
+    /// Whether a group here has commands for another one that it does not know to be applied there: a backup may hold them.
+    pub fn owes(&self) -> bool {
+        self.groups.values().any(|group| {
+            let machine = group.machine();
+            machine.outbox_destinations().into_iter().any(|to| {
+                let (applied, last) = machine.outbox_span(to);
+                applied < last
+            })
+        })
+    }
+
     /// How far another node has gone, as far as this one knows.
     pub fn witness_of(&self, node: NodeId) -> Witness {
         let known = self.control().and_then(|control| control.node(node));

@@ -132,10 +132,13 @@ impl World {
         (leaders.len() < all).then(|| format!("leaders of {} groups of {all} are known", leaders.len()))
     }
 
-    /// Whether sessions have messages that they have not handed out.
+    /// Whether sessions have messages that they have not handed out, or groups commands for each other.
     pub(super) fn has_backlog(&self) -> bool {
-        let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
-        processes
+        let processes = || self.hosts.iter().filter_map(|host| host.process.as_ref());
+        if processes().any(|process| process.node.owes()) {
+            return true;
+        }
+        processes()
             .flat_map(|process| process.node.status(false, Duration::ZERO).groups)
             .any(|group| group.counts.is_some_and(|counts| counts.queued_messages > 0))
     }

@@ -46,7 +46,8 @@ fn visit(ports: &[u16], choice: &mut Choice, thread: u64, visits: u64) -> anyhow
         delay_s: choice.below(3) as u32,
     };
     let base = if durable {
-        Connect { expiry_s: 20, ..Connect::durable(&client_id) }
+        // Some begin anew: on a slow machine a session that only ever goes on gets more than its visits take away.
+        Connect { expiry_s: 20, clean: choice.below(4) == 0, ..Connect::durable(&client_id) }
     } else {
         Connect::transient(&client_id)
     };
