@@ -3,7 +3,8 @@
 //! Source: contract D15; MQTT 5, 4.6. For publishers that send everything unacknowledged again in order, to durable
 //! sessions. A message that arrives for the first time after one that was published later is out of order, unless its
 //! session was not subscribed yet when it was first sent: then what comes late is the copy that was sent again. Share
-//! groups keep no order: a member gets what another gave back.
+//! groups keep no order: a member gets what another gave back. A message that was refused is settled for its publisher, while a copy
+//! that was sent before, on a connection that is gone, may still come.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,10 +17,14 @@ pub fn check(history: &History) -> Result<(), Broken> {
     let subscriptions = Subscriptions::read(history);
     let mut sent: BTreeMap<MessageId, Duration> = BTreeMap::new();
     let mut latest: BTreeMap<(u32, u32, Topic), u64> = BTreeMap::new();
+    let mut refused: BTreeSet<MessageId> = BTreeSet::new();
     let mut seen: BTreeSet<(u32, MessageId)> = BTreeSet::new();
     for entry in &history.entries {
         if let Event::PublishSent { id, .. } = entry.event {
             sent.entry(id).or_insert(entry.at);
+        }
+        if let Event::PublishAcked { id, ok: false, .. } = entry.event {
+            refused.insert(id);
         }
         let Event::Delivered(delivery) = &entry.event else { continue };
         let (Some(id), Some(topic)) = (delivery.id, delivery.topic) else { continue };
@@ -29,7 +34,7 @@ pub fn check(history: &History) -> Result<(), Broken> {
         if !by_the_book || !durable || delivery.packet_id == 0 || delivery.retain {
             continue;
         }
-        if !seen.insert((delivery.client, id)) {
+        if !seen.insert((delivery.client, id)) || refused.contains(&id) {
             continue;
         }
         let latest = latest.entry((delivery.client, id.publisher, topic)).or_default();
@@ -49,6 +54,7 @@ pub fn check(history: &History) -> Result<(), Broken> {
 mod tests {
     use super::*;
     use crate::invariants::testing::*;
+    use crate::oracle::Conn;
 
     #[test]
     fn message_overtaken_by_a_later_one_is_flagged() {
@@ -57,6 +63,17 @@ mod tests {
             check,
             [start(), vec![delivered(1, 1, 7), delivered(1, 2, 8), delivered(2, 1, 7)]].concat(),
             [start(), vec![delivered(1, 2, 8), delivered(1, 1, 7)]].concat(),
+        );
+    }
+
+    #[test]
+    fn copy_of_a_refused_message_may_come_late() {
+        let refused = Event::PublishAcked { conn: Conn(9), id: id(1), ok: false };
+        let start = || vec![subscribing(), subscribed(), sent(1), sent(2)];
+        judge(
+            check,
+            [start(), vec![refused, delivered(1, 2, 8), delivered(1, 1, 7)]].concat(),
+            [start(), vec![acked(1), delivered(1, 2, 8), delivered(1, 1, 7)]].concat(),
         );
     }
 }
