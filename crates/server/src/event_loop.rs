@@ -3,7 +3,7 @@
 //! Owns: the [`Node`]. Does not: touch sockets or files; other threads and tasks do, over bounded queues.
 //! Invariants: actions are carried out in their order, except that events for client connections leave last in a
 //! turn, together; a route is in force here before anything says so to a peer or a client.
-//! Limits: the inbox bounds what comes; `LOG_BATCHES_MAX` and `KEEPER_JOBS_MAX` bound what goes: the worker waits.
+//! Limits: the inbox bounds what comes; `log_queue` and `KEEPER_JOBS_MAX` bound what goes: the worker waits.
 //! See: docs/decisions/0006-threads-and-runtime.md.
 
 use std::sync::Arc;
@@ -25,17 +25,17 @@ use crate::events::NodeEvent;
 use crate::inbox::Batch;
 use crate::keeper::KeeperJob;
 use crate::limits::STOP_TRANSFER_TIMEOUT;
+use crate::log_queue::LogQueue;
 use crate::log_writer::LogJob;
 use crate::net::peer::PeerPlace;
 use crate::question::{LIVE_BLOCK_ENTRIES, Question};
-use crate::worker_beat::WorkerBeat;
 
 /// The worker.
 pub struct Worker {
     node: Node,
     edge: Arc<Edge>,
-    log: DiskQueue<LogJob>,
-    keeper: DiskQueue<KeeperJob>,
+    log: LogQueue,
+    keeper: SyncSender<KeeperJob>,
     next_tick: Instant,
     routes: Vec<(TopicFilter, RouteTarget, bool)>,
     events: Vec<(ConnId, ClientEvent)>,
@@ -50,8 +50,7 @@ impl Worker {
     /// A worker for this node.
     pub fn new(node: Node, edge: Arc<Edge>, log: SyncSender<LogJob>, keeper: SyncSender<KeeperJob>) -> Self {
         let beat = &edge.worker_beat;
-        let log = DiskQueue { jobs: log, beat: beat.clone() };
-        let keeper = DiskQueue { jobs: keeper, beat: beat.clone() };
+        let log = LogQueue::new(log, beat.clone());
         Worker {
             node,
             edge,
@@ -91,7 +90,9 @@ impl Worker {
                 self.node.turn(now);
                 self.act();
             }
+            self.log.offer();
             if self.may_end() {
+                self.log.flush();
                 self.edge.inbox.close();
                 return;
             }
@@ -151,6 +152,23 @@ impl Worker {
         }
     }
 
+    /// Hands a job to the keeper, which may have the log do something that comes after all that was given to it here. When its queue
+    /// is full, the worker waits. The thread ends only after the worker, or takes the process with it.
+    fn keep(&mut self, job: KeeperJob) {
+        self.log.flush();
+        let sent = match self.keeper.try_send(job) {
+            Ok(()) => true,
+            Err(TrySendError::Full(job)) => self.edge.worker_beat.at_disk(|| self.keeper.send(job)).is_ok(),
+            Err(TrySendError::Disconnected(_)) => false,
+        };
+        if !sent {
+            crate::exit::stop_now(
+                crate::exit::ExitCode::Internal,
+                "a thread of the node ended before its worker",
+            );
+        }
+    }
+
     fn act_on(&mut self, action: Action) {
         match action {
             Action::Send(to, message) => {
@@ -162,7 +180,7 @@ impl Worker {
                 }
             }
             Action::Persist { ticket, records, sync } => {
-                send(&self.log, LogJob::Append { ticket, records, sync });
+                self.log.append(ticket, records, sync);
             }
             Action::Client(conn, event) => self.events.push((conn, event)),
             Action::RouteWill { group, will, message } => {
@@ -196,17 +214,17 @@ impl Worker {
                     self.edge.cuts.expect(backup);
                 }
                 let checkpoint = KeeperJob::Checkpoint { group, index, term, conf_state, changes, keep_for };
-                send(&self.keeper, checkpoint);
+                self.keep(checkpoint);
             }
             Action::SendSnapshot { to, group, message } => {
-                send(&self.keeper, KeeperJob::SendSnapshot { to, group, message });
+                self.keep(KeeperJob::SendSnapshot { to, group, message });
             }
             Action::InstallSnapshot { group, index, term } => {
-                send(&self.keeper, KeeperJob::InstallSnapshot { group, index, term });
+                self.keep(KeeperJob::InstallSnapshot { group, index, term });
             }
-            Action::NewIncarnation => send(&self.keeper, KeeperJob::NewIncarnation),
+            Action::NewIncarnation => self.keep(KeeperJob::NewIncarnation),
             Action::Joined { disk, decision, peers } => self.edge.joins.decided(disk, (decision, peers)),
-            Action::RemoveGroup(group) => send(&self.keeper, KeeperJob::RemoveGroup(group)),
+            Action::RemoveGroup(group) => self.keep(KeeperJob::RemoveGroup(group)),
             Action::Gone(gone) => {
                 if let Some(links) = &self.edge.links {
                     links.set_gone(gone);
@@ -290,28 +308,6 @@ impl Worker {
         let Some(since) = self.stopping_since else { return false };
         let alone = self.edge.links.is_none();
         alone || since.elapsed() >= STOP_TRANSFER_TIMEOUT || !self.node.leads_for_others()
-    }
-}
-
-/// The queue of a thread that writes to the disk.
-struct DiskQueue<T> {
-    jobs: SyncSender<T>,
-    beat: Arc<WorkerBeat>,
-}
-
-/// Hands a job to a thread. When its queue is full, the worker waits: see the limits of each queue. The thread ends
-/// only after the worker, or takes the process with it.
-fn send<T>(queue: &DiskQueue<T>, job: T) {
-    let sent = match queue.jobs.try_send(job) {
-        Ok(()) => true,
-        Err(TrySendError::Full(job)) => queue.beat.at_disk(|| queue.jobs.send(job)).is_ok(),
-        Err(TrySendError::Disconnected(_)) => false,
-    };
-    if !sent {
-        crate::exit::stop_now(
-            crate::exit::ExitCode::Internal,
-            "a thread of the node ended before its worker",
-        );
     }
 }
 

@@ -30,6 +30,7 @@ pub mod join;
 pub mod keeper;
 pub mod large_packets;
 pub mod limits;
+mod log_queue;
 pub mod log_source;
 pub mod log_writer;
 pub mod logging;

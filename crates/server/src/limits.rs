@@ -159,6 +159,10 @@ pub const FILES_RESERVED: u64 = 64;
 /// Batches on their way to the log writer. Two per group would do; the node holds the rest back.
 pub const LOG_BATCHES_MAX: usize = 64;
 
+/// Bytes of records that wait for room in that queue, as one batch. A disk that hangs for half a second, after which what this node leads
+/// is handed over, holds up fewer; then the worker waits.
+pub const LOG_WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Checkpoints and snapshots on their way to the keeper thread. When full, the worker waits: a state that
 /// changes faster than it can be kept must slow down.
 pub const KEEPER_JOBS_MAX: usize = 64;
