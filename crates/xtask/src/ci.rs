@@ -89,9 +89,8 @@ fn faults_slice(root: &Path) -> Result<()> {
         return Ok(());
     }
     let chosen = FAULTS.iter().flat_map(|name| ["--scenario", name]);
-    let rest = ["--debug", "--minutes", FAULT_MINUTES];
-    let arguments: Vec<String> = chosen.chain(rest).map(str::to_owned).collect();
-    faults::run(root, &arguments)
+    let arguments: Vec<&str> = chosen.chain(["--minutes", FAULT_MINUTES]).collect();
+    faults::run_built(root, &arguments)
 }
 
 /// Formats the tree and lets clippy mend what it can.

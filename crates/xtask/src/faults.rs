@@ -45,6 +45,18 @@ pub fn run(root: &Path, arguments: &[String]) -> Result<()> {
             Err(error) => println!("{NATS_PACKAGE} cannot be had: {error:#}"),
         }
     }
+    finish(harness)
+}
+
+/// Runs what was built already, with debug builds of the nodes.
+pub fn run_built(root: &Path, arguments: &[&str]) -> Result<()> {
+    let binaries = target_folder(root)?.join("debug");
+    let mut harness = Command::new(binaries.join("faults"));
+    harness.args(arguments).current_dir(root).env("QUORATE_BIN", binaries.join("quorate"));
+    finish(harness)
+}
+
+fn finish(mut harness: Command) -> Result<()> {
     let status = harness.status().context("start the program faults of crates/faults")?;
     if !status.success() {
         bail!("the run under faults ended with {status}, see above");
