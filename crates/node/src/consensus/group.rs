@@ -618,6 +618,24 @@ impl Group {
         self.raw.mut_store().set_hard_state(hard_state);
     }
 
+    /// Hands the commit index over now. Whoever has applied that a member has left must know so after a restart: in the joint membership
+    /// before, it would need a majority of members that may be gone for good by then.
+    fn write_commit(&mut self, turn: &mut Turn) {
+        let mut hard_state = self.raw.store().hard_state().clone();
+        hard_state.commit = hard_state.commit.max(self.raw.raft.raft_log.committed);
+        if hard_state.commit > self.written_commit {
+            self.written_commit = hard_state.commit;
+            turn.sync = true;
+            turn.records.push(LogRecord::HardState {
+                group: self.id,
+                term: hard_state.term,
+                vote: hard_state.vote,
+                commit: hard_state.commit,
+            });
+            self.raw.mut_store().set_hard_state(hard_state);
+        }
+    }
+
     fn apply(&mut self, committed: Vec<Entry>, turn: &mut Turn) {
         if committed.is_empty() {
             return;
@@ -669,6 +687,7 @@ impl Group {
             }
             self.members = members.clone();
             self.forget_shown();
+            self.write_commit(turn);
             turn.memberships.push((self.id, members));
         }
     }

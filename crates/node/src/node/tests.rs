@@ -67,6 +67,8 @@ struct Member {
     down: bool,
     stopped: Option<String>,
     checkpoints: BTreeMap<GroupId, Records>,
+    /// Commit indexes as written.
+    commits: BTreeMap<GroupId, u64>,
     operated: BTreeMap<OperationNumber, Result<(), String>>,
 }
 
@@ -146,6 +148,7 @@ fn member(config: NodeConfig, groups: Vec<RestoredGroup>, now: Duration) -> Memb
         down: false,
         stopped: None,
         checkpoints,
+        commits: BTreeMap::new(),
         operated: BTreeMap::new(),
     }
 }
@@ -201,6 +204,11 @@ impl World {
                 }
                 Action::Persist { ticket, records, .. } => {
                     member.log.write(&records);
+                    for record in &records {
+                        if let LogRecord::HardState { group, commit, .. } = record {
+                            member.commits.insert(*group, *commit);
+                        }
+                    }
                     match self.hung.get_mut(&id) {
                         Some(waits) => *waits = Some(ticket),
                         None => later.push(Event::Persisted(ticket)),
