@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use quorate_codec::ReasonCode;
-use quorate_node::action::{LogRecord, Note};
+use quorate_node::action::{LogRecord, Note, PeerAddress};
 use quorate_node::consensus::wire;
 use quorate_node::edge::{ClientEvent, ClientRequest};
 use quorate_node::peer::PeerMessage;
@@ -202,7 +202,13 @@ impl World {
                 self.forge_barrier(process);
             }
             Action::Peers(peers) => {
-                process.peers = peers.into_iter().map(|peer| peer.node).collect();
+                // A known node that has joined anew is linked as who it is now, as the daemon does: what this one knows of it may be what
+                // only that link can tell.
+                let present = |peer: &PeerAddress| {
+                    let host = self.hosts.iter().find(|host| format!("n{}", host.place + 1) == peer.name);
+                    host.map_or(peer.node, |host| host.node.max(peer.node))
+                };
+                process.peers = peers.iter().map(present).filter(|id| *id != process.node.id()).collect();
                 self.peers_changed(place, process);
             }
             Action::Checkpoint { group, index, term, conf_state, changes, keep_for } => {
