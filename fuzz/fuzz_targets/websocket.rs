@@ -47,7 +47,7 @@ async fn serve(upgraded: bool, sent: &[u8]) {
     let (mut read, mut output) = (BytesMut::new(), BytesMut::from(&b"answer"[..]));
     for turn in 0.. {
         assert!(turn < TURNS_MAX, "the stream ends with its client");
-        let progress = poll_fn(|cx| socket.poll_turn(cx, true, &mut read, &mut output)).await;
+        let progress = poll_fn(|cx| socket.poll_turn(cx, 4096, &mut read, &mut output)).await;
         if progress.is_err() || progress.is_ok_and(|progress| progress.ended) {
             break;
         }
