@@ -37,6 +37,9 @@ const START_MAX: Duration = Duration::from_secs(60);
 /// Leaders that stayed for so long stay.
 const STEADY: Duration = Duration::from_secs(5);
 
+/// Lines of the log of a node that are shown when the cluster does not come up.
+const LAST_LINES: usize = 8;
+
 /// A signalled process ends within so long.
 const END_MAX: Duration = Duration::from_secs(20);
 
@@ -161,8 +164,24 @@ impl Cluster {
         cluster.prepare()?;
         cluster.mount()?;
         (0..NODES).try_for_each(|place| cluster.run(place))?;
-        cluster.wait_whole(START_MAX).context("found the cluster")?;
+        if let Err(error) = cluster.wait_whole(START_MAX) {
+            return Err(error.context(format!("found the cluster; {}", cluster.last_words())));
+        }
         Ok(cluster)
+    }
+
+    /// What the processes said at last, and which have ended.
+    fn last_words(&self) -> String {
+        let mut said = String::from("what the nodes said at last:");
+        for (place, node) in self.nodes.iter().enumerate() {
+            let log = self.log(place).unwrap_or_else(|error| format!("{error:#}"));
+            let lines: Vec<&str> = log.lines().rev().take(LAST_LINES).collect();
+            let lines = lines.into_iter().rev().chain(node.surprises.iter().map(String::as_str));
+            for line in lines {
+                said = format!("{said}\n{}: {line}", node.name);
+            }
+        }
+        said
     }
 
     /// Writes certificates and configuration.

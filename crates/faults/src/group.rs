@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::machine;
+use crate::{machine, only};
 
 /// Where the controllers are mounted.
 const CONTROLLERS: &str = "/sys/fs/cgroup";
@@ -34,7 +34,7 @@ impl Group {
     /// When the system refuses.
     pub fn make(controller: &str) -> Result<Group> {
         let controller = Path::new(CONTROLLERS).join(controller);
-        let path = controller.join(format!("quorate-faults-{}", std::process::id()));
+        let path = controller.join(only::own_name());
         fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
         Ok(Group { path, controller })
     }
@@ -100,6 +100,17 @@ impl Drop for Group {
             let _ = fs::write(self.controller.join("tasks"), thread);
         }
         let _ = fs::remove_dir(&self.path);
+    }
+}
+
+/// Removes all groups whose names begin so, below whatever controller; what is in them goes back.
+pub fn remove_all(prefix: &str) {
+    for controller in fs::read_dir(CONTROLLERS).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        for path in fs::read_dir(&controller).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)) {
+                drop(Group { path, controller: controller.clone() });
+            }
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod mangle;
 mod measure;
 mod nemesis;
 mod network;
+mod only;
 mod random;
 mod report;
 mod run;
@@ -36,6 +37,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cluster::{Cluster, Syncs};
 use crate::nemesis::Nemesis;
+use crate::only::OnlyRun;
 use crate::run::Until;
 
 const USAGE: &str = "\
@@ -145,7 +147,8 @@ fn start() -> Result<bool> {
         return Ok(true);
     }
     ensure!(!chosen.is_empty(), "none of these faults can be injected here");
-    let dir = std::env::temp_dir().join(format!("quorate-faults-{}", std::process::id()));
+    let _only = OnlyRun::begin()?;
+    let dir = only::folder();
     std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     println!("run in {}, seed {}", dir.display(), arguments.seed);
     let syncs = if arguments.without_sync { Syncs::Swallowed } else { Syncs::Done };

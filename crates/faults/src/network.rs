@@ -2,13 +2,16 @@
 //!
 //! Owns: namespaces, the bridge and its links; rules that drop or refuse packets, with counters; a limit on a link. Does not: know nodes.
 //! Invariants: all names begin with `qf-` and have the number of this process; all of it goes with the value.
-//! Limits: Linux, root, at most 250 nodes. One run at a time on a machine: the addresses are fixed.
+//! Limits: Linux, root, at most 250 nodes. One run at a time on a machine, which `only` sees to: the addresses are fixed.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result};
 
 use crate::machine::{lacking, run};
+
+/// Begin of all names of namespaces and links.
+pub const PREFIX: &str = "qf-";
 
 /// What it needs.
 const PROGRAMS: [&str; 4] = ["ip", "nft", "nsenter", "tc"];
@@ -75,17 +78,17 @@ impl Network {
     }
 
     fn bridge(&self) -> String {
-        format!("qf-{}", self.number)
+        format!("{PREFIX}{}", self.number)
     }
 
     /// The name of a node's namespace.
     pub fn namespace(&self, place: usize) -> String {
-        format!("qf-{}-n{}", self.number, place + 1)
+        format!("{PREFIX}{}-n{}", self.number, place + 1)
     }
 
     /// The end of a node's link that is at the bridge.
     fn link(&self, place: usize) -> String {
-        format!("qf-{}-{}", self.number, place + 1)
+        format!("{PREFIX}{}-{}", self.number, place + 1)
     }
 
     /// What to write before a command so that it runs in the network of a node, as the same process.

@@ -27,6 +27,7 @@ use self::nats::{Nats, Sync};
 use self::quorate::Quorate;
 use crate::cluster::NODES;
 use crate::machine::{missing, process_state, signal};
+use crate::only::{self, OnlyRun};
 use crate::{report, volume};
 
 /// The first argument that asks for it.
@@ -205,7 +206,8 @@ pub fn start(words: &[String]) -> Result<()> {
     arguments.beside.retain(|name| keeps(name.text(), name.lacking(), &mut skipped));
     ensure!(!arguments.faults.is_empty(), "none of these faults can be injected here");
     let brokers: Vec<Name> = [Name::Quorate].into_iter().chain(arguments.beside.iter().copied()).collect();
-    let dir = std::env::temp_dir().join(format!("quorate-faults-{}", std::process::id()));
+    let _only = OnlyRun::begin()?;
+    let dir = only::folder();
     let load_before = load_average()?;
     let mut figures = Figures::default();
     for number in 1..=arguments.rounds {
