@@ -96,6 +96,11 @@ pub struct Group {
     rounds: VecDeque<(u64, u64)>,
 }
 
+fn is_member(members: &ConfState, id: u64) -> bool {
+    let kinds = [&members.voters, &members.voters_outgoing, &members.learners, &members.learners_next];
+    kinds.iter().any(|some| some.contains(&id))
+}
+
 /// Election jitter from a seed, so that a run repeats.
 struct Jitter {
     state: u64,
@@ -344,16 +349,12 @@ impl Group {
     /// Members that are gone show nothing: one that comes again begins anew.
     fn forget_shown(&mut self) {
         let members = &self.members;
-        self.shown.retain(|id, _| {
-            [&members.voters, &members.voters_outgoing, &members.learners, &members.learners_next]
-                .iter()
-                .any(|some| some.contains(id))
-        });
+        self.shown.retain(|id, _| is_member(members, *id));
     }
 
     /// Notes what a message from another member shows of it. To be called for each, whatever becomes of it.
     pub fn note_shown(&mut self, from: NodeId, message: &Message) {
-        if let Some(shown) = Shown::of(message) {
+        if let Some(shown) = Shown::of(message).filter(|_| is_member(&self.members, from.0)) {
             let known = self.shown.entry(from.0).or_default();
             *known = shown.max(*known);
         }
@@ -607,15 +608,19 @@ impl Group {
         let mut hard_state = changed.unwrap_or_else(|| self.raw.store().hard_state()).clone();
         hard_state.commit = hard_state.commit.max(self.raw.raft.raft_log.committed);
         if must_sync && (changed.is_some() || hard_state.commit > self.written_commit) {
-            self.written_commit = hard_state.commit;
-            turn.records.push(LogRecord::HardState {
-                group: self.id,
-                term: hard_state.term,
-                vote: hard_state.vote,
-                commit: hard_state.commit,
-            });
+            self.write_hard_state(&hard_state, turn);
         }
         self.raw.mut_store().set_hard_state(hard_state);
+    }
+
+    fn write_hard_state(&mut self, hard_state: &HardState, turn: &mut Turn) {
+        self.written_commit = hard_state.commit;
+        turn.records.push(LogRecord::HardState {
+            group: self.id,
+            term: hard_state.term,
+            vote: hard_state.vote,
+            commit: hard_state.commit,
+        });
     }
 
     /// Hands the commit index over now. Whoever has applied that a member has left must know so after a restart: in the joint membership
@@ -624,14 +629,8 @@ impl Group {
         let mut hard_state = self.raw.store().hard_state().clone();
         hard_state.commit = hard_state.commit.max(self.raw.raft.raft_log.committed);
         if hard_state.commit > self.written_commit {
-            self.written_commit = hard_state.commit;
             turn.sync = true;
-            turn.records.push(LogRecord::HardState {
-                group: self.id,
-                term: hard_state.term,
-                vote: hard_state.vote,
-                commit: hard_state.commit,
-            });
+            self.write_hard_state(&hard_state, turn);
             self.raw.mut_store().set_hard_state(hard_state);
         }
     }
@@ -677,11 +676,9 @@ impl Group {
         let change = membership::decode(context).expect("a checksummed entry that this code encoded");
         // Raft refuses a change that does not fit its state, on every replica alike; then nothing changes.
         if let Ok(members) = self.raw.apply_conf_change(&change) {
-            let is_member = members.voters.contains(&self.me.0)
-                || members.voters_outgoing.contains(&self.me.0)
-                || members.learners.contains(&self.me.0);
+            let stays = is_member(&members, self.me.0);
             let raft = &mut self.raw.raft;
-            if !is_member && raft.state == StateRole::Leader {
+            if !stays && raft.state == StateRole::Leader {
                 // It was elected while the change was underway. Raft counts on a leader being a member.
                 raft.become_follower(raft.term, 0);
             }
