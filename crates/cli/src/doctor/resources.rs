@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use quorate_server::config::Config;
-use quorate_server::limits::{DEPARTURE_MAX, STOP_TIMEOUT};
+use quorate_server::limits::{DEPARTURE_MAX, LISTEN_BACKLOG, STOP_TIMEOUT};
 
 use super::Host;
 use super::finding::{Finding, Severity};
@@ -24,9 +24,6 @@ const MEMORY_OWN_BYTES: u64 = 128 * 1024 * 1024;
 
 /// Memory of an idle connection; measured, see docs/benchmarks.md.
 const MEMORY_CONNECTION_BYTES: u64 = 7 * 1024;
-
-/// Connections that may wait to be accepted: what the runtime asks the system for.
-const BACKLOG: u64 = 1024;
 
 /// Swapped memory below this is what a node does not use anyway.
 const SWAPPED_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -211,12 +208,13 @@ fn files(facts: &ResourceFacts) -> Option<Finding> {
 }
 
 fn backlog(facts: &ResourceFacts) -> Option<Finding> {
-    let granted = facts.somaxconn.filter(|granted| *granted < BACKLOG)?;
+    let asked = u64::from(LISTEN_BACKLOG);
+    let granted = facts.somaxconn.filter(|granted| *granted < asked)?;
     Some(Finding::warning(
         "backlog_limit_low",
         "net.core.somaxconn",
-        format!("{granted} connections may wait to be accepted, and the node asks for {BACKLOG}"),
-        format!("sysctl -w net.core.somaxconn={}", BACKLOG * 4),
+        format!("{granted} connections may wait to be accepted, and the node asks for {asked}"),
+        format!("sysctl -w net.core.somaxconn={asked}"),
     ))
 }
 

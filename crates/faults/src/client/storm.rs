@@ -54,8 +54,16 @@ impl Storm {
     /// # Errors
     /// When not all get there.
     pub fn strike(&mut self) -> Result<Absorbed> {
-        self.links.clear();
+        self.disperse()?;
         self.come()
+    }
+
+    /// All connections end at once.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn disperse(&mut self) -> Result<()> {
+        self.links.drain(..).try_for_each(Link::break_off)
     }
 
     fn come(&mut self) -> Result<Absorbed> {

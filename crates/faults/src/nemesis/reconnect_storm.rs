@@ -83,7 +83,6 @@ impl Nemesis for ReconnectStorm {
     }
 
     fn heal(&mut self, _cluster: &mut Cluster) -> Result<()> {
-        self.storm = None;
-        Ok(())
+        self.storm.take().map_or(Ok(()), |mut storm| storm.disperse())
     }
 }

@@ -6,6 +6,7 @@
 //! Limits: `ListenerLimits`, kept by the gate; `TLS_LOOK_EVERY`.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_node::client::ClientConfig;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
@@ -29,7 +30,7 @@ use crate::config::{Bind, ListenerKind, ListenerSettings};
 use crate::connection_task::{self, Arrival};
 use crate::edge::Edge;
 use crate::events::NodeEvent;
-use crate::limits::{ACCEPT_PAUSE, LISTENER_LOOK_EVERY, TLS_LOOK_EVERY};
+use crate::limits::{ACCEPT_PAUSE, LISTEN_BACKLOG, LISTENER_LOOK_EVERY, TLS_LOOK_EVERY};
 use crate::metrics::listeners::ListenerFigures;
 use crate::metrics::{HandshakeFailure, Refusal};
 use crate::reload::LiveSettings;
@@ -132,6 +133,15 @@ impl ListenSocket {
     }
 }
 
+/// As [`TcpListener::bind`], with more room for those that come while nobody accepts.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // After a restart the address may have connections that are not over yet.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(LISTEN_BACKLOG)
+}
+
 impl Listener {
     /// Reads the certificates and binds.
     pub async fn bind(
@@ -141,7 +151,7 @@ impl Listener {
         let tls = settings.tls.as_ref().map(ListenerTls::load).transpose();
         let tls = tls.map_err(|source| ListenerError::Tls { bind: settings.bind.clone(), source })?;
         let socket = match &settings.bind {
-            Bind::Address(address) => TcpListener::bind(address).await.map(ListenSocket::Tcp),
+            Bind::Address(address) => listen(*address).map(ListenSocket::Tcp),
             Bind::Path(path) => unix_socket::bind(path, settings.socket_mode)
                 .map(|(listener, file)| ListenSocket::Unix(listener, file)),
         };
