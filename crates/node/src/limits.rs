@@ -34,11 +34,11 @@ pub const DISK_HANG: Duration = Duration::from_millis(500);
 /// hiccup. A node that comes back and catches up for longer than `DISK_HANG` waits as long.
 pub const DISK_TRUST_AFTER: Duration = Duration::from_secs(3);
 
-/// How often a node whose disk has little room tells the others so.
-pub const DISK_LOW_EVERY: Duration = Duration::from_secs(1);
+/// How often a node whose disk has little room, or hung lately, tells the others so.
+pub const DISK_UNFIT_EVERY: Duration = Duration::from_secs(1);
 
-/// How long that is believed: a node that says it no more has room again, or is gone.
-pub const DISK_LOW_BELIEVED: Duration = Duration::from_secs(3);
+/// How long that is believed: a node that says it no more is fit to lead again, or gone.
+pub const DISK_UNFIT_BELIEVED: Duration = Duration::from_secs(3);
 
 /// Bytes of commands in one entry. Bounds what one message between peers carries and what one apply does.
 pub const ENTRY_BYTES_MAX: usize = 1024 * 1024;

@@ -583,7 +583,7 @@ impl Node {
                 self.retained_page(query, messages, next, now);
             }
             // Direct messages never pass through the node: the shell hands them to `Routing`.
-            PeerMessage::DiskLow => self.disk.heard_low(from, now),
+            PeerMessage::DiskUnfit => self.disk.heard_unfit(from, now),
             PeerMessage::Forward(_)
             | PeerMessage::ForwardShared { .. }
             | PeerMessage::Mark { .. }

@@ -177,8 +177,8 @@ pub enum PeerMessage {
         /// Echo.
         conn: ConnId,
     },
-    /// The sender's disk has little room: it is not to lead. Said again and again while it is so; not before level 2.
-    DiskLow,
+    /// The sender's disk has little room, or hung lately: it is not to lead. Said again and again while it is so; not before level 2.
+    DiskUnfit,
     /// A question of the admin API that the receiving node is to answer. Travels on the routing link.
     Inquiry {
         /// Echoed.
@@ -337,7 +337,7 @@ impl PeerMessage {
                 out.put_u8(21);
                 out.put_u64_le(conn.0);
             }
-            PeerMessage::DiskLow => out.put_u8(22),
+            PeerMessage::DiskUnfit => out.put_u8(22),
             PeerMessage::Inquiry { number, body } => {
                 out.put_u8(32);
                 out.put_u64_le(*number);
@@ -450,7 +450,7 @@ impl PeerMessage {
             17 => read_counters(&mut reader)?,
             20 => PeerMessage::Mark { conn: ConnId(reader.u64("connection")?) },
             21 => PeerMessage::MarkAnswer { conn: ConnId(reader.u64("connection")?) },
-            22 => PeerMessage::DiskLow,
+            22 => PeerMessage::DiskUnfit,
             32 => {
                 let number = reader.u64("inquiry")?;
                 PeerMessage::Inquiry { number, body: reader.bytes("inquiry")? }

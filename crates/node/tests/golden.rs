@@ -139,7 +139,7 @@ fn frames() -> Vec<PeerMessage> {
 
 /// What nodes say to each other from level 2 on, besides the marks.
 fn frames_of_level_2() -> Vec<PeerMessage> {
-    vec![PeerMessage::DiskLow]
+    vec![PeerMessage::DiskUnfit]
 }
 
 fn encoded(message: &PeerMessage) -> String {

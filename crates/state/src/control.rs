@@ -45,8 +45,8 @@ pub const LISTENERS_LEVEL: u32 = 2;
 /// From this level on, nodes know marks on the links between them.
 pub const MARKS_LEVEL: u32 = 2;
 
-/// The level from which on nodes tell each other that their disks have little room.
-pub const DISK_LOW_LEVEL: u32 = 2;
+/// The level from which on nodes tell each other that their disks are not fit to lead.
+pub const DISK_UNFIT_LEVEL: u32 = 2;
 
 /// From this level on the leader of control declares nodes lost by [`crate::LeaderCommand::NodeLost`].
 pub const LEADER_LOST_LEVEL: u32 = 2;

@@ -1,16 +1,17 @@
 //! Whether the disks of nodes keep up with what is written and have room for it: leadership must not wait for one that does not.
 //!
 //! Owns: how long this node's oldest write has been underway, which members were late to write what this node leads, for
-//! how long a disk that hung is not trusted, and whose disk has little room. Does not: move leadership; see `leadership`.
-//! Invariants: a disk is trusted again only after it has kept up for a while, so that leadership does not come and go.
-//! Limits: `DISK_HANG`, `DISK_TRUST_AFTER`, `DISK_LOW_EVERY`, `DISK_LOW_BELIEVED`.
+//! how long a disk that hung is not trusted, and whose disk has little room or hung. Does not: move leadership; see `leadership`.
+//! Invariants: a disk is trusted again only after it has kept up for a while, so that leadership does not come and go. The others are told
+//! of a disk that is not fit: when all hang at once, each would hand its groups to the next one, many times in a second.
+//! Limits: `DISK_HANG`, `DISK_TRUST_AFTER`, `DISK_UNFIT_EVERY`, `DISK_UNFIT_BELIEVED`.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use quorate_state::NodeId;
 
-use crate::limits::{DISK_HANG, DISK_LOW_BELIEVED, DISK_LOW_EVERY, DISK_TRUST_AFTER};
+use crate::limits::{DISK_HANG, DISK_TRUST_AFTER, DISK_UNFIT_BELIEVED, DISK_UNFIT_EVERY};
 
 /// Writes underway, oldest first.
 #[derive(Debug, Default)]
@@ -20,10 +21,12 @@ pub(super) struct DiskWatch {
     hung_at: Option<Duration>,
     /// When other nodes were last seen to be late.
     late: BTreeMap<NodeId, Duration>,
-    /// This node's disk has little room; when the others were last told.
-    low: Option<Option<Duration>>,
-    /// When other nodes last said that theirs has.
-    lows: BTreeMap<NodeId, Duration>,
+    /// This node's disk has little room.
+    low: bool,
+    /// When the others were last told that this node's disk is not fit to lead; `None` while it is.
+    told: Option<Duration>,
+    /// When other nodes last said that theirs is not.
+    unfit: BTreeMap<NodeId, Duration>,
 }
 
 impl DiskWatch {
@@ -54,27 +57,30 @@ impl DiskWatch {
 
     /// Whether this node's disk has little room.
     pub(super) fn set_low(&mut self, low: bool) {
-        self.low = low.then_some(self.low.flatten());
+        self.low = low;
     }
 
     /// Whether it has.
     pub(super) fn is_low(&self) -> bool {
-        self.low.is_some()
+        self.low
     }
 
-    /// Whether the others are to be told so now.
-    pub(super) fn tells_low(&mut self, now: Duration) -> bool {
-        let Some(told) = &mut self.low else { return false };
-        let due = told.is_none_or(|at| now.saturating_sub(at) >= DISK_LOW_EVERY);
+    /// Whether the others are to be told now that this node's disk is not fit to lead.
+    pub(super) fn tells_unfit(&mut self, now: Duration) -> bool {
+        if !self.low && self.is_trusted(now) {
+            self.told = None;
+            return false;
+        }
+        let due = self.told.is_none_or(|at| now.saturating_sub(at) >= DISK_UNFIT_EVERY);
         if due {
-            *told = Some(now);
+            self.told = Some(now);
         }
         due
     }
 
-    /// Another node says that its disk has little room.
-    pub(super) fn heard_low(&mut self, node: NodeId, now: Duration) {
-        self.lows.insert(node, now);
+    /// Another node says that its disk is not fit to lead.
+    pub(super) fn heard_unfit(&mut self, node: NodeId, now: Duration) {
+        self.unfit.insert(node, now);
     }
 
     /// Whether this node's disk has kept up lately.
@@ -84,8 +90,9 @@ impl DiskWatch {
 
     /// Whether another node's disk has, as far as can be seen from here.
     pub(super) fn trusts(&self, node: NodeId, now: Duration) -> bool {
-        let is_low = self.lows.get(&node).is_some_and(|said| now.saturating_sub(*said) < DISK_LOW_BELIEVED);
-        !is_low && self.late.get(&node).is_none_or(|late| now.saturating_sub(*late) >= DISK_TRUST_AFTER)
+        let said = self.unfit.get(&node);
+        let is_unfit = said.is_some_and(|said| now.saturating_sub(*said) < DISK_UNFIT_BELIEVED);
+        !is_unfit && self.late.get(&node).is_none_or(|late| now.saturating_sub(*late) >= DISK_TRUST_AFTER)
     }
 }
 
@@ -111,23 +118,35 @@ mod tests {
     }
 
     #[test]
+    fn disk_that_hung_is_told_of_until_it_is_trusted_again() {
+        let mut watch = DiskWatch::default();
+        let now = Duration::from_secs(100);
+        watch.begun(1, now);
+        watch.done(1, now + DISK_HANG);
+        let hung = now + DISK_HANG;
+        assert!(watch.tells_unfit(hung) && !watch.tells_unfit(hung));
+        assert!(watch.tells_unfit(hung + DISK_UNFIT_EVERY));
+        assert!(!watch.tells_unfit(hung + DISK_TRUST_AFTER));
+    }
+
+    #[test]
     fn little_room_is_told_again_and_again_and_believed_for_a_while() {
         let mut watch = DiskWatch::default();
         let now = Duration::from_secs(100);
-        assert!(!watch.is_low() && !watch.tells_low(now));
+        assert!(!watch.is_low() && !watch.tells_unfit(now));
         watch.set_low(true);
         assert!(watch.is_low());
-        assert!(watch.tells_low(now) && !watch.tells_low(now));
+        assert!(watch.tells_unfit(now) && !watch.tells_unfit(now));
         watch.set_low(true);
-        assert!(!watch.tells_low(now), "it is no news");
-        assert!(watch.tells_low(now + DISK_LOW_EVERY));
+        assert!(!watch.tells_unfit(now), "it is no news");
+        assert!(watch.tells_unfit(now + DISK_UNFIT_EVERY));
         watch.set_low(false);
-        assert!(!watch.is_low() && !watch.tells_low(now + DISK_LOW_EVERY * 2));
+        assert!(!watch.is_low() && !watch.tells_unfit(now + DISK_UNFIT_EVERY * 2));
 
         let other = NodeId(2);
         assert!(watch.trusts(other, now));
-        watch.heard_low(other, now);
-        assert!(!watch.trusts(other, now + DISK_LOW_EVERY * 2));
-        assert!(watch.trusts(other, now + DISK_LOW_BELIEVED));
+        watch.heard_unfit(other, now);
+        assert!(!watch.trusts(other, now + DISK_UNFIT_EVERY * 2));
+        assert!(watch.trusts(other, now + DISK_UNFIT_BELIEVED));
     }
 }

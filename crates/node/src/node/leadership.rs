@@ -9,7 +9,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use quorate_state::command::Duty;
-use quorate_state::control::{DISK_LOW_LEVEL, NodeStatus};
+use quorate_state::control::{DISK_UNFIT_LEVEL, NodeStatus};
 use quorate_state::{Control, GroupId, NodeId};
 
 use super::Node;
@@ -141,9 +141,9 @@ impl Node {
                 }
             }
         }
-        if self.knows_lows() && self.disk.tells_low(now) {
+        if self.tells_unfit() && self.disk.tells_unfit(now) {
             for peer in self.peers_up.clone() {
-                self.send(peer, PeerMessage::DiskLow);
+                self.send(peer, PeerMessage::DiskUnfit);
             }
         }
         if !self.disk_is_fit() {
@@ -156,14 +156,14 @@ impl Node {
         !self.leaving && self.own_duty() == Duty::Full && self.disk_is_fit()
     }
 
-    /// Whether nodes tell each other that their disks have little room. Where they do not, one with little would hand its groups to
-    /// another one, and get them back.
-    fn knows_lows(&self) -> bool {
-        self.control().is_some_and(|control| control.level() >= DISK_LOW_LEVEL)
+    /// Whether nodes tell each other that their disks are not fit to lead. Where they do not, one with little room would hand its groups
+    /// to another one, and get them back.
+    fn tells_unfit(&self) -> bool {
+        self.control().is_some_and(|control| control.level() >= DISK_UNFIT_LEVEL)
     }
 
     fn disk_is_fit(&self) -> bool {
-        self.disk.is_trusted(self.now) && !(self.disk.is_low() && self.knows_lows())
+        self.disk.is_trusted(self.now) && !(self.disk.is_low() && self.tells_unfit())
     }
 
     /// Gives leadership of a group to the voter that should have it, of those that are there and caught up.

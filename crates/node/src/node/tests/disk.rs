@@ -1,9 +1,15 @@
 //! Nodes whose disk hangs or has little room while all else of them works.
 
 use super::*;
-use crate::limits::{DISK_LOW_BELIEVED, DISK_LOW_EVERY, DISK_TRUST_AFTER};
+use crate::limits::{DISK_HANG, DISK_TRUST_AFTER, DISK_UNFIT_BELIEVED, DISK_UNFIT_EVERY};
 
 impl World {
+    fn terms(&self) -> Vec<(GroupId, u64)> {
+        let (_, member) = self.members.first_key_value().unwrap();
+        let status = member.node.status(false, self.now);
+        status.groups.iter().map(|group| (group.group, group.term)).collect()
+    }
+
     fn leads_any(&self, node: NodeId) -> bool {
         let status = self.members[&node].node.status(false, self.now);
         status.groups.iter().any(|group| group.leader == Some(node))
@@ -63,6 +69,33 @@ fn leadership_stays_where_nobody_elses_disk_is_better() {
 }
 
 #[test]
+fn leadership_stays_where_it_is_while_all_disks_are_not_trusted() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    let leader = world.leader_of_control();
+    for node in [1, 2, 3].map(NodeId) {
+        world.hung.insert(node, None);
+    }
+    let operation = Operation::SetDuty { node: leader, duty: Duty::Full };
+    world.event(leader, Event::Operate { number: 1, operation });
+    let until = world.now + DISK_HANG + Duration::from_millis(100);
+    world.until("all have hung", |world| world.now > until);
+    for node in [1, 2, 3].map(NodeId) {
+        if let Some(Some(waits)) = world.hung.remove(&node) {
+            world.event(node, Event::Persisted(waits));
+        }
+    }
+    // At first each may hand on what it leads, before it hears of the others.
+    let until = world.now + Duration::from_millis(200);
+    world.until("all have said so", |world| world.now > until);
+    let before = world.terms();
+    let until = world.now + DISK_TRUST_AFTER - Duration::from_millis(500);
+    world.until("time passed", |world| world.now > until);
+    assert_eq!(world.terms(), before);
+    assert!(world.ready());
+}
+
+#[test]
 fn leader_with_little_room_hands_on_all_it_leads_until_it_has_more() {
     let mut world = World::new(3);
     world.until("ready", World::ready);
@@ -83,17 +116,12 @@ fn leadership_stays_where_it_is_when_all_have_little_room() {
     for node in [1, 2, 3].map(NodeId) {
         world.event(node, Event::DiskLow(true));
     }
-    let terms = |world: &World| -> Vec<(GroupId, u64)> {
-        let (_, member) = world.members.first_key_value().unwrap();
-        let status = member.node.status(false, world.now);
-        status.groups.iter().map(|group| (group.group, group.term)).collect()
-    };
     // At first each may hand on what it leads, before it hears of the others.
-    let until = world.now + DISK_LOW_EVERY;
+    let until = world.now + DISK_UNFIT_EVERY;
     world.until("all have said so", |world| world.now > until);
-    let before = terms(&world);
-    let until = world.now + DISK_LOW_BELIEVED * 3;
+    let before = world.terms();
+    let until = world.now + DISK_UNFIT_BELIEVED * 3;
     world.until("time passed", |world| world.now > until);
-    assert_eq!(terms(&world), before);
+    assert_eq!(world.terms(), before);
     assert!(world.ready());
 }
