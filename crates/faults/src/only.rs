@@ -86,7 +86,7 @@ fn remove_left() -> Result<()> {
         wait_for("a volume to be let go", || {
             run("umount", &[mount]).map_err(|error| said = Some(error)).ok()
         })
-        .with_context(|| format!("{said:?}"))?;
+        .with_context(|| format!("{mount}: end what still uses it; umount said {said:?}"))?;
     }
     Ok(())
 }

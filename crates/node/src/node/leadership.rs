@@ -141,7 +141,7 @@ impl Node {
                 }
             }
         }
-        if self.tells_unfit() && self.disk.tells_unfit(now) {
+        if self.peers_know_unfit() && self.disk.tells_unfit(now) {
             for peer in self.peers_up.clone() {
                 self.send(peer, PeerMessage::DiskUnfit);
             }
@@ -158,12 +158,12 @@ impl Node {
 
     /// Whether nodes tell each other that their disks are not fit to lead. Where they do not, one with little room would hand its groups
     /// to another one, and get them back.
-    fn tells_unfit(&self) -> bool {
+    fn peers_know_unfit(&self) -> bool {
         self.control().is_some_and(|control| control.level() >= DISK_UNFIT_LEVEL)
     }
 
     fn disk_is_fit(&self) -> bool {
-        self.disk.is_trusted(self.now) && !(self.disk.is_low() && self.tells_unfit())
+        self.disk.is_trusted(self.now) && !(self.disk.is_low() && self.peers_know_unfit())
     }
 
     /// Gives leadership of a group to the voter that should have it, of those that are there and caught up.

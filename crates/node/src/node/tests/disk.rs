@@ -4,6 +4,24 @@ use super::*;
 use crate::limits::{DISK_HANG, DISK_TRUST_AFTER, DISK_UNFIT_BELIEVED, DISK_UNFIT_EVERY};
 
 impl World {
+    /// All disks hang from now on, and there is something to write.
+    fn hang_all(&mut self, asked: NodeId) {
+        for node in [1, 2, 3].map(NodeId) {
+            self.hung.insert(node, None);
+        }
+        let operation = Operation::SetDuty { node: asked, duty: Duty::Full };
+        self.event(asked, Event::Operate { number: 1, operation });
+    }
+
+    /// All disks work again, and have what waited.
+    fn heal_all(&mut self) {
+        for node in [1, 2, 3].map(NodeId) {
+            if let Some(Some(waits)) = self.hung.remove(&node) {
+                self.event(node, Event::Persisted(waits));
+            }
+        }
+    }
+
     fn terms(&self) -> Vec<(GroupId, u64)> {
         let (_, member) = self.members.first_key_value().unwrap();
         let status = member.node.status(false, self.now);
@@ -51,20 +69,12 @@ fn leadership_stays_where_nobody_elses_disk_is_better() {
     let mut world = World::new(3);
     world.until("ready", World::ready);
     let leader = world.leader_of_control();
-    for node in [1, 2, 3].map(NodeId) {
-        world.hung.insert(node, None);
-    }
-    let operation = Operation::SetDuty { node: leader, duty: Duty::Full };
-    world.event(leader, Event::Operate { number: 1, operation });
+    world.hang_all(leader);
     // Until check-quorum: what waits for a disk holds back the answers to heartbeats too.
     let until = world.now + Duration::from_millis(700);
     world.until("time passed", |world| world.now > until);
     assert_eq!(world.leader_of_control(), leader);
-    for node in [1, 2, 3].map(NodeId) {
-        if let Some(Some(waits)) = world.hung.remove(&node) {
-            world.event(node, Event::Persisted(waits));
-        }
-    }
+    world.heal_all();
     world.until("what was asked is done", |world| !world.operated.is_empty());
 }
 
@@ -73,18 +83,10 @@ fn leadership_stays_where_it_is_while_all_disks_are_not_trusted() {
     let mut world = World::new(3);
     world.until("ready", World::ready);
     let leader = world.leader_of_control();
-    for node in [1, 2, 3].map(NodeId) {
-        world.hung.insert(node, None);
-    }
-    let operation = Operation::SetDuty { node: leader, duty: Duty::Full };
-    world.event(leader, Event::Operate { number: 1, operation });
+    world.hang_all(leader);
     let until = world.now + DISK_HANG + Duration::from_millis(100);
     world.until("all have hung", |world| world.now > until);
-    for node in [1, 2, 3].map(NodeId) {
-        if let Some(Some(waits)) = world.hung.remove(&node) {
-            world.event(node, Event::Persisted(waits));
-        }
-    }
+    world.heal_all();
     // At first each may hand on what it leads, before it hears of the others.
     let until = world.now + Duration::from_millis(200);
     world.until("all have said so", |world| world.now > until);

@@ -308,7 +308,7 @@ fn walk_on_a_full_disk_says_so_and_the_next_one_makes_what_is_missing() {
     }
     let used: u64 = disk.files().iter().map(|(_, length)| length).sum();
     let mut refused = 0;
-    // Room for the head of a copy, not for what it is to hold.
+    // From none, over room for the head of a copy and not for what it is to hold, to enough.
     for room in (0..20_000).step_by(500) {
         disk.limit_capacity(Some(used + room));
         let mut walk = Scrub::new(log.reader());
