@@ -173,6 +173,8 @@ pub enum What {
         register: u32,
         /// Number of the write that it shows.
         sequence: u64,
+        /// It has RETAIN: it was read from the register. Without, another node had just forwarded it.
+        retained: bool,
     },
     /// Nothing came in time: there is none, or the node is in trouble.
     ReadInfo {

@@ -127,7 +127,8 @@ pub struct Client {
     received: Vec<PacketId>,
     /// What the node said while fenced, from the first event that makes a promise on.
     withheld: VecDeque<ClientEvent>,
-    /// A PUBLISH that came after a change of subscriptions which is not in the routing table yet.
+    /// A PUBLISH that came after a change of subscriptions which is not in the routing table yet, or a SUBSCRIBE that waits for
+    /// the answers of other nodes. What came after it waits in the connection.
     deferred: Option<Box<Event>>,
     /// The node has more retained messages and waits for a word.
     retained_given: bool,
@@ -278,14 +279,15 @@ impl Client {
     /// without waiting.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.deferred.is_some()
+        self.deferred.is_some() && self.subscribing.waits_until().is_none()
     }
 
     /// When to call [`Client::handle_timeout`] at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         let keep_alive = self.connection.poll_timeout();
-        [keep_alive, self.retry_at, self.rests_until].into_iter().flatten().min()
+        let marks = self.subscribing.waits_until();
+        [keep_alive, self.retry_at, self.rests_until, marks].into_iter().flatten().min()
     }
 
     /// What went through the connection since the last call.
@@ -311,7 +313,7 @@ impl Client {
     /// Whether the connection is over: write what is left and close the socket.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.connection.is_closed() && !self.has_work()
+        self.connection.is_closed() && self.deferred.is_none()
     }
 
     /// Why the connection is over; `None` while it is not.
@@ -330,7 +332,7 @@ impl Client {
     #[must_use]
     pub fn wants_read(&self) -> bool {
         self.connection.wants_read()
-            && !self.has_work()
+            && self.deferred.is_none()
             && !self.is_slow()
             && self.rests_until.is_none()
             && !self.publishing.holds()
@@ -377,6 +379,8 @@ impl Client {
             ClientEvent::Refused(_) | ClientEvent::Close(_) | ClientEvent::Ended => false,
             // Settled in order, and not while fenced: see `settle_publishes`.
             ClientEvent::PublishApplied { .. } => false,
+            // Promises nothing: the SUBSCRIBE that waits for it is only begun.
+            ClientEvent::Marked(_) => false,
             ClientEvent::Connected { .. }
             | ClientEvent::Released { .. }
             | ClientEvent::Subscribed { .. }
@@ -401,6 +405,7 @@ impl Client {
             ClientEvent::PublishApplied { number, outcome } => self.publish_applied(number, outcome),
             ClientEvent::Released { packet_id, found } => self.released(&packet_id, found),
             ClientEvent::Received { packet_ids } => self.receipt_is_durable(&packet_ids),
+            ClientEvent::Marked(number) => self.subscribing.marked(number),
             ClientEvent::Subscribed { packet_id, reasons } => {
                 self.subscribed(packet_id.into_inner(), &reasons, out)
             }
@@ -421,10 +426,10 @@ impl Client {
         }
     }
 
-    /// What the client wants, as far as it may be done now: a PUBLISH that follows a SUBSCRIBE or UNSUBSCRIBE of the same
-    /// client is routed when that is in the routing table.
+    /// What the client wants, in order and as far as it may be done now: a PUBLISH that follows a SUBSCRIBE or UNSUBSCRIBE of
+    /// the same client is routed when that is in the routing table, and a SUBSCRIBE is begun when nothing older is underway.
     fn obey_connection(&mut self, context: &Context<'_>, out: &mut ClientOutput, now: Duration) {
-        while let Some(event) = self.next_event(out) {
+        while let Some(event) = self.next_event(out, now) {
             if self.is_over() {
                 continue;
             }
@@ -448,12 +453,19 @@ impl Client {
         }
     }
 
-    fn next_event(&mut self, out: &ClientOutput) -> Option<Event> {
-        let event = match self.deferred.take() {
-            Some(deferred) => *deferred,
-            None => self.connection.poll_event()?,
+    fn next_event(&mut self, out: &mut ClientOutput, now: Duration) -> Option<Event> {
+        let deferred = self.deferred.take().map(|deferred| *deferred);
+        let Some(event) = deferred.or_else(|| self.connection.poll_event()) else {
+            // What is read from now on may be newer than the marks.
+            self.subscribing.forget_marks();
+            return None;
         };
-        if matches!(event, Event::Publish { .. }) && !out.local.is_empty() {
+        let waits = match &event {
+            Event::Publish { .. } => !out.local.is_empty(),
+            Event::Subscribe(subscribe) => self.waits_for_marks(subscribe, out, now),
+            _ => false,
+        };
+        if waits {
             self.deferred = Some(Box::new(event));
             return None;
         }
@@ -654,7 +666,7 @@ impl Client {
         if dropped > 0 {
             out.dropped.push((DropReason::SessionEnded, dropped));
         }
-        if self.subscribing.has_local() {
+        if self.subscribing.is_known_outside() {
             out.local.push(LocalChange::RemoveAll);
         }
         self.subscribing.clear();

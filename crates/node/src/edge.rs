@@ -160,6 +160,8 @@ pub enum ClientEvent {
         /// Packet identifiers, in order.
         packet_ids: Durable<Vec<PacketId>>,
     },
+    /// What other nodes had forwarded before `LocalChange::Mark` of this number has come.
+    Marked(u64),
     /// SUBSCRIBE is in force on the whole cluster: send SUBACK.
     Subscribed {
         /// Packet identifier.
@@ -266,6 +268,9 @@ pub enum LocalChange {
     /// The session was on another connection before, perhaps of another node: what was forwarded here before now may have
     /// been delivered there. See [`crate::Routing::fence`].
     Resumed,
+    /// The connection is about to subscribe, and first wants to be behind everything that other nodes forwarded until now: the
+    /// answer is `ClientEvent::Marked` with this number. One at a time, counted from 1. See [`crate::Routing::mark`].
+    Mark(u64),
     /// A subscription has ended.
     Remove(TopicFilter),
     /// The connection is over.

@@ -171,11 +171,15 @@ pub enum PeerMessage {
     Mark {
         /// Echoed: the connection that waits.
         conn: ConnId,
+        /// Echoed: which of its marks this is.
+        number: u64,
     },
     /// The answer to a mark. Travels on the routing link.
     MarkAnswer {
         /// Echo.
         conn: ConnId,
+        /// Echo.
+        number: u64,
     },
     /// The sender's disk has little room, or hung lately: it is not to lead. Said again and again while it is so; not before level 2.
     DiskUnfit,
@@ -329,13 +333,15 @@ impl PeerMessage {
                     out.put_u64_le(*value);
                 }
             }
-            PeerMessage::Mark { conn } => {
+            PeerMessage::Mark { conn, number } => {
                 out.put_u8(20);
                 out.put_u64_le(conn.0);
+                out.put_u64_le(*number);
             }
-            PeerMessage::MarkAnswer { conn } => {
+            PeerMessage::MarkAnswer { conn, number } => {
                 out.put_u8(21);
                 out.put_u64_le(conn.0);
+                out.put_u64_le(*number);
             }
             PeerMessage::DiskUnfit => out.put_u8(22),
             PeerMessage::Inquiry { number, body } => {
@@ -448,8 +454,14 @@ impl PeerMessage {
                 return Ok(PeerMessage::ForwardShared { draw, shares, message });
             }
             17 => read_counters(&mut reader)?,
-            20 => PeerMessage::Mark { conn: ConnId(reader.u64("connection")?) },
-            21 => PeerMessage::MarkAnswer { conn: ConnId(reader.u64("connection")?) },
+            20 => {
+                let conn = ConnId(reader.u64("connection")?);
+                PeerMessage::Mark { conn, number: reader.u64("number")? }
+            }
+            21 => {
+                let conn = ConnId(reader.u64("connection")?);
+                PeerMessage::MarkAnswer { conn, number: reader.u64("number")? }
+            }
             22 => PeerMessage::DiskUnfit,
             32 => {
                 let number = reader.u64("inquiry")?;

@@ -33,6 +33,9 @@ mod shares;
 /// about 64 KiB of topic names, and the answers.
 pub const ROUTE_CACHE_TOPICS_MAX: usize = 64;
 
+/// Number of the marks of a session that goes on with another connection. Connections count their own from 1.
+const FENCE_MARK: u64 = 0;
+
 /// Home partition of a client's session, of `partitions` in all: the client identifier's stable hash decides, for
 /// ever (`quorate_state::hash`).
 #[must_use]
@@ -84,6 +87,8 @@ pub struct Routing {
     transient: usize,
     /// Connections that take nothing yet that these nodes forward.
     fences: BTreeMap<ConnId, BTreeSet<NodeId>>,
+    /// Connections that wait before they subscribe: the number of their marks, and the nodes that have not answered.
+    marks: BTreeMap<ConnId, (u64, BTreeSet<NodeId>)>,
 }
 
 /// One subscription of one connection of this node.
@@ -130,6 +135,7 @@ impl Routing {
             filters: BTreeMap::new(),
             transient: 0,
             fences: BTreeMap::new(),
+            marks: BTreeMap::new(),
         }
     }
 
@@ -170,11 +176,12 @@ impl Routing {
                 self.add_local(conn, &subscription, client, durable);
                 true
             }
-            // What it means is known to whoever knows the other nodes: see `fence`.
-            LocalChange::Resumed => false,
+            // What they mean is known to whoever knows the other nodes: see `fence` and `mark`.
+            LocalChange::Resumed | LocalChange::Mark(_) => false,
             LocalChange::Remove(filter) => self.remove_local(conn, &filter),
             LocalChange::RemoveAll => {
                 self.fences.remove(&conn);
+                self.marks.remove(&conn);
                 self.remove_connection(conn)
             }
         };
@@ -293,27 +300,63 @@ impl Routing {
         }
     }
 
-    /// A node has answered the mark of a connection.
-    pub fn mark_answered(&mut self, conn: ConnId, node: NodeId) {
-        if let Some(nodes) = self.fences.get_mut(&conn) {
-            nodes.remove(&node);
-            if nodes.is_empty() {
-                self.fences.remove(&conn);
-            }
+    /// A connection wants to be behind everything that these nodes have forwarded until now. Whether they all have to answer a
+    /// mark of this number first; if not, nothing is underway.
+    pub fn mark(&mut self, conn: ConnId, number: u64, nodes: BTreeSet<NodeId>) -> bool {
+        let waits = !nodes.is_empty();
+        if waits {
+            self.marks.insert(conn, (number, nodes));
         }
+        waits
     }
 
-    /// A node was declared dead: nothing that it forwarded comes any more.
-    pub fn node_gone(&mut self, node: NodeId) {
+    /// A node has answered a mark of a connection. Whether that was the last answer that a [`Routing::mark`] waited for.
+    pub fn mark_answered(&mut self, conn: ConnId, number: u64, node: NodeId) -> bool {
+        if number == FENCE_MARK {
+            if let Some(nodes) = self.fences.get_mut(&conn) {
+                nodes.remove(&node);
+                if nodes.is_empty() {
+                    self.fences.remove(&conn);
+                }
+            }
+            return false;
+        }
+        let Some((asked, nodes)) = self.marks.get_mut(&conn) else { return false };
+        if *asked != number {
+            return false;
+        }
+        nodes.remove(&node);
+        let answered = nodes.is_empty();
+        if answered {
+            self.marks.remove(&conn);
+        }
+        answered
+    }
+
+    /// A node was declared dead: nothing that it forwarded comes any more. Connections that waited for its answer alone, with
+    /// the numbers of their marks.
+    pub fn node_gone(&mut self, node: NodeId) -> Vec<(ConnId, u64)> {
         self.fences.retain(|_, nodes| {
             nodes.remove(&node);
             !nodes.is_empty()
         });
+        let mut answered = Vec::new();
+        self.marks.retain(|conn, (number, nodes)| {
+            nodes.remove(&node);
+            if nodes.is_empty() {
+                answered.push((*conn, *number));
+            }
+            !nodes.is_empty()
+        });
+        answered
     }
 
-    /// Marks that have no answer yet: connection and node.
-    pub fn marks(&self) -> impl Iterator<Item = (ConnId, NodeId)> {
-        self.fences.iter().flat_map(|(conn, nodes)| nodes.iter().map(|node| (*conn, *node)))
+    /// Marks that have no answer yet: connection, number and node.
+    pub fn unanswered(&self) -> impl Iterator<Item = (ConnId, u64, NodeId)> {
+        let fences = self.fences.iter().map(|(conn, nodes)| (conn, FENCE_MARK, nodes));
+        let marks = self.marks.iter().map(|(conn, (number, nodes))| (conn, *number, nodes));
+        let all = fences.chain(marks);
+        all.flat_map(|(conn, number, nodes)| nodes.iter().map(move |node| (*conn, number, *node)))
     }
 
     /// Deliveries of a message that this node publishes for its own connections alone: all that match, and one member of

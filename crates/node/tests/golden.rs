@@ -129,8 +129,8 @@ fn frames() -> Vec<PeerMessage> {
         PeerMessage::Counters {
             values: vec![("uptime".to_owned(), 7), ("bytes/received".to_owned(), u64::MAX)],
         },
-        PeerMessage::Mark { conn: ConnId(0x3132) },
-        PeerMessage::MarkAnswer { conn: ConnId(0x3132) },
+        PeerMessage::Mark { conn: ConnId(0x3132), number: 0x3334 },
+        PeerMessage::MarkAnswer { conn: ConnId(0x3132), number: 0x3334 },
         PeerMessage::Inquiry { number: 0x2122_2324, body: Bytes::from_static(b"{}") },
         PeerMessage::InquiryAnswer { number: 0x2122_2324, body: Bytes::from_static(b"null") },
     ];

@@ -453,6 +453,14 @@ impl DataFolder {
         Ok(())
     }
 
+    /// The log of a node whose state is damaged; `None` if it is gone.
+    pub fn open_remains(&self, settings: &StorageSettings) -> Result<Option<Log>, BootError> {
+        if !self.has_log()? {
+            return Ok(None);
+        }
+        Ok(Some(self.open_log(settings)?.0))
+    }
+
     /// Sets aside what is damaged and takes the new identity. Broken off, it is done again: control knows the new disk by then.
     pub fn begin_anew(
         &mut self,

@@ -270,6 +270,7 @@ impl ConnectionTask {
                         ClientEvent::Refused(_)
                         | ClientEvent::Released { .. }
                         | ClientEvent::Received { .. }
+                        | ClientEvent::Marked(_)
                         | ClientEvent::Subscribed { .. }
                         | ClientEvent::Unsubscribed { .. }
                         | ClientEvent::RetainedGiven

@@ -67,7 +67,7 @@ use crate::operations::Operations;
 use crate::peers::PeerReceiver;
 use crate::question::Question;
 use crate::reload::{LiveSettings, Outcome, Reloader};
-use crate::repair::{self, Others};
+use crate::repair::{self, Others, ServedLog};
 use crate::room::Room;
 use crate::snapshots::{SnapshotReceiver, SnapshotSender, Staged, send_places};
 use crate::space::{Space, Stopping};
@@ -680,7 +680,7 @@ impl Parts<'_> {
             parts.clone(),
             self.founding.clone(),
         );
-        self.receiver.serve_repairs(reader.clone());
+        self.receiver.serve_repairs(Some(ServedLog { log: reader.clone(), goes_on: true }));
         if let Some(others) = &self.others {
             reader.repair_from(others.clone());
         }

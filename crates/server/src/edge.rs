@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use quorate_codec::Text;
 use quorate_node::client::Context;
-use quorate_node::edge::{ClientOutput, DirectDelivery, DirectMessage, LocalChange};
+use quorate_node::edge::{ClientEvent, ClientOutput, DirectDelivery, DirectMessage, LocalChange};
 use quorate_node::peer::PeerMessage;
 use quorate_node::routing::Routing;
 use quorate_node::system_topics::SystemTopics;
@@ -186,16 +186,30 @@ impl Edge {
     /// then requests to the node.
     pub async fn carry_out(&self, conn: ConnId, out: &mut ClientOutput) {
         if !out.local.is_empty() {
-            let resumed = out.local.contains(&LocalChange::Resumed);
+            let mut asks = false;
+            let mut marked = Vec::new();
             let mut routing = self.routing.write();
-            if resumed {
-                routing.fence(conn, self.marked_nodes());
-            }
             for change in out.local.drain(..) {
+                match change {
+                    LocalChange::Resumed => {
+                        routing.fence(conn, self.marked_nodes(Links::ids));
+                        asks = true;
+                    }
+                    LocalChange::Mark(number) => {
+                        // A node that is dead answers nothing, and nothing comes of it.
+                        if routing.mark(conn, number, self.marked_nodes(Links::alive)) {
+                            asks = true;
+                        } else {
+                            marked.push((conn, ClientEvent::Marked(number)));
+                        }
+                    }
+                    LocalChange::Add { .. } | LocalChange::Remove(_) | LocalChange::RemoveAll => {}
+                }
                 routing.apply_local(conn, change);
             }
             drop(routing);
-            if resumed {
+            self.mailboxes.deliver_events(&mut marked);
+            if asks {
                 self.send_marks(Some(conn));
             }
         }
@@ -212,11 +226,11 @@ impl Edge {
         }
     }
 
-    /// The nodes that answer marks: all others, once the level in use knows marks.
-    fn marked_nodes(&self) -> BTreeSet<NodeId> {
+    /// The nodes among these that answer marks: all, once the level in use knows marks.
+    fn marked_nodes(&self, among: impl Fn(&Links<PeerReceiver>) -> Vec<NodeId>) -> BTreeSet<NodeId> {
         match &self.links {
             Some(links) if self.level.load(Ordering::Relaxed) >= MARKS_LEVEL => {
-                links.ids().into_iter().collect()
+                among(links).into_iter().collect()
             }
             _ => BTreeSet::new(),
         }
@@ -226,16 +240,16 @@ impl Edge {
     /// lost with it.
     pub fn send_marks(&self, of: Option<ConnId>) {
         let Some(links) = &self.links else { return };
-        let marks: Vec<(ConnId, NodeId)> = self.routing.read().marks().collect();
+        let marks: Vec<(ConnId, u64, NodeId)> = self.routing.read().unanswered().collect();
         if marks.is_empty() {
             return;
         }
         // What would wait for a node that is away is sent when it is back.
         let there = links.connected();
         let wanted =
-            |(conn, node): &(ConnId, NodeId)| of.is_none_or(|of| of == *conn) && there.contains(node);
-        for (conn, node) in marks.into_iter().filter(wanted) {
-            links.forward(node, |out| PeerMessage::Mark { conn }.encode(out));
+            |(conn, _, node): &(ConnId, u64, NodeId)| of.is_none_or(|of| of == *conn) && there.contains(node);
+        for (conn, number, node) in marks.into_iter().filter(wanted) {
+            links.forward(node, |out| PeerMessage::Mark { conn, number }.encode(out));
         }
     }
 

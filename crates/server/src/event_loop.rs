@@ -246,7 +246,9 @@ impl Worker {
                 log_note(&note);
                 if let (Note::NodeDown(node, incarnation), Some(links)) = (&note, &self.edge.links) {
                     links.declare_dead(*node, *incarnation);
-                    self.edge.routing.write().node_gone(*node);
+                    let marked = self.edge.routing.write().node_gone(*node).into_iter();
+                    let event = |(conn, number)| (conn, ClientEvent::Marked(number));
+                    self.edge.mailboxes.deliver_events(&mut marked.map(event).collect());
                 }
                 if let Some(event) = event_of(note) {
                     self.edge.events.note(&event);

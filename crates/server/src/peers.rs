@@ -8,9 +8,9 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::RwLock;
 use quorate_node::Event;
+use quorate_node::edge::ClientEvent;
 use quorate_node::peer::PeerMessage;
 use quorate_state::NodeId;
-use quorate_storage::LogReader;
 
 use crate::cuts::{self, PartReader};
 use crate::edge::Edge;
@@ -21,7 +21,7 @@ use crate::net::frame::{Frame, FrameKind};
 use crate::net::hello::{Hello, LinkKind};
 use crate::net::peer::{LinkReceiver, PeerConnection};
 use crate::question::Question;
-use crate::repair;
+use crate::repair::{self, ServedLog};
 use crate::snapshots::SnapshotReceiver;
 use crate::sys::figures::Figures;
 
@@ -31,7 +31,7 @@ pub struct PeerReceiver {
     edge: OnceLock<Weak<Edge>>,
     snapshots: OnceLock<Arc<SnapshotReceiver>>,
     parts: OnceLock<PartReader>,
-    log: RwLock<Option<LogReader>>,
+    log: RwLock<Option<ServedLog>>,
     founding: OnceLock<Founding>,
 }
 
@@ -62,9 +62,9 @@ impl PeerReceiver {
         let _attached_once = self.snapshots.set(snapshots);
     }
 
-    /// From now on other nodes get records from this log that are damaged there.
-    pub fn serve_repairs(&self, log: LogReader) {
-        *self.log.write() = Some(log);
+    /// From now on other nodes get records from this log that are damaged there; from none if there is none.
+    pub fn serve_repairs(&self, log: Option<ServedLog>) {
+        *self.log.write() = log;
     }
 
     /// Notes that the link to a peer is up or down.
@@ -78,7 +78,7 @@ impl PeerReceiver {
 
     fn direct(&self, peer: NodeId, frames: Vec<Frame>) -> bool {
         let Some(edge) = self.edge.get().and_then(Weak::upgrade) else { return false };
-        let mut deliveries = Vec::new();
+        let (mut deliveries, mut marked) = (Vec::new(), Vec::new());
         {
             let mut routing = edge.routing.read();
             for frame in frames {
@@ -99,14 +99,16 @@ impl PeerReceiver {
                         );
                         edge.metrics.dropped_moved.add(early);
                     }
-                    Ok(PeerMessage::Mark { conn }) => {
+                    Ok(PeerMessage::Mark { conn, number }) => {
                         let Some(links) = &edge.links else { return false };
                         // When there is no room for it, the other side asks again.
-                        links.forward(peer, |out| PeerMessage::MarkAnswer { conn }.encode(out));
+                        links.forward(peer, |out| PeerMessage::MarkAnswer { conn, number }.encode(out));
                     }
-                    Ok(PeerMessage::MarkAnswer { conn }) => {
+                    Ok(PeerMessage::MarkAnswer { conn, number }) => {
                         drop(routing);
-                        edge.routing.write().mark_answered(conn, peer);
+                        if edge.routing.write().mark_answered(conn, number, peer) {
+                            marked.push((conn, ClientEvent::Marked(number)));
+                        }
                         routing = edge.routing.read();
                     }
                     Ok(PeerMessage::Counters { values }) => {
@@ -120,6 +122,7 @@ impl PeerReceiver {
                 }
             }
         }
+        edge.mailboxes.deliver_events(&mut marked);
         // The link carries what is for others too: it gives way to nobody.
         let _pressed = edge.deliver_direct(&mut deliveries);
         true

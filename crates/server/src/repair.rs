@@ -223,12 +223,22 @@ fn expect(frame: crate::net::frame::Frame) -> Result<Bytes, PeerError> {
     }
 }
 
+/// The log that others are answered from.
+#[derive(Clone)]
+pub struct ServedLog {
+    /// The log.
+    pub log: LogReader,
+    /// The node goes on with this log. If not, its state is damaged: it gives others what it has, but does not say that it lacks
+    /// something, for that would let them give up what they have.
+    pub goes_on: bool,
+}
+
 /// Answers a node that asks for what is damaged there, or what was seen of it, until it has no more questions.
 ///
 /// # Errors
 /// When the connection fails.
 pub async fn serve(
-    reader: &LogReader,
+    served: &ServedLog,
     edge: Option<&Edge>,
     from: NodeId,
     connection: &mut PeerConnection,
@@ -248,8 +258,13 @@ pub async fn serve(
             return Err(PeerError::Refused("it asks for no damaged record"));
         }
         let (group, index) = (question.get_u32_le(), question.get_u64_le());
-        let own = reader.clone();
+        let own = served.log.clone();
         let found = spawn_blocking(move || own.payload(group, index)).await.ok().flatten();
+        if found.is_none() && !served.goes_on {
+            return Err(PeerError::Refused(
+                "this node's own state is damaged, and it does not have the record",
+            ));
+        }
         let Payload { data, context } = found.clone().unwrap_or_default();
         let mut head = BytesMut::with_capacity(ANSWER_HEAD_BYTES);
         head.put_u8(u8::from(found.is_some()));

@@ -23,6 +23,8 @@ pub enum Mutant {
     StreamGapAccepted,
     /// SUBACK does not wait for the other nodes.
     RouteBarrierSkipped,
+    /// A new subscription takes what other nodes had forwarded before it.
+    SubscribeUnmarked,
     /// A checkpoint keeps retained messages that were deleted.
     DeletionResurrected,
     /// A checkpoint keeps subscriptions that were given up.
@@ -60,7 +62,7 @@ pub enum Mutant {
 }
 
 /// All of them, with the name on the command line and what they do.
-pub const ALL: [(Mutant, &str, &str); 25] = [
+pub const ALL: [(Mutant, &str, &str); 26] = [
     (Mutant::AckBeforeFsync, "ack-before-fsync", "the log is reported durable before its sync"),
     (Mutant::VoteNotPersisted, "vote-not-persisted", "votes and terms are not written to the log"),
     (
@@ -81,6 +83,11 @@ pub const ALL: [(Mutant, &str, &str); 25] = [
         "a piece of a stream is taken although one before it is missing",
     ),
     (Mutant::RouteBarrierSkipped, "route-barrier-skipped", "SUBACK does not wait for the other nodes"),
+    (
+        Mutant::SubscribeUnmarked,
+        "subscribe-unmarked",
+        "a new subscription takes what other nodes had forwarded before it",
+    ),
     (Mutant::DeletionResurrected, "deletion-resurrected", "a checkpoint keeps deleted retained messages"),
     (
         Mutant::UnsubscribeReverted,

@@ -43,7 +43,7 @@ mod tests {
         whats.extend([
             (9, What::Caught { from: 0, sequence: 0 }),
             (9, What::Dropped { total: 0 }),
-            (9, What::ReadOk { register: 0, sequence: 1 }),
+            (9, What::ReadOk { register: 0, sequence: 1, retained: true }),
             (9, What::ProbeGot { probe: 0, sequence: 0 }),
             (9, What::WillSeen { from: 0, sequence: 0 }),
             (9, What::Back { present: true }),

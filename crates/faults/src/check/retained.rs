@@ -13,19 +13,26 @@ use crate::history::{Client, Event, Moment, What};
 struct Register {
     /// Begin, end with success, deletes.
     writes: BTreeMap<u64, (Moment, Option<Moment>, bool)>,
-    reads: Vec<(Moment, Moment, u64)>,
+    reads: Vec<Read>,
+}
+
+struct Read {
+    begin: Moment,
+    end: Moment,
+    value: u64,
+    /// Read from the register, not forwarded by another node.
+    retained: bool,
 }
 
 /// Reads of what was not written, not yet, not any more, or deleted.
 pub fn find(events: &[Event], _index: &Index) -> Vec<String> {
     let mut lines = Vec::new();
     for (register, history) in registers(events) {
-        for (begin, end, value) in &history.reads {
-            if let Some(problem) = history.problem(*begin, *end, *value) {
-                lines.push(format!(
-                    "register {register}: a read of {value} at {} ms {problem}",
-                    begin.0 / 1000
-                ));
+        for read in &history.reads {
+            if let Some(problem) = history.problem(read) {
+                let (value, at) = (read.value, read.begin.0 / 1000);
+                let flag = if read.retained { "retained" } else { "as just published" };
+                lines.push(format!("register {register}: a read of {value}, {flag}, at {at} ms {problem}"));
             }
         }
     }
@@ -50,9 +57,10 @@ fn registers(events: &[Event]) -> BTreeMap<u32, Register> {
             What::ReadInvoke { .. } => {
                 reading.insert(event.client, event.at);
             }
-            What::ReadOk { register, sequence } => {
+            What::ReadOk { register, sequence, retained } => {
                 let begin = reading.remove(&event.client).unwrap_or(event.at);
-                registers.entry(register).or_default().reads.push((begin, event.at, sequence));
+                let read = Read { begin, end: event.at, value: sequence, retained };
+                registers.entry(register).or_default().reads.push(read);
             }
             _ => {}
         }
@@ -61,7 +69,8 @@ fn registers(events: &[Event]) -> BTreeMap<u32, Register> {
 }
 
 impl Register {
-    fn problem(&self, begin: Moment, end: Moment, value: u64) -> Option<String> {
+    fn problem(&self, read: &Read) -> Option<String> {
+        let Read { begin, end, value, .. } = *read;
         let Some((invoked, ok, deletes)) = self.writes.get(&value) else {
             return Some("shows what was never written".to_owned());
         };
@@ -79,7 +88,7 @@ impl Register {
         if let Some(newest) = newest {
             return Some(format!("is too old: {newest} was acknowledged before"));
         }
-        let seen = self.reads.iter().filter(|(_, ended, _)| *ended < begin).map(|(_, _, seen)| *seen).max();
+        let seen = self.reads.iter().filter(|read| read.end < begin).map(|read| read.value).max();
         seen.filter(|seen| *seen > value).map(|seen| format!("goes back: {seen} was read before"))
     }
 }
@@ -98,7 +107,7 @@ mod tests {
     }
 
     fn read(sequence: u64) -> [(Client, What); 2] {
-        [(1, What::ReadInvoke { register: 0 }), (1, What::ReadOk { register: 0, sequence })]
+        [(1, What::ReadInvoke { register: 0 }), (1, What::ReadOk { register: 0, sequence, retained: true })]
     }
 
     fn check(words: &str, parts: &[&[(Client, What)]]) {

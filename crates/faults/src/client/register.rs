@@ -102,7 +102,7 @@ pub fn start_reader(ground: &Ground, client: Client, version: Version, registers
             };
             ground.recorder.note(client, What::ReadInvoke { register });
             let what = match read(&mut link, register) {
-                Ok(Some(sequence)) => What::ReadOk { register, sequence },
+                Ok(Some((sequence, retained))) => What::ReadOk { register, sequence, retained },
                 Ok(None) => What::ReadInfo { register },
                 // A payload that is none of a writer's.
                 Err(error) if error.is::<Damaged>() => What::Damaged { reason: format!("{error:#}") },
@@ -126,8 +126,8 @@ impl std::fmt::Display for Damaged {
 
 impl std::error::Error for Damaged {}
 
-/// The first message of a new subscription, unless it is a deletion: that is no value, and nothing older may follow it.
-fn read(link: &mut Link, register: u32) -> Result<Option<u64>> {
+/// The first message of a new subscription and whether it has RETAIN, unless it is a deletion: that is no value, and nothing older may follow it.
+fn read(link: &mut Link, register: u32) -> Result<Option<(u64, bool)>> {
     link.subscribe(&topic(register), 1)?;
     let begin = Instant::now();
     while begin.elapsed() < READ_WAIT_MAX {
@@ -138,7 +138,7 @@ fn read(link: &mut Link, register: u32) -> Result<Option<u64>> {
         }
         return match Message::decode(&publish.payload) {
             Some(message) if message.publisher == register && publish.topic == topic(register) => {
-                Ok(Some(message.sequence))
+                Ok(Some((message.sequence, publish.retain)))
             }
             _ => Err(Damaged(format!("{:?}: {} bytes", publish.topic, publish.payload.len())).into()),
         };

@@ -14,6 +14,11 @@ pub const CLIENT_ID_BYTES_MAX: usize = 1024;
 /// from the client until one is answered.
 pub const SUBSCRIBES_PENDING_MAX: usize = 64;
 
+/// How long a SUBSCRIBE waits at most for the answers of other nodes to its marks. A node whose link broke is back, or declared
+/// dead, long before, unless the network between the two stays cut while both are well: then a message that still waits there
+/// may come after a newer retained one.
+pub const MARKS_WAIT_MAX: Duration = Duration::from_secs(5);
+
 /// QoS 1 publishes of one connection that wait for their acknowledgement. A client of MQTT 5 is held to the Receive
 /// Maximum announced to it; from clients of 3.x, nothing more is read.
 pub const PUBLISHES_PENDING_MAX: usize = 65_535;

@@ -4,14 +4,19 @@
 //! UNSUBACKs that wait for the cluster. Does not: keep the subscriptions of durable sessions (their partition does);
 //! collect retained messages.
 //! Invariants: a subscription is in the local table before the node is asked to announce it, so that nothing published
-//! after SUBACK is missed; every filter gets one reason code, in packet order [MQTT-3.8.4-6, MQTT-3.11.3-2].
-//! Limits: SUBSCRIBES_PENDING_MAX; `ClientConfig::subscriptions_max`. Spec: MQTT 5, 3.8 to 3.11, 4.7, 4.8.
+//! after SUBACK is missed; it gets there when all has come that other nodes forwarded before the SUBSCRIBE, so that nothing
+//! older than the retained message comes for it; every filter gets one reason code, in packet order
+//! [MQTT-3.8.4-6, MQTT-3.11.3-2].
+//! Limits: SUBSCRIBES_PENDING_MAX, MARKS_WAIT_MAX; `ClientConfig::subscriptions_max`. Spec: MQTT 5, 3.8 to 3.11, 4.7, 4.8.
+//! See: docs/decisions/0044-subscribe-behind-marks.md.
 
+use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
 
-use quorate_codec::{PacketId, ReasonCode, Subscribe, TopicFilter, Unsubscribe};
+use quorate_codec::{PacketId, QoS, ReasonCode, Subscribe, TopicFilter, Unsubscribe};
 use quorate_state::command::SubscribeFilter;
 
+use super::limits::MARKS_WAIT_MAX;
 use super::system::wants_values;
 use super::{Client, own_filter};
 use crate::edge::{ClientOutput, ClientRequest, LocalChange};
@@ -24,8 +29,23 @@ pub(super) struct Subscribing {
     subscribes: VecDeque<PendingSubscribe>,
     /// UNSUBSCRIBE packets without UNSUBACK.
     unsubscribes: usize,
+    marks: Marks,
+    /// Number of the marks that were asked for last; 0 when none were.
+    last_mark: u64,
     /// Acknowledged just now, and the current values of read-only topics are due.
     pub(super) system: Vec<SubscribeFilter>,
+}
+
+/// Whether what other nodes forwarded before a SUBSCRIBE has come.
+#[derive(Debug, Default)]
+enum Marks {
+    /// Not known.
+    #[default]
+    Unasked,
+    /// Other nodes were asked; from `until` on it goes without their answers.
+    Asked { until: Duration },
+    /// It has, for each SUBSCRIBE that was read until now.
+    Answered,
 }
 
 #[derive(Debug)]
@@ -51,9 +71,45 @@ impl Subscribing {
         self.subscribes.len() + self.unsubscribes
     }
 
-    /// Whether the connection has subscriptions in the local table.
-    pub(super) fn has_local(&self) -> bool {
-        !self.filters.is_empty()
+    /// Whether there is anything of the connection in the routing table.
+    pub(super) fn is_known_outside(&self) -> bool {
+        !self.filters.is_empty() || self.last_mark > 0
+    }
+
+    /// Until when a SUBSCRIBE waits for marks at most; `None` when none does.
+    pub(super) fn waits_until(&self) -> Option<Duration> {
+        match self.marks {
+            Marks::Asked { until } => Some(until),
+            Marks::Unasked | Marks::Answered => None,
+        }
+    }
+
+    /// All nodes have answered the marks of this number. Those of an earlier one are nobody's any more.
+    pub(super) fn marked(&mut self, number: u64) {
+        if number == self.last_mark && matches!(self.marks, Marks::Asked { .. }) {
+            self.marks = Marks::Answered;
+        }
+    }
+
+    /// Nothing is left of what was read before the marks.
+    pub(super) fn forget_marks(&mut self) {
+        self.marks = Marks::Unasked;
+    }
+
+    fn must_wait(&mut self, out: &mut ClientOutput, now: Duration) -> bool {
+        match self.marks {
+            Marks::Answered => return false,
+            Marks::Asked { until } if now < until => return true,
+            Marks::Asked { .. } => {
+                self.marks = Marks::Answered;
+                return false;
+            }
+            Marks::Unasked => {}
+        }
+        self.last_mark += 1;
+        self.marks = Marks::Asked { until: now + MARKS_WAIT_MAX };
+        out.local.push(LocalChange::Mark(self.last_mark));
+        true
     }
 
     /// Forgets everything: the connection is over.
@@ -72,6 +128,28 @@ impl Client {
         for subscription in subscriptions {
             self.add_local(subscription, out);
         }
+    }
+
+    /// Whether a SUBSCRIBE has to wait until what other nodes have forwarded until now has come: without a subscription nobody
+    /// takes it. A node forwards a message before it acknowledges it, so that whoever subscribes after the acknowledgement gets
+    /// the retained message first, and nothing older later.
+    pub(super) fn waits_for_marks(
+        &mut self,
+        subscribe: &Subscribe,
+        out: &mut ClientOutput,
+        now: Duration,
+    ) -> bool {
+        if self.is_over() || self.connection.close_cause().is_some() {
+            // Nothing comes of it, and what was sent after it must not wait.
+            self.subscribing.forget_marks();
+            return false;
+        }
+        let transient = self.is_transient();
+        // A durable session's partition has applied what was acknowledged; shared subscriptions get no retained messages.
+        let direct =
+            |qos: QoS, filter: &TopicFilter| (transient || qos == QoS::AtMostOnce) && !filter.is_shared();
+        let direct = subscribe.filters.iter().any(|(filter, options)| direct(options.qos, filter));
+        direct && self.subscribing.must_wait(out, now)
     }
 
     /// SUBSCRIBE was read.

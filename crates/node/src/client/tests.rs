@@ -38,6 +38,10 @@ struct Harness {
     intake: Intake,
     pressure: Pressure,
     incarnation: Incarnation,
+    /// Marks are answered at once.
+    peers_answer: bool,
+    /// Marks that were asked for.
+    marks: Vec<u64>,
     out: ClientOutput,
 }
 
@@ -73,6 +77,8 @@ impl Harness {
             intake: Intake::Open,
             pressure: Pressure::None,
             incarnation: OWNER.incarnation,
+            peers_answer: true,
+            marks: Vec::new(),
             out: ClientOutput::default(),
         }
     }
@@ -118,8 +124,16 @@ impl Harness {
             pressure: self.pressure,
         };
         handle(&mut self.client, &context, &mut self.out, self.now);
+        let mut marks = Vec::new();
         for change in self.out.local.drain(..) {
+            if let LocalChange::Mark(number) = change {
+                marks.push(number);
+            }
             self.routing.apply_local(OWNER.conn, change);
+        }
+        self.marks.extend(&marks);
+        if self.peers_answer {
+            marks.into_iter().for_each(|number| self.event(ClientEvent::Marked(number)));
         }
     }
 

@@ -406,19 +406,45 @@ fn resumed_session_takes_from_a_node_what_is_forwarded_after_its_answer() {
     routing.fence(moved, BTreeSet::from([NodeId(2), NodeId(3)]));
     routing.apply_local(moved, LocalChange::Resumed);
     routing.apply_local(moved, add("a", ZERO, "durable", 1));
-    assert_eq!(routing.marks().collect::<Vec<_>>(), [(moved, NodeId(2)), (moved, NodeId(3))]);
+    assert_eq!(routing.unanswered().collect::<Vec<_>>(), [(moved, 0, NodeId(2)), (moved, 0, NodeId(3))]);
     assert_eq!((conns(&routing, 2), conns(&routing, 3)), (vec![other], vec![other]));
     let one = message("a", ZERO, false, NOBODY);
     let dropped = |from| routing.forwarded_deliveries(NodeId(from), &one, &mut Vec::new());
     assert_eq!((dropped(2), dropped(4)), (1, 0), "what is dropped is counted");
     assert_eq!(conns(&routing, 4), [moved, other], "a node that came later has forwarded nothing before");
-    routing.mark_answered(moved, NodeId(2));
+    assert!(!routing.mark_answered(moved, 0, NodeId(2)));
     assert_eq!((conns(&routing, 2), conns(&routing, 3)), (vec![moved, other], vec![other]));
-    routing.node_gone(NodeId(3));
+    assert_eq!(routing.node_gone(NodeId(3)), []);
     assert_eq!(conns(&routing, 3), [moved, other]);
     routing.fence(moved, BTreeSet::from([NodeId(2)]));
     routing.apply_local(moved, LocalChange::RemoveAll);
-    assert_eq!(routing.marks().count(), 0, "the end of a connection ends its fence");
+    assert_eq!(routing.unanswered().count(), 0, "the end of a connection ends its fence");
+}
+
+#[test]
+fn marks_are_answered_when_all_have_answered_or_are_gone() {
+    let mut routing = Routing::new(NodeId(1), 4);
+    let (conn, other) = (ConnId(7), ConnId(8));
+    assert!(!routing.mark(conn, 1, BTreeSet::new()), "nobody is to answer");
+    routing.fence(conn, BTreeSet::from([NodeId(2)]));
+    assert!(routing.mark(conn, 1, BTreeSet::from([NodeId(2), NodeId(3)])));
+    assert!(routing.mark(other, 1, BTreeSet::from([NodeId(3)])));
+    let unanswered = |routing: &Routing| routing.unanswered().collect::<Vec<_>>();
+    assert_eq!(unanswered(&routing).len(), 4);
+    assert!(!routing.mark_answered(conn, 0, NodeId(2)), "that was the fence");
+    assert!(!routing.mark_answered(conn, 1, NodeId(2)), "one is left");
+    assert!(!routing.mark_answered(conn, 1, NodeId(2)), "again");
+    // The next ones take the place of those that nobody waits for any more.
+    assert!(routing.mark(conn, 2, BTreeSet::from([NodeId(2), NodeId(3)])));
+    assert!(!routing.mark_answered(conn, 1, NodeId(3)), "of before");
+    assert!(!routing.mark_answered(conn, 2, NodeId(2)));
+    assert_eq!(unanswered(&routing), [(conn, 2, NodeId(3)), (other, 1, NodeId(3))]);
+    assert!(routing.mark_answered(other, 1, NodeId(3)));
+    assert_eq!(routing.node_gone(NodeId(3)), [(conn, 2)]);
+    assert_eq!(unanswered(&routing), []);
+    assert!(routing.mark(conn, 3, BTreeSet::from([NodeId(2)])));
+    routing.apply_local(conn, LocalChange::RemoveAll);
+    assert_eq!(unanswered(&routing), []);
 }
 
 /// Some delivery.

@@ -3,13 +3,14 @@
 //! Owns: what a start does about damaged state: what is waited for, whom to ask, as whom, and what is done when the cluster agrees.
 //! Does not: judge damage (`BootError::is_damage`), move files (`damaged`), take part in anything until it has joined.
 //! Invariants: nothing is set aside before control has given the new identity, which takes a majority without this node; the
-//! old identity gets no link, sends nothing and votes for nobody once damage was found.
-//! See: docs/decisions/0034-damaged-node-rejoins.md.
+//! old identity gets no link, sends nothing and votes for nobody once damage was found. Only records that are whole are given
+//! to those who need them to start: without them there may be no majority that could take this node in.
+//! See: docs/decisions/0034-damaged-node-rejoins.md, docs/decisions/0037-damaged-records.md.
 
 use std::sync::Arc;
 
 use quorate_state::{Incarnation, NodeId};
-use quorate_storage::Offer;
+use quorate_storage::{Log, Offer};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -23,7 +24,7 @@ use crate::founding::{Founding, Settings};
 use crate::net::hello::{Hello, LinkKind};
 use crate::net::peer::{Links, PeerPlace};
 use crate::peers::PeerReceiver;
-use crate::repair::Others;
+use crate::repair::{Others, ServedLog};
 use crate::witness;
 
 /// Pause before other nodes are asked again for what is lost.
@@ -92,12 +93,15 @@ impl Anew<'_> {
             addresses: self.addresses,
             cluster: Some(self.founding.cluster_id()),
         };
+        let remains = self.serve_remains(folder);
         let joined = runtime.block_on(async {
             tokio::select! {
                 joined = first.join(links) => Ok(joined),
                 _ = stop.wait_for(|stop| *stop) => Err(StartError::Stopped),
             }
         })?;
+        self.receiver.serve_repairs(None);
+        drop(remains);
         folder.begin_anew(&damaged, joined.id, joined.founding, storage)?;
         tracing::warn!(
             given_up = damaged.node_id(),
@@ -107,6 +111,24 @@ impl Anew<'_> {
         );
         let recovered = folder.recover(self.founding, storage)?;
         Ok((recovered, joined.peers))
+    }
+
+    /// Gives other nodes what is whole in the damaged state. The log is open as long as what this returns is kept.
+    fn serve_remains(&self, folder: &DataFolder) -> Option<Log> {
+        match folder.open_remains(&self.config.storage) {
+            Ok(log) => {
+                let log = log?;
+                self.receiver.serve_repairs(Some(ServedLog { log: log.reader(), goes_on: false }));
+                Some(log)
+            }
+            Err(error) => {
+                tracing::info!(
+                    reason = chain(&error),
+                    "the damaged state has no log that others could have records from"
+                );
+                None
+            }
+        }
     }
 
     /// Gets the payloads of lost entries from other nodes, before this node takes part in anything: what it votes for and
@@ -119,7 +141,7 @@ impl Anew<'_> {
         stop: &mut watch::Receiver<bool>,
     ) -> Result<Result<Recovered, BootError>, StartError> {
         let reader = recovered.log.reader();
-        self.receiver.serve_repairs(reader.clone());
+        self.receiver.serve_repairs(Some(ServedLog { log: reader.clone(), goes_on: true }));
         if let Some(others) = self.others {
             reader.repair_from(others.clone());
         }

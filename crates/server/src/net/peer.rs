@@ -437,6 +437,14 @@ impl<R: LinkReceiver> Links<R> {
         self.peers.read().keys().copied().collect()
     }
 
+    /// Peers that were seen in an incarnation that nobody has declared dead, whether there is a link to them or not.
+    pub fn alive(&self) -> Vec<NodeId> {
+        let peers = self.peers.read();
+        let alive =
+            |peer: &&Arc<Peer>| peer.incarnation.load(Ordering::Acquire) > peer.dead.load(Ordering::Acquire);
+        peers.values().filter(alive).map(|peer| peer.id).collect()
+    }
+
     /// Peers whose raft link is up.
     pub fn connected(&self) -> Vec<NodeId> {
         let peers = self.peers.read();

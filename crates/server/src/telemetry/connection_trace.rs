@@ -139,6 +139,7 @@ impl ConnectionTrace {
             }
             ClientEvent::Released { .. }
             | ClientEvent::Received { .. }
+            | ClientEvent::Marked(_)
             | ClientEvent::Subscribed { .. }
             | ClientEvent::Unsubscribed { .. }
             | ClientEvent::Retained { .. }

@@ -1,12 +1,13 @@
 //! D9: a retained message is a linearizable register: a read that begins after a write was acknowledged gives that
-//! value or a newer one; a deletion never resurrects.
+//! value or a newer one; a deletion never resurrects. Nor does an older value come to a new subscription as if it were just
+//! published.
 //!
 //! Source: contract D9. Writers send each value once. A value is older than a write that began after the value was
 //! acknowledged or read; a write counts for a read that began after its PUBACK. Nothing is concluded from a message that
 //! was never acknowledged.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Broken;
 use crate::oracle::{Conn, Event, Filter, History, MessageId, Topic};
@@ -25,6 +26,8 @@ pub fn check(history: &History) -> Result<(), Broken> {
     let mut writes: BTreeMap<MessageId, Write> = BTreeMap::new();
     let mut subscribed: BTreeMap<Conn, Vec<(Filter, Duration)>> = BTreeMap::new();
     let mut read: BTreeMap<(Conn, Topic), ()> = BTreeMap::new();
+    // What a session that goes on has in its queue was published after an earlier SUBSCRIBE.
+    let mut resumed: BTreeSet<Conn> = BTreeSet::new();
     for entry in &history.entries {
         match &entry.event {
             Event::PublishSent { id, topic, retain: true, empty, .. } => {
@@ -35,6 +38,22 @@ pub fn check(history: &History) -> Result<(), Broken> {
                 if let Some(write) = writes.get_mut(id) {
                     write.acked = Some(entry.at);
                     write.known.get_or_insert(entry.at);
+                }
+            }
+            Event::Connected { conn, present: true, .. } => {
+                resumed.insert(*conn);
+            }
+            Event::Delivered(delivery) if !delivery.retain && !resumed.contains(&delivery.conn) => {
+                let (Some(id), Some(topic)) = (delivery.id, delivery.topic) else { continue };
+                let began = began(history, subscribed.get(&delivery.conn), topic);
+                // A writer that has no answer may send it again: that is a new message.
+                let value = writes.get(&id).filter(|value| value.acked.is_some());
+                if let (Some(began), Some(value)) = (began, value)
+                    && let Some((newer, _)) = overwritten(&writes, value, began)
+                {
+                    let what =
+                        format!("{delivery:?} comes after {newer:?}, acknowledged before the SUBSCRIBE");
+                    return Err(Broken::new(entry.at, what));
                 }
             }
             Event::SubscribeSent { conn, filter, .. } => {
@@ -129,6 +148,14 @@ mod tests {
     fn stale_value_is_flagged() {
         let start = || [written(1, false), written(2, false), vec![subscribing()]].concat();
         judge(check, [start(), vec![read(2)]].concat(), [start(), vec![read(1)]].concat());
+    }
+
+    #[test]
+    fn older_message_for_a_new_subscription_is_flagged() {
+        let late = || Event::Delivered(delivery(1, 1, 7));
+        let start = || [written(1, false), written(2, false), vec![subscribing()]].concat();
+        let resumed = [vec![connected(1, true)], start(), vec![late()]].concat();
+        judge(check, resumed, [vec![connected(1, false)], start(), vec![late()]].concat());
     }
 
     #[test]

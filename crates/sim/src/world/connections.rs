@@ -224,11 +224,19 @@ impl World {
 
     /// Sends the marks that have no answer, of one connection or of all.
     pub(super) fn send_marks(&mut self, place: usize, process: &Process, of: Option<ConnId>) {
-        let marks: Vec<(ConnId, NodeId)> = process.routing.marks().collect();
-        for (conn, node) in marks.into_iter().filter(|(conn, _)| of.is_none_or(|of| of == *conn)) {
+        let marks: Vec<(ConnId, u64, NodeId)> = process.routing.unanswered().collect();
+        for (conn, number, node) in marks.into_iter().filter(|(conn, ..)| of.is_none_or(|of| of == *conn)) {
             let mut bytes = BytesMut::new();
-            PeerMessage::Mark { conn }.encode(&mut bytes);
+            PeerMessage::Mark { conn, number }.encode(&mut bytes);
             self.send_frame(place, process, node, Lane::Routing, bytes.freeze(), false);
+        }
+    }
+
+    /// What other nodes had forwarded before a mark has come.
+    pub(super) fn tell_marked(&mut self, place: usize, process: &mut Process, conn: ConnId, number: u64) {
+        if let Some(connection) = process.connections.get_mut(&conn) {
+            connection.events.push_back(ClientEvent::Marked(number));
+            self.schedule_serve(place, process, conn);
         }
     }
 
@@ -275,21 +283,30 @@ impl World {
     fn carry_out(&mut self, place: usize, process: &mut Process, connection: &mut ServerConnection) {
         let conn = connection.client.owner().conn;
         let out = std::mem::take(&mut connection.out);
+        let mut wakes = false;
         for change in out.local {
-            if matches!(change, LocalChange::Resumed) {
-                process.routing.fence(conn, process.peers.clone());
+            match change {
+                LocalChange::Resumed => process.routing.fence(conn, process.peers.clone()),
+                LocalChange::Mark(number) => {
+                    let unmarked = self.mutant == Some(Mutant::SubscribeUnmarked);
+                    let nodes = if unmarked { Default::default() } else { process.peers_alive() };
+                    if !process.routing.mark(conn, number, nodes) {
+                        connection.events.push_back(ClientEvent::Marked(number));
+                        wakes = true;
+                    }
+                }
+                LocalChange::Add { .. } | LocalChange::Remove(_) | LocalChange::RemoveAll => {}
             }
             process.routing.apply_local(conn, change);
         }
         self.send_marks(place, process, Some(conn));
         let (own, others): (Vec<_>, Vec<_>) = out.direct.into_iter().partition(|(to, _)| *to == conn);
         self.deliver_direct(place, process, others);
-        if !own.is_empty() {
-            connection.direct.extend(own.into_iter().map(|(_, delivery)| delivery));
-            if !std::mem::replace(&mut connection.wake_scheduled, true) {
-                let after = self.random.micros(5, 120);
-                self.schedule(after, Occurrence::Serve(place, process.generation, conn));
-            }
+        wakes |= !own.is_empty();
+        connection.direct.extend(own.into_iter().map(|(_, delivery)| delivery));
+        if wakes && !std::mem::replace(&mut connection.wake_scheduled, true) {
+            let after = self.random.micros(5, 120);
+            self.schedule(after, Occurrence::Serve(place, process.generation, conn));
         }
         for (to, message) in out.forwards {
             self.forward(place, process, to, &message);

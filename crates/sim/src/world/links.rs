@@ -63,6 +63,7 @@ impl World {
             return;
         };
         let Some(mut process) = self.take_process(to, generation) else { return };
+        process.saw(from, frame.incarnations.0);
         match frame.bytes {
             None => {
                 process.links.insert(from, frame.session);
@@ -89,12 +90,16 @@ impl World {
                     );
                     self.deliver_direct(to, &mut process, deliveries);
                 }
-                Ok(PeerMessage::Mark { conn }) => {
+                Ok(PeerMessage::Mark { conn, number }) => {
                     let mut bytes = BytesMut::new();
-                    PeerMessage::MarkAnswer { conn }.encode(&mut bytes);
+                    PeerMessage::MarkAnswer { conn, number }.encode(&mut bytes);
                     self.send_frame(to, &process, from, Lane::Routing, bytes.freeze(), false);
                 }
-                Ok(PeerMessage::MarkAnswer { conn }) => process.routing.mark_answered(conn, from),
+                Ok(PeerMessage::MarkAnswer { conn, number }) => {
+                    if process.routing.mark_answered(conn, number, from) {
+                        self.tell_marked(to, &mut process, conn, number);
+                    }
+                }
                 Ok(mut message) => {
                     self.close_gap(&mut process, &mut message);
                     self.change_commands(&mut message);
@@ -125,7 +130,8 @@ impl World {
         }
         let Some(session) = self.network.bring_up(a, b) else { return };
         for (from, to) in [(a, b), (b, a)] {
-            let incarnations = Default::default();
+            let own = self.hosts[from].process.as_ref().map(|process| process.node.incarnation());
+            let incarnations = (own.unwrap_or_default(), Default::default());
             self.post(Frame { from, to, session, lane: Lane::Raft, incarnations, bytes: None }, false);
         }
     }

@@ -107,6 +107,8 @@ pub(super) struct Process {
     pub(super) links: BTreeMap<NodeId, u64>,
     /// Last dead incarnation of each node, as far as this process knows.
     pub(super) dead_nodes: BTreeMap<NodeId, Incarnation>,
+    /// Last incarnation of each node that this process has heard of.
+    seen: BTreeMap<NodeId, Incarnation>,
     pub(super) behind_since: Option<Duration>,
     /// Where the mutant that accepts gaps believes each stream to be.
     pub(super) stream_next: BTreeMap<(GroupId, String), u64>,
@@ -119,6 +121,19 @@ pub(super) struct Process {
 }
 
 impl Process {
+    /// A node is linked, or sends something, in an incarnation.
+    pub(super) fn saw(&mut self, node: NodeId, incarnation: Incarnation) {
+        let seen = self.seen.entry(node).or_default();
+        *seen = incarnation.max(*seen);
+    }
+
+    /// Nodes that were seen in an incarnation that nobody has declared dead.
+    pub(super) fn peers_alive(&self) -> BTreeSet<NodeId> {
+        let dead = |node: &NodeId| self.dead_nodes.get(node).copied().unwrap_or_default();
+        let alive = |node: &&NodeId| self.seen.get(node).is_some_and(|seen| *seen > dead(node));
+        self.peers.iter().filter(alive).copied().collect()
+    }
+
     /// Whether a frame of the routing link was sent by a node, or to this one, in an incarnation that is over.
     pub(super) fn outlived(&self, from: NodeId, (theirs, own): (Incarnation, Incarnation)) -> bool {
         own != self.node.incarnation() || self.dead_nodes.get(&from).is_some_and(|dead| theirs <= *dead)
@@ -413,6 +428,7 @@ impl World {
             peers,
             links: BTreeMap::new(),
             dead_nodes: BTreeMap::new(),
+            seen: BTreeMap::new(),
             behind_since: None,
             stream_next: BTreeMap::new(),
             led_since: BTreeMap::new(),

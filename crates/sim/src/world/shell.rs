@@ -250,7 +250,8 @@ impl World {
                 if let Note::NodeDown(node, incarnation) = note {
                     self.history.marks.hit(Mark::NodeDeclaredDead);
                     process.dead_nodes.insert(node, incarnation);
-                    process.routing.node_gone(node);
+                    let marked = process.routing.node_gone(node).into_iter();
+                    events.extend(marked.map(|(conn, number)| (conn, ClientEvent::Marked(number))));
                     self.connections_forsaken(node);
                 }
                 self.note(|| format!("node {}: {note:?}", process.node.id()));

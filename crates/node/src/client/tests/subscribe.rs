@@ -1,5 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
 
+use super::limits::MARKS_WAIT_MAX;
 use super::*;
 
 fn subacks(harness: &mut Harness) -> Vec<(u16, Vec<ReasonCode>)> {
@@ -75,6 +76,9 @@ fn local_subscription_is_made_before_the_node_is_asked() {
     let context = Context { routing, system, lease_until, incarnation, draining, intake, pressure };
     let mut out = ClientOutput::default();
     harness.client.handle_bytes(&mut input, &context, &mut out, harness.now);
+    assert!(matches!(out.local[..], [LocalChange::Mark(1)]) && out.requests.is_empty(), "{out:?}");
+    out.local.clear();
+    harness.client.handle_event(ClientEvent::Marked(1), &context, &mut out, harness.now);
     let [LocalChange::Add { subscription, client, durable }] = &out.local[..] else { panic!("{out:?}") };
     assert_eq!((subscription.filter.as_str(), *client, *durable), ("a", client_hash("me"), false));
     assert!(matches!(out.requests[..], [ClientRequest::Subscribe { .. }]));
@@ -132,4 +136,76 @@ fn reading_stops_at_too_many_waiting_subscribes() {
     assert!(!harness.client.wants_read());
     harness.event(subscribed(1, &[ReasonCode::GRANTED_QOS_1]));
     assert!(harness.client.wants_read());
+}
+
+#[test]
+fn direct_subscription_is_begun_when_the_marks_are_answered() {
+    let mut harness = Harness::transient();
+    harness.peers_answer = false;
+    harness.send_all(&[subscribe(1, &[("a", ONE)]), publish_1("a", 7), subscribe(2, &[("b", ONE)])]);
+    harness.timeout();
+    assert_eq!((harness.routing.local_subscriptions(), harness.requests().len()), (0, 0));
+    assert!(!harness.client.wants_read() && !harness.client.has_work(), "it waits, and nothing else is done");
+    assert_eq!(harness.marks, [1]);
+    harness.event(ClientEvent::Marked(1));
+    // Both came before the marks were sent. The message between them goes out when the first is in the table.
+    harness.timeout();
+    let requests = harness.requests();
+    assert!(
+        matches!(&requests[..], [ClientRequest::Subscribe { .. }, ClientRequest::Subscribe { .. }]),
+        "{requests:?}"
+    );
+    assert_eq!(harness.handed_over(), ["7"]);
+    assert!(harness.client.wants_read());
+    assert_eq!(harness.routing.local_subscriptions(), 2);
+    // What is read later has marks of its own, and those of before are not taken for them.
+    harness.send(subscribe(3, &[("c", ZERO)]));
+    assert_eq!(harness.marks, [1, 2]);
+    harness.event(ClientEvent::Marked(1));
+    assert_eq!(harness.requests().len(), 0);
+    harness.event(ClientEvent::Marked(2));
+    assert_eq!(harness.requests().len(), 1);
+}
+
+#[test]
+fn only_subscriptions_that_take_directly_wait_for_marks() {
+    let mut harness = Harness::durable();
+    harness.peers_answer = false;
+    harness.send(subscribe(1, &[("a", ONE), ("$share/g/a", ZERO)]));
+    assert_eq!((harness.requests().len(), harness.marks.len()), (1, 0));
+    harness.send(subscribe(2, &[("a", ONE), ("b", ZERO)]));
+    assert_eq!((harness.requests().len(), harness.marks.len()), (0, 1));
+}
+
+#[test]
+fn subscription_goes_without_answers_after_a_while() {
+    let mut harness = Harness::transient();
+    harness.peers_answer = false;
+    harness.send(subscribe(1, &[("a", ONE)]));
+    harness.now += MARKS_WAIT_MAX - Duration::from_millis(1);
+    harness.timeout();
+    assert_eq!(harness.requests().len(), 0);
+    assert_eq!(harness.client.poll_timeout(), Some(harness.now + Duration::from_millis(1)));
+    harness.now += Duration::from_millis(1);
+    harness.timeout();
+    assert_eq!(harness.requests().len(), 1);
+    assert_eq!(harness.client.poll_timeout(), None);
+    harness.event(ClientEvent::Marked(1));
+    assert_eq!(harness.requests().len(), 0, "an answer that comes later is for nobody");
+}
+
+#[test]
+fn connection_that_ends_while_its_subscription_waits_ends_in_order() {
+    let mut harness = Harness::transient();
+    harness.peers_answer = false;
+    harness.send_all(&[subscribe(1, &[("a", ONE)]), publish_1("b", 7)]);
+    harness.routing.mark(OWNER.conn, 1, [NodeId(2)].into());
+    harness.eof();
+    assert!(harness.client.has_work(), "the message goes out without waiting");
+    harness.timeout();
+    assert_eq!(harness.handed_over().len() + harness.out.forwards.len(), 0, "nobody takes it");
+    assert!(harness.client.is_closed());
+    assert!(matches!(harness.requests().last(), Some(ClientRequest::Closed { .. })));
+    assert_eq!(harness.routing.local_subscriptions(), 0);
+    assert_eq!(harness.routing.unanswered().count(), 0, "its marks are forgotten");
 }

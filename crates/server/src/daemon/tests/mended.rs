@@ -1,7 +1,7 @@
 //! Nodes whose records are damaged and that get them from the others, with real sockets and disks.
 
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::*;
 
@@ -118,4 +118,50 @@ fn damage_under_a_running_node_is_found_by_the_walk_and_mended() {
     for node in nodes {
         node.stop();
     }
+}
+
+#[test]
+fn node_that_gave_itself_up_gives_the_others_what_they_need_to_start() {
+    let folder = TestFolder::new();
+    let configs = three(&folder);
+    let nodes = start_all(&configs);
+    publish_all(&nodes);
+    for node in nodes {
+        node.stop();
+    }
+    // Two nodes lack every payload. The third has them all, but no index store that it could go on with, and without the
+    // others nobody takes it in anew.
+    for number in 0..MESSAGES {
+        for place in [0, 2] {
+            flip(&configs[place].node.data_dir.join("log"), &payload(number)[..12]);
+        }
+    }
+    let store = configs[1].node.data_dir.join("checkpoints");
+    let spoiled = spoil(&store);
+    assert!(spoiled > 0);
+    let nodes = start_all(&configs);
+    let ids = nodes.iter().map(|node| {
+        let (_, body) = http_get(node.addresses().admin, "/v1/cluster/state");
+        serde_json::from_str::<quorate_api::ClusterState>(&body).unwrap().node_id
+    });
+    let ids: Vec<u64> = ids.collect();
+    assert!(ids[0] <= 3 && ids[2] <= 3 && ids[1] > 3, "{ids:?}: the second has joined anew");
+    receive_all(&nodes[1]);
+    for node in nodes {
+        node.stop();
+    }
+}
+
+/// Overwrites all files below a folder; how many there were.
+fn spoil(folder: &Path) -> usize {
+    let entries: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let spoil_one = |path: &PathBuf| {
+        if path.is_dir() {
+            return spoil(path);
+        }
+        let bytes = std::fs::read(path).unwrap();
+        std::fs::write(path, bytes.iter().map(|byte| byte ^ 0xFF).collect::<Vec<_>>()).unwrap();
+        1
+    };
+    entries.iter().map(spoil_one).sum()
 }
