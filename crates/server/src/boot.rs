@@ -220,6 +220,19 @@ impl Recovered {
         self.groups.iter().any(|group| group.group.0 == lost.group && group.checkpoint.index < lost.index)
     }
 
+    /// A group has another checkpoint by now, which came from another node.
+    pub fn restore_again(&mut self, group: GroupId) -> Result<(), BootError> {
+        for known in self.groups.iter_mut().filter(|known| known.group == group) {
+            let (term, vote, commit) = known.hard_state;
+            let hard_state = HardState { term, vote, commit };
+            let restored = restore(&mut self.log, hard_state, self.checkpoints.as_ref(), group)?;
+            if let Some(restored) = restored {
+                *known = restored;
+            }
+        }
+        Ok(())
+    }
+
     /// Entries that stay lost are not for others: a follower that needs one of them gets a snapshot.
     pub fn do_without(&mut self, lost: &LostEntry) {
         for group in self.groups.iter_mut().filter(|group| group.group.0 == lost.group) {
@@ -428,7 +441,9 @@ impl DataFolder {
         let checkpoints = self.open_checkpoints()?;
         let mut groups = Vec::new();
         for group in checkpoints.groups()? {
-            groups.extend(restore(&mut log, &recovery, checkpoints.as_ref(), GroupId(group))?);
+            let hard_state =
+                recovery.groups.get(&group).and_then(|group| group.hard_state).unwrap_or_default();
+            groups.extend(restore(&mut log, hard_state, checkpoints.as_ref(), GroupId(group))?);
         }
         if !groups.iter().any(|group| group.group == CONTROL) {
             // A node that joined and has yet to get its first snapshot.
@@ -553,7 +568,7 @@ impl DataFolder {
 /// A group as storage has it; `None` if its checkpoint is gone.
 fn restore(
     log: &mut Log,
-    recovery: &Recovery,
+    hard_state: HardState,
     checkpoints: &dyn CheckpointStore,
     group: GroupId,
 ) -> Result<Option<RestoredGroup>, BootError> {
@@ -572,7 +587,6 @@ fn restore(
     if start > mark.index {
         return Err(BootError::CheckpointLost { group, checkpoint: mark.index, start });
     }
-    let hard_state = recovery.groups.get(&group.0).and_then(|group| group.hard_state).unwrap_or_default();
     Ok(Some(RestoredGroup {
         group,
         hard_state: (hard_state.term, hard_state.vote, hard_state.commit),

@@ -69,7 +69,7 @@ use crate::question::Question;
 use crate::reload::{LiveSettings, Outcome, Reloader};
 use crate::repair::{self, Others, ServedLog};
 use crate::room::Room;
-use crate::snapshots::{SnapshotReceiver, SnapshotSender, Staged, send_places};
+use crate::snapshots::{Install, SnapshotReceiver, SnapshotSender, SnapshotSource, Staged, send_places};
 use crate::space::{Space, Stopping};
 use crate::telemetry::Telemetry;
 use crate::telemetry::exporter::Exporter;
@@ -287,6 +287,8 @@ impl Daemon {
             founding: &founding,
             links: links.as_ref(),
             addresses: &addresses,
+            space: &space,
+            metrics: &metrics,
         };
         let (recovered, new_peers) = anew.recover(&mut folder, runtime, stop)?;
         peers.extend(new_peers);
@@ -662,6 +664,11 @@ impl Parts<'_> {
             edge.events.note(&anew::event(damaged));
         }
         let staged: Arc<Staged> = Arc::default();
+        let snapshot_source = SnapshotSource {
+            checkpoints: checkpoints.clone(),
+            reader: reader.clone(),
+            inbox: self.inbox.clone(),
+        };
         let parts = PartReader {
             reader: reader.clone(),
             cluster: self.founding.cluster_config(),
@@ -670,13 +677,16 @@ impl Parts<'_> {
         self.receiver.attach(
             &edge,
             Arc::new(SnapshotReceiver {
-                checkpoints: checkpoints.clone(),
-                bodies: bodies.clone(),
+                install: Install {
+                    checkpoints: checkpoints.clone(),
+                    bodies: bodies.clone(),
+                    space: self.space.clone(),
+                },
                 staged: staged.clone(),
                 inbox: self.inbox.clone(),
-                space: self.space.clone(),
                 alone: tokio::sync::Mutex::new(()),
             }),
+            snapshot_source.clone(),
             parts.clone(),
             self.founding.clone(),
         );
@@ -695,10 +705,8 @@ impl Parts<'_> {
         let writer = LogWriter::new(log, self.inbox.clone(), metrics.clone(), self.space.clone());
         let log_thread = spawn("log", move || writer.run(&log_jobs))?;
         let sender = self.links.clone().map(|links| SnapshotSender {
-            checkpoints: checkpoints.clone(),
-            reader,
+            source: snapshot_source,
             links,
-            inbox: self.inbox.clone(),
             metrics: metrics.clone(),
             runtime: self.runtime.clone(),
             places: send_places(),

@@ -22,7 +22,7 @@ use crate::net::hello::{Hello, LinkKind};
 use crate::net::peer::{LinkReceiver, PeerConnection};
 use crate::question::Question;
 use crate::repair::{self, ServedLog};
-use crate::snapshots::SnapshotReceiver;
+use crate::snapshots::{SnapshotReceiver, SnapshotSource};
 use crate::sys::figures::Figures;
 
 /// Receives from the links of this node.
@@ -30,6 +30,7 @@ pub struct PeerReceiver {
     inbox: Arc<Inbox<Question>>,
     edge: OnceLock<Weak<Edge>>,
     snapshots: OnceLock<Arc<SnapshotReceiver>>,
+    state: OnceLock<SnapshotSource>,
     parts: OnceLock<PartReader>,
     log: RwLock<Option<ServedLog>>,
     founding: OnceLock<Founding>,
@@ -42,6 +43,7 @@ impl PeerReceiver {
             inbox,
             edge: OnceLock::new(),
             snapshots: OnceLock::new(),
+            state: OnceLock::new(),
             parts: OnceLock::new(),
             log: RwLock::default(),
             founding: OnceLock::new(),
@@ -53,9 +55,11 @@ impl PeerReceiver {
         &self,
         edge: &Arc<Edge>,
         snapshots: Arc<SnapshotReceiver>,
+        state: SnapshotSource,
         parts: PartReader,
         founding: Founding,
     ) {
+        let _attached_once = self.state.set(state);
         let _attached_once = self.parts.set(parts);
         let _attached_once = self.founding.set(founding);
         let _attached_once = self.edge.set(Arc::downgrade(edge));
@@ -193,7 +197,8 @@ impl LinkReceiver for PeerReceiver {
         let log = self.log.read().clone();
         let edge = self.edge.get().and_then(Weak::upgrade);
         if let Some(log) = log
-            && let Err(error) = repair::serve(&log, edge.as_deref(), from, &mut connection).await
+            && let Err(error) =
+                repair::serve(&log, edge.as_deref(), self.state.get(), from, &mut connection).await
         {
             tracing::debug!(%error, "a node that asks for damaged records got no answer");
         }

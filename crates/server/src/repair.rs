@@ -17,18 +17,21 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quorate_node::Event;
 use quorate_state::{GroupId, LogIndex, NodeId};
 use quorate_storage::scrub::{Damage, Scrub};
-use quorate_storage::{Group, Index, LogReader, Offer, Payload, PayloadSource};
+use quorate_storage::{AppliedMark, Group, Index, LogReader, Offer, Payload, PayloadSource};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use crate::edge::Edge;
 use crate::exit::{ExitCode, chain, stop_now};
 use crate::inbox::Inbox;
-use crate::limits::{REPAIR_ANSWER_TIMEOUT, REPAIR_CHUNK_BYTES, REPAIRS_WAITING_MAX, SCRUB_PAUSE_MIN};
+use crate::limits::{
+    FRAME_BYTES_MAX, REPAIR_ANSWER_TIMEOUT, REPAIR_CHUNK_BYTES, REPAIRS_WAITING_MAX, SCRUB_PAUSE_MIN,
+};
 use crate::metrics::Metrics;
 use crate::net::frame::FrameKind;
 use crate::net::peer::{LinkReceiver, Links, PeerConnection, PeerError};
 use crate::question::{LiveIndex, Question as NodeQuestion, ask};
+use crate::snapshots::{Install, Progress, SnapshotError, SnapshotSource};
 use crate::witness;
 
 /// Bytes of a question.
@@ -240,6 +243,7 @@ pub struct ServedLog {
 pub async fn serve(
     served: &ServedLog,
     edge: Option<&Edge>,
+    state: Option<&SnapshotSource>,
     from: NodeId,
     connection: &mut PeerConnection,
 ) -> Result<(), PeerError> {
@@ -254,10 +258,15 @@ pub async fn serve(
             continue;
         }
         let mut question = frame.payload;
-        if frame.kind != FrameKind::RepairRequest || question.len() != QUESTION_BYTES {
+        let is_known = matches!(frame.kind, FrameKind::RepairRequest | FrameKind::StateRequest);
+        if !is_known || question.len() != QUESTION_BYTES {
             return Err(PeerError::Refused("it asks for no damaged record"));
         }
         let (group, index) = (question.get_u32_le(), question.get_u64_le());
+        if frame.kind == FrameKind::StateRequest {
+            give_state(state, GroupId(group), LogIndex(index), connection).await?;
+            continue;
+        }
         let own = served.log.clone();
         let found = spawn_blocking(move || own.payload(group, index)).await.ok().flatten();
         if found.is_none() && !served.goes_on {
@@ -273,6 +282,96 @@ pub async fn serve(
         connection.write(FrameKind::RepairAnswer, &head).await?;
         for chunk in data.chunks(REPAIR_CHUNK_BYTES).chain(context.chunks(REPAIR_CHUNK_BYTES)) {
             connection.write(FrameKind::RepairAnswer, chunk).await?;
+        }
+    }
+}
+
+/// Gives the state of a group to a node that cannot start with its own, if it is at least at an index.
+async fn give_state(
+    state: Option<&SnapshotSource>,
+    group: GroupId,
+    index: LogIndex,
+    connection: &mut PeerConnection,
+) -> Result<(), PeerError> {
+    let at = match state.cloned() {
+        Some(state) => spawn_blocking(move || state.index(group)).await.ok().and_then(Result::ok).flatten(),
+        None => None,
+    };
+    let state = state.filter(|_| at.is_some_and(|at| at >= index));
+    connection.write(FrameKind::RepairAnswer, &[u8::from(state.is_some())]).await?;
+    let Some(state) = state else { return Ok(()) };
+    let (mut chunks, read) = state.chunks(group);
+    while let Some(chunk) = chunks.recv().await {
+        connection.write(FrameKind::SnapshotChunk, &chunk).await?;
+    }
+    match read.await {
+        Ok(Ok(mark)) => {
+            tracing::info!(
+                group = group.0,
+                log_index = mark.index,
+                "a node that starts has the state of a group from here"
+            );
+            Ok(())
+        }
+        _ => Err(PeerError::Refused("this node cannot read its own state")),
+    }
+}
+
+/// Asks a node for the state of a group that is at least at an index, and takes it in. `None` if it has none. What came is not in force
+/// yet.
+///
+/// # Errors
+/// When the node cannot be asked, or what it sends cannot be stored.
+pub async fn fetch_state<R: LinkReceiver>(
+    links: &Arc<Links<R>>,
+    (name, address): (&str, &str),
+    group: GroupId,
+    index: LogIndex,
+    install: &Install,
+) -> Result<Option<AppliedMark>, SnapshotError> {
+    let mut connection = links.open_repair(name, address).await?;
+    let mut question = BytesMut::with_capacity(QUESTION_BYTES);
+    question.put_u32_le(group.0);
+    question.put_u64_le(index.0);
+    connection.write(FrameKind::StateRequest, &question).await?;
+    if expect(connection.read(QUESTION_BYTES).await?)?.first() != Some(&1) {
+        return Ok(None);
+    }
+    let mut progress = Progress::default();
+    let received = receive_state(&mut connection, &mut progress, install).await;
+    let right = |mark: &AppliedMark| mark.index >= index.0;
+    match received {
+        Ok(mark) if right(&mark) && progress.group() == Some(group.0) => Ok(Some(mark)),
+        failed => {
+            let install = install.clone();
+            if let Some(begun) = progress.group() {
+                let _cleaned_or_ended = spawn_blocking(move || install.give_up(begun)).await;
+            }
+            failed.and(Err(SnapshotError::Content("it is another state than was asked for")))
+        }
+    }
+}
+
+async fn receive_state(
+    connection: &mut PeerConnection,
+    progress: &mut Progress,
+    install: &Install,
+) -> Result<AppliedMark, SnapshotError> {
+    loop {
+        let frame = connection.read(FRAME_BYTES_MAX).await?;
+        if frame.kind != FrameKind::SnapshotChunk {
+            return Err(SnapshotError::Content("a frame does not belong to a snapshot"));
+        }
+        let (own, mut taken) = (install.clone(), std::mem::take(progress));
+        let stored = spawn_blocking(move || {
+            let result = own.take(&mut taken, &frame.payload);
+            (taken, result)
+        });
+        let (taken, result) = stored.await.map_err(|error| SnapshotError::Storage(error.to_string()))?;
+        *progress = taken;
+        result?;
+        if let Some(mark) = progress.take_mark() {
+            return Ok(mark);
         }
     }
 }

@@ -72,17 +72,24 @@ pub enum SnapshotError {
     Storage(String),
 }
 
-/// Sends snapshots.
+/// The state of the groups of this node, for others to have.
 #[derive(Clone)]
-pub struct SnapshotSender {
+pub struct SnapshotSource {
     /// Checkpoints.
     pub checkpoints: Arc<dyn CheckpointStore>,
     /// Bodies.
     pub reader: LogReader,
+    /// Questions about what is alive.
+    pub inbox: Arc<Inbox<Question>>,
+}
+
+/// Sends snapshots.
+#[derive(Clone)]
+pub struct SnapshotSender {
+    /// What is sent.
+    pub source: SnapshotSource,
     /// Links.
     pub links: Arc<Links<PeerReceiver>>,
-    /// Reports, and questions about what is alive.
-    pub inbox: Arc<Inbox<Question>>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Where tasks run.
@@ -124,7 +131,7 @@ impl SnapshotSender {
                 }
                 Err(error) => tracing::warn!(peer = to.0, group = group.0, %error, "snapshot not sent"),
             }
-            this.inbox.report(Event::SnapshotSent { to, group, delivered: outcome.is_ok() });
+            this.source.inbox.report(Event::SnapshotSent { to, group, delivered: outcome.is_ok() });
         });
     }
 
@@ -135,9 +142,7 @@ impl SnapshotSender {
         message: SnapshotMessage,
     ) -> Result<LogIndex, SnapshotError> {
         let mut connection = self.links.open(to, LinkKind::Snapshot).await?;
-        let (sender, mut chunks) = tokio::sync::mpsc::channel(CHUNKS_AHEAD);
-        let this = self.clone();
-        let reading = tokio::task::spawn_blocking(move || this.read(group, &sender));
+        let (mut chunks, reading) = self.source.chunks(group);
         while let Some(chunk) = chunks.recv().await {
             connection.write(FrameKind::SnapshotChunk, &chunk).await?;
         }
@@ -151,6 +156,29 @@ impl SnapshotSender {
             return Err(SnapshotError::Content("it did not confirm"));
         }
         Ok(LogIndex(mark.index))
+    }
+}
+
+impl SnapshotSource {
+    /// How far the checkpoint of a group is; `None` without one.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn index(&self, group: GroupId) -> Result<Option<LogIndex>, SnapshotError> {
+        let mark = self.checkpoints.mark(group.0);
+        let mark = mark.map_err(|error| SnapshotError::Storage(chain(&error)))?;
+        Ok(mark.map(|mark| LogIndex(mark.index)))
+    }
+
+    /// The group's checkpoint in encoded chunks, and then its mark. To be called from a task.
+    pub fn chunks(
+        &self,
+        group: GroupId,
+    ) -> (tokio::sync::mpsc::Receiver<Bytes>, tokio::task::JoinHandle<Result<AppliedMark, SnapshotError>>)
+    {
+        let (sender, chunks) = tokio::sync::mpsc::channel(CHUNKS_AHEAD);
+        let this = self.clone();
+        (chunks, tokio::task::spawn_blocking(move || this.read(group, &sender)))
     }
 
     /// Reads the group's checkpoint: bodies, then records, then the end.
@@ -242,30 +270,133 @@ impl<'a> ChunkOutput<'a> {
     }
 }
 
-/// Receives snapshots and stages them.
-pub struct SnapshotReceiver {
+/// Takes in snapshots chunk by chunk.
+#[derive(Clone)]
+pub struct Install {
     /// Checkpoints.
     pub checkpoints: Arc<dyn CheckpointStore>,
     /// Bodies.
     pub bodies: Bodies,
+    /// Room on the disk.
+    pub space: Arc<Space>,
+}
+
+/// Receives snapshots and stages them.
+pub struct SnapshotReceiver {
+    /// Where they are kept.
+    pub install: Install,
     /// What was received whole.
     pub staged: Arc<Staged>,
     /// Reports.
     pub inbox: Arc<Inbox<Question>>,
-    /// Room on the disk.
-    pub space: Arc<Space>,
     /// One at a time: two for one group would mix.
     pub alone: tokio::sync::Mutex<()>,
 }
 
 /// What was received so far.
 #[derive(Default)]
-struct Progress {
+pub struct Progress {
     group: Option<u32>,
     number: u64,
     bodies: u64,
     records: u64,
     mark: Option<AppliedMark>,
+}
+
+impl Progress {
+    /// The mark, once all has come.
+    pub fn take_mark(&mut self) -> Option<AppliedMark> {
+        self.mark.take()
+    }
+
+    /// The group, once something has come.
+    pub fn group(&self) -> Option<u32> {
+        self.group
+    }
+}
+
+/// A store that failed takes nothing any more, and a node that waits for its first snapshot writes no checkpoint that would tell.
+fn refused(error: CheckpointError) -> SnapshotError {
+    match error {
+        CheckpointError::Store { .. } | CheckpointError::Injected { .. } => keeper::fail(&error),
+        other => SnapshotError::Storage(chain(&other)),
+    }
+}
+
+impl Install {
+    /// Decodes a chunk, if there is room for what it holds.
+    fn decode(&self, payload: &Bytes) -> Result<Chunk, SnapshotError> {
+        let bytes = u64::try_from(payload.len()).unwrap_or(u64::MAX);
+        if !self.space.has(bytes.saturating_mul(2)) {
+            self.space.give_back();
+            return Err(SnapshotError::NoSpace);
+        }
+        Chunk::decode(payload).map_err(|_| SnapshotError::Content("a chunk does not decode"))
+    }
+
+    /// Takes the next chunk in; the first one begins anew for its group. For threads that may wait.
+    ///
+    /// # Errors
+    /// When it is not the next one, or cannot be stored.
+    pub fn take(&self, progress: &mut Progress, payload: &Bytes) -> Result<(), SnapshotError> {
+        let chunk = self.decode(payload)?;
+        self.take_chunk(progress, chunk)
+    }
+
+    fn take_chunk(&self, progress: &mut Progress, chunk: Chunk) -> Result<(), SnapshotError> {
+        let storage = |error: &dyn std::error::Error| SnapshotError::Storage(chain(error));
+        if progress.group.is_none() {
+            self.bodies.settle(chunk.group);
+            self.checkpoints.begin_install(chunk.group).map_err(refused)?;
+            progress.group = Some(chunk.group);
+        }
+        if progress.group != Some(chunk.group) || progress.number != chunk.number {
+            return Err(SnapshotError::Content("a chunk is out of place"));
+        }
+        progress.number += 1;
+        match chunk.content {
+            Content::Bodies(bodies) => {
+                for (index, body) in bodies {
+                    progress.bodies += 1;
+                    // A copy of its own, so that one body does not keep its whole chunk in memory.
+                    let body = Bytes::copy_from_slice(&body);
+                    self.bodies.put(chunk.group, index, body).map_err(|error| storage(&error))?;
+                }
+            }
+            Content::Records(records) => {
+                progress.records += u64::try_from(records.len()).unwrap_or(u64::MAX);
+                let records =
+                    records.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+                self.checkpoints.put_chunk(chunk.group, records).map_err(refused)?;
+            }
+            Content::End { mark, bodies, records } => {
+                if (bodies, records) != (progress.bodies, progress.records) {
+                    return Err(SnapshotError::Content("something is missing at its end"));
+                }
+                self.bodies.seal(chunk.group).map_err(|error| storage(&error))?;
+                progress.mark = Some(mark);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what came whole the state of the group, durably. For threads that may wait.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub fn commit(&self, group: u32, mark: &AppliedMark) -> Result<(), SnapshotError> {
+        self.checkpoints.commit_install(group, mark).map_err(refused)?;
+        self.bodies.settle(group);
+        Ok(())
+    }
+
+    /// Forgets what came. For threads that may wait.
+    pub fn give_up(&self, group: u32) {
+        self.bodies.settle(group);
+        if let Err(error) = self.checkpoints.abort_install(group) {
+            stop_now(ExitCode::Disk, &chain(&error));
+        }
+    }
 }
 
 impl SnapshotReceiver {
@@ -329,67 +460,20 @@ impl SnapshotReceiver {
     }
 
     fn store(&self, progress: &mut Progress, payload: &Bytes) -> Result<(), SnapshotError> {
-        let bytes = u64::try_from(payload.len()).unwrap_or(u64::MAX);
-        if !self.space.has(bytes.saturating_mul(2)) {
-            self.space.give_back();
-            return Err(SnapshotError::NoSpace);
-        }
-        let chunk = Chunk::decode(payload).map_err(|_| SnapshotError::Content("a chunk does not decode"))?;
-        let storage = |error: &dyn std::error::Error| SnapshotError::Storage(chain(error));
-        // A store that failed takes nothing any more, and a node that waits for its first snapshot writes no checkpoint that would tell.
-        let store = |error: CheckpointError| match error {
-            CheckpointError::Store { .. } | CheckpointError::Injected { .. } => keeper::fail(&error),
-            other => storage(&other),
-        };
+        let chunk = self.install.decode(payload)?;
         if progress.group.is_none() {
             // One that was received whole may be on its way to the keeper: it must still be there when it arrives.
             let group = GroupId(chunk.group);
             if ask(&self.inbox, |answer| Question::Installing { group, answer }).unwrap_or(true) {
                 return Err(SnapshotError::Installing);
             }
-            self.staged.take(GroupId(chunk.group));
-            self.bodies.settle(chunk.group);
-            self.checkpoints.begin_install(chunk.group).map_err(store)?;
-            progress.group = Some(chunk.group);
+            self.staged.take(group);
         }
-        if progress.group != Some(chunk.group) || progress.number != chunk.number {
-            return Err(SnapshotError::Content("a chunk is out of place"));
-        }
-        progress.number += 1;
-        match chunk.content {
-            Content::Bodies(bodies) => {
-                for (index, body) in bodies {
-                    progress.bodies += 1;
-                    // A copy of its own, so that one body does not keep its whole chunk in memory.
-                    let body = Bytes::copy_from_slice(&body);
-                    self.bodies.put(chunk.group, index, body).map_err(|error| storage(&error))?;
-                }
-            }
-            Content::Records(records) => {
-                progress.records += u64::try_from(records.len()).unwrap_or(u64::MAX);
-                let records =
-                    records.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
-                self.checkpoints.put_chunk(chunk.group, records).map_err(store)?;
-            }
-            Content::End { mark, bodies, records } => {
-                if (bodies, records) != (progress.bodies, progress.records) {
-                    return Err(SnapshotError::Content("something is missing at its end"));
-                }
-                self.bodies.seal(chunk.group).map_err(|error| storage(&error))?;
-                progress.mark = Some(mark);
-            }
-        }
-        Ok(())
+        self.install.take_chunk(progress, chunk)
     }
 
     async fn give_up(self: &Arc<Self>, group: u32) {
-        let this = self.clone();
-        let cleaned = tokio::task::spawn_blocking(move || {
-            this.bodies.settle(group);
-            this.checkpoints.abort_install(group)
-        });
-        if let Ok(Err(error)) = cleaned.await {
-            stop_now(ExitCode::Disk, &chain(&error));
-        }
+        let install = self.install.clone();
+        let _cleaned_or_ended = tokio::task::spawn_blocking(move || install.give_up(group)).await;
     }
 }

@@ -9,8 +9,8 @@
 
 use std::sync::Arc;
 
-use quorate_state::{Incarnation, NodeId};
-use quorate_storage::{Log, Offer};
+use quorate_state::{GroupId, Incarnation, LogIndex, NodeId};
+use quorate_storage::{Log, LostEntry, Offer};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -21,10 +21,13 @@ use crate::damaged::Damaged;
 use crate::events::NodeEvent;
 use crate::exit::chain;
 use crate::founding::{Founding, Settings};
+use crate::metrics::Metrics;
 use crate::net::hello::{Hello, LinkKind};
 use crate::net::peer::{Links, PeerPlace};
 use crate::peers::PeerReceiver;
-use crate::repair::{Others, ServedLog};
+use crate::repair::{self, Others, ServedLog};
+use crate::snapshots::Install;
+use crate::space::Space;
 use crate::witness;
 
 /// Pause before other nodes are asked again for what is lost.
@@ -41,6 +44,8 @@ pub struct Anew<'a> {
     pub founding: &'a Founding,
     pub links: Option<&'a Arc<Links<PeerReceiver>>>,
     pub addresses: &'a Addresses,
+    pub space: &'a Arc<Space>,
+    pub metrics: &'a Metrics,
 }
 
 impl Anew<'_> {
@@ -132,8 +137,9 @@ impl Anew<'_> {
     }
 
     /// Gets the payloads of lost entries from other nodes, before this node takes part in anything: what it votes for and
-    /// acknowledges it knows from the heads of records, which are whole. It waits for entries that it cannot start without, until
-    /// all others have said that they do not have them.
+    /// acknowledges it knows from the heads of records, which are whole. For an entry that it cannot start without and that cannot be
+    /// had it takes the state of the group from a node that is further. It waits for both until all others have said that they do not
+    /// have the entry.
     fn mend(
         &self,
         mut recovered: Recovered,
@@ -148,23 +154,39 @@ impl Anew<'_> {
         let mut lost = std::mem::take(&mut recovered.lost);
         let mut told = false;
         loop {
-            let mut waiting = Vec::new();
+            let mut needed = Vec::new();
             for entry in lost {
                 match reader.mend(entry.group, entry.index) {
                     Some(Offer::Taken) => {}
-                    Some(Offer::NotAllAsked) if recovered.needs(&entry) => waiting.push(entry),
-                    _ if recovered.needs(&entry) => {
-                        return Ok(Err(BootError::EntryLost { group: entry.group, index: entry.index }));
-                    }
+                    offer if recovered.needs(&entry) => needed.push((entry, offer)),
                     _ => recovered.do_without(&entry),
+                }
+            }
+            let mut waiting = Vec::new();
+            for (entry, offer) in needed {
+                // A node that cannot be asked yet may have the entry, which is less to fetch. The state may have come already, for
+                // another entry of the group.
+                let is_time = told || offer != Some(Offer::NotAllAsked);
+                if is_time
+                    && recovered.needs(&entry)
+                    && let Err(error) = self.take_state(&mut recovered, &entry, runtime)
+                {
+                    return Ok(Err(error));
+                }
+                match offer {
+                    _ if !recovered.needs(&entry) => recovered.do_without(&entry),
+                    Some(Offer::NotAllAsked) => waiting.push(entry),
+                    _ => return Ok(Err(BootError::EntryLost { group: entry.group, index: entry.index })),
                 }
             }
             if waiting.is_empty() {
                 return Ok(Ok(recovered));
             }
             if !told {
+                let first = waiting.first().map(|entry| format!("{} of group {}", entry.index, entry.group));
                 tracing::warn!(
                     entries = waiting.len(),
+                    first = first.unwrap_or_default(),
                     "damaged entries cannot be had yet: the node waits until the other nodes can be asked"
                 );
                 told = true;
@@ -177,6 +199,49 @@ impl Anew<'_> {
                 }
             })?;
         }
+    }
+
+    /// Takes the state of a group from a node whose checkpoint has what a lost entry says. The replica then has what it acknowledged
+    /// before and after that, as with a snapshot from its leader.
+    fn take_state(
+        &self,
+        recovered: &mut Recovered,
+        entry: &LostEntry,
+        runtime: &Handle,
+    ) -> Result<(), BootError> {
+        let (Some(others), Some(links)) = (self.others, self.links) else { return Ok(()) };
+        let (group, index) = (GroupId(entry.group), LogIndex(entry.index));
+        let install = Install {
+            checkpoints: recovered.checkpoints.clone(),
+            bodies: recovered.log.bodies(),
+            space: self.space.clone(),
+        };
+        for (name, address) in others.places() {
+            let fetched =
+                runtime.block_on(repair::fetch_state(links, (&name, &address), group, index, &install));
+            let mark = match fetched {
+                Ok(Some(mark)) => mark,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::debug!(peer = name, %error, "a node cannot be asked for the state of a group");
+                    continue;
+                }
+            };
+            if let Err(error) = install.commit(entry.group, &mark) {
+                tracing::warn!(group = entry.group, %error, "the state of a group is not taken");
+                continue;
+            }
+            self.metrics.snapshots_installed.add(1);
+            tracing::warn!(
+                group = entry.group,
+                lost = entry.index,
+                log_index = mark.index,
+                from = name,
+                "nobody has a damaged entry any more: the state of its group was taken from a node that is further"
+            );
+            return recovered.restore_again(group);
+        }
+        Ok(())
     }
 
     /// Asks the others whether this disk is the last one of the node, before it takes part in anything: an older one no longer knows what

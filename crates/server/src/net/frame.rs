@@ -45,12 +45,14 @@ pub enum FrameKind {
     WitnessRequest,
     /// What was seen of it.
     WitnessAnswer,
+    /// A node that starts asks for the state of a group, up to an entry that nobody has for it.
+    StateRequest,
     /// Instead of a Hello: the identity of who asks is gone for good.
     Gone,
 }
 
 /// Kinds of the shell; all below the first are messages of the node.
-const KINDS: [(FrameKind, u8); 14] = [
+const KINDS: [(FrameKind, u8); 15] = [
     (FrameKind::KeepAlive, FIRST_SHELL_KIND),
     (FrameKind::Hello, 129),
     (FrameKind::SnapshotBegin, 130),
@@ -65,6 +67,7 @@ const KINDS: [(FrameKind, u8); 14] = [
     (FrameKind::Gone, 139),
     (FrameKind::WitnessRequest, 140),
     (FrameKind::WitnessAnswer, 141),
+    (FrameKind::StateRequest, 142),
 ];
 
 const FIRST_SHELL_KIND: u8 = 128;

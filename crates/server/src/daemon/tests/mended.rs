@@ -165,3 +165,54 @@ fn spoil(folder: &Path) -> usize {
     };
     entries.iter().map(spoil_one).sum()
 }
+
+#[test]
+fn node_with_a_lost_entry_that_is_in_nobodys_log_takes_the_state_of_the_group() {
+    const FILTER: &str = "needle/0001/#";
+    let folder = TestFolder::new();
+    let configs = three(&folder);
+    let mut nodes = start_all(&configs);
+    let mut subscriber = TestClient::connect(nodes[0].mqtt(), "sub", Some(3600));
+    subscriber.subscribe(FILTER);
+    drop(subscriber);
+    // The first node loses its disk. Its log begins after what it then takes from the leaders, who have that in their checkpoints.
+    nodes.remove(0).stop();
+    let state = |node: &Running| {
+        let (_, body) = http_get(node.addresses().admin, "/v1/cluster/state");
+        serde_json::from_str::<quorate_api::ClusterState>(&body).unwrap()
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let group = quorate_node::routing::home_partition("sub", 2).0;
+    let leader = loop {
+        let all = state(&nodes[0]).groups;
+        match all.iter().find(|known| known.id == group).and_then(|known| known.leader) {
+            Some(leader) if leader != 1 => break usize::try_from(leader).unwrap() - 1,
+            _ => assert!(Instant::now() < deadline, "a leader"),
+        }
+        std::thread::yield_now();
+    };
+    let follower = 3 - leader;
+    std::fs::remove_dir_all(&configs[0].node.data_dir).unwrap();
+    let back = Running::start(&configs[0]);
+    back.wait_until_ready();
+    back.stop();
+    for node in nodes {
+        node.stop();
+    }
+    // Nobody else has the entry whole, and the one that led has to join anew: the follower and the first node are the majority.
+    for place in [leader, follower] {
+        assert!(flip(&configs[place].node.data_dir.join("log"), FILTER) > 0);
+    }
+    assert!(spoil(&configs[leader].node.data_dir.join("checkpoints")) > 0);
+    let nodes = start_all(&configs);
+    assert_eq!(state(&nodes[follower]).node_id, follower as u64 + 1, "it is who it was");
+    assert!(metric(&nodes[follower], "quorate_snapshots_installed_total") > 0);
+    let mut subscriber = TestClient::connect(nodes[follower].mqtt(), "sub", Some(3600));
+    assert!(subscriber.session_present);
+    let mut publisher = TestClient::connect(nodes[leader].mqtt(), "pub", None);
+    publisher.publish("needle/0001/x", "found", false);
+    assert_eq!(subscriber.message(), "found");
+    for node in nodes {
+        node.stop();
+    }
+}
