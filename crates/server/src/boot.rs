@@ -100,6 +100,12 @@ pub enum BootError {
         /// Index.
         index: u64,
     },
+    /// A damaged record cannot be written again.
+    #[error("write a damaged record again: {source}")]
+    MendWrite {
+        /// Cause.
+        source: std::io::Error,
+    },
     /// Another node has seen more of this one than is on its disk.
     #[error(
         "the disk is older than the last run of the node, as {witness} says: {older}; an old image was restored, or the disk has lost \
@@ -153,7 +159,8 @@ impl BootError {
             BootError::Log(
                 OpenError::Io { .. } | OpenError::Begin(_) | OpenError::Bodies(BodyError::Io { .. }),
             )
-            | BootError::LogWrite(_) => ExitCode::Disk,
+            | BootError::LogWrite(_)
+            | BootError::MendWrite { .. } => ExitCode::Disk,
             BootError::Log(_) | BootError::LogGone | BootError::DamagedAlone => ExitCode::Corrupt,
             BootError::Checkpoint(CheckpointError::Version { .. })
             | BootError::CheckpointLost { .. }

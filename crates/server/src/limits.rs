@@ -473,6 +473,15 @@ pub const REPAIR_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Questions for damaged records that wait for the thread that asks; whoever has another one waits too.
 pub const REPAIRS_WAITING_MAX: usize = 64;
 
+/// Damaged records that are asked for at once when a node starts.
+pub const REPAIRS_AHEAD_MAX: usize = 256;
+
+/// Bytes of payloads that are kept until their records are written: what comes after that is asked for one by one.
+pub const REPAIR_AHEAD_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// How often a node logs at most that damaged records were written again; between, they are counted.
+pub const REPAIRS_TOLD_EVERY: Duration = Duration::from_secs(1);
+
 /// Bytes of one piece of a payload on its way to a node where it is damaged.
 pub const REPAIR_CHUNK_BYTES: usize = 1024 * 1024;
 

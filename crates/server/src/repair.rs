@@ -4,7 +4,7 @@
 //! Does not: judge damage or write anything; the storage takes only what is byte for byte what was written.
 //! Invariants: an answer never waits for another repair, so two damaged nodes can mend each other; who asks waits for a bounded time,
 //! and for no thread of the runtime that it may itself hold up.
-//! Limits: `REPAIR_ANSWER_TIMEOUT` per node, `REPAIRS_WAITING_MAX` questions at once, `storage.scrub_bytes_per_second`.
+//! Limits: `REPAIR_ANSWER_TIMEOUT` per answer, `REPAIRS_WAITING_MAX` who ask at once, `REPAIRS_AHEAD_MAX` records at once, `storage.scrub_bytes_per_second`.
 //! See: docs/decisions/0037-damaged-records.md.
 
 use std::collections::HashMap;
@@ -14,6 +14,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use parking_lot::Mutex;
 use quorate_node::Event;
 use quorate_state::{GroupId, LogIndex, NodeId};
 use quorate_storage::scrub::{Damage, Scrub};
@@ -25,7 +26,8 @@ use crate::edge::Edge;
 use crate::exit::{ExitCode, chain, stop_now};
 use crate::inbox::Inbox;
 use crate::limits::{
-    FRAME_BYTES_MAX, REPAIR_ANSWER_TIMEOUT, REPAIR_CHUNK_BYTES, REPAIRS_WAITING_MAX, SCRUB_PAUSE_MIN,
+    FRAME_BYTES_MAX, REPAIR_AHEAD_BYTES_MAX, REPAIR_ANSWER_TIMEOUT, REPAIR_CHUNK_BYTES, REPAIRS_AHEAD_MAX,
+    REPAIRS_TOLD_EVERY, REPAIRS_WAITING_MAX, SCRUB_PAUSE_MIN,
 };
 use crate::metrics::Metrics;
 use crate::net::frame::FrameKind;
@@ -49,17 +51,16 @@ type Place = (String, String);
 /// Says which nodes are linked.
 type Members = Box<dyn Fn() -> Vec<Place> + Send + Sync>;
 
-/// One question to one node.
+/// Questions to one node.
 struct Question {
     place: Place,
-    group: Group,
-    index: Index,
+    entries: Vec<(Group, Index)>,
     answer: SyncSender<Answer>,
 }
 
 enum Answer {
-    Has(Payload),
-    HasNot,
+    /// The node was asked: what it has, for as many of the entries as there was room for.
+    Asked(Vec<Option<Payload>>),
     Unreachable,
 }
 
@@ -70,6 +71,16 @@ pub struct Others {
     bootstrap: Vec<Place>,
     members: Members,
     metrics: Arc<Metrics>,
+    /// Payloads that were asked for ahead, and who gave them.
+    ahead: Mutex<HashMap<(Group, Index), (String, Payload)>>,
+    told: Mutex<Told>,
+}
+
+/// Records that were written again since the log last told of it.
+#[derive(Default)]
+struct Told {
+    at: Option<Instant>,
+    since: u64,
 }
 
 impl Others {
@@ -93,7 +104,8 @@ impl Others {
         let linked = Arc::downgrade(links);
         let members: Members =
             Box::new(move || linked.upgrade().map(|links| links.places()).unwrap_or_default());
-        Ok(Arc::new(Others { questions, bootstrap, members, metrics }))
+        let (ahead, told) = (Mutex::default(), Mutex::default());
+        Ok(Arc::new(Others { questions, bootstrap, members, metrics, ahead, told }))
     }
 
     /// Names and addresses of the nodes that are asked.
@@ -107,29 +119,70 @@ impl Others {
         places
     }
 
-    fn ask(&self, place: Place, group: Group, index: Index) -> Answer {
+    fn ask(&self, place: Place, entries: Vec<(Group, Index)>) -> Answer {
         let (answer, answered) = sync_channel(1);
-        if self.questions.send(Question { place, group, index, answer }).is_err() {
+        let each = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+        if self.questions.send(Question { place, entries, answer }).is_err() {
             return Answer::Unreachable;
         }
-        // Longer than the question itself may take: others may wait before it.
-        answered.recv_timeout(REPAIR_ANSWER_TIMEOUT * 2).unwrap_or(Answer::Unreachable)
+        // Longer than the questions themselves may take: others may wait before them.
+        answered.recv_timeout(REPAIR_ANSWER_TIMEOUT.saturating_mul(each + 1)).unwrap_or(Answer::Unreachable)
+    }
+
+    fn tell(&self, group: Group, index: Index, from: &str) {
+        self.metrics.damage_repaired.add(1);
+        let mut told = self.told.lock();
+        told.since += 1;
+        if told.at.is_none_or(|at| at.elapsed() >= REPAIRS_TOLD_EVERY) {
+            let records = std::mem::take(&mut told.since);
+            told.at = Some(Instant::now());
+            tracing::warn!(
+                records,
+                group,
+                log_index = index,
+                from,
+                "damaged records written again, this one last"
+            );
+        }
     }
 }
 
 impl PayloadSource for Others {
+    fn ahead(&self, entries: &[(Group, Index)]) {
+        let mut left: Vec<(Group, Index)> = entries.iter().copied().take(REPAIRS_AHEAD_MAX).collect();
+        self.ahead.lock().clear();
+        for place in self.places() {
+            if left.is_empty() {
+                return;
+            }
+            let name = place.0.clone();
+            let Answer::Asked(payloads) = self.ask(place, left.clone()) else { continue };
+            let mut had = self.ahead.lock();
+            let given = left.iter().zip(payloads);
+            had.extend(given.filter_map(|(entry, payload)| Some((*entry, (name.clone(), payload?)))));
+            left.retain(|entry| !had.contains_key(entry));
+        }
+    }
+
     fn offer(&self, group: Group, index: Index, take: &mut dyn FnMut(&Payload) -> bool) -> Offer {
         self.metrics.damage_found.add(1);
+        let ahead = self.ahead.lock().remove(&(group, index));
+        if let Some((from, payload)) = ahead
+            && take(&payload)
+        {
+            self.tell(group, index, &from);
+            return Offer::Taken;
+        }
         let mut all_asked = true;
         for place in self.places() {
             let name = place.0.clone();
-            match self.ask(place, group, index) {
-                Answer::Has(payload) if take(&payload) => {
-                    self.metrics.damage_repaired.add(1);
-                    tracing::warn!(group, log_index = index, from = name, "damaged record written again");
-                    return Offer::Taken;
+            match self.ask(place, vec![(group, index)]) {
+                Answer::Asked(payloads) => {
+                    if payloads.into_iter().flatten().any(|payload| take(&payload)) {
+                        self.tell(group, index, &name);
+                        return Offer::Taken;
+                    }
                 }
-                Answer::Has(_) | Answer::HasNot => {}
                 Answer::Unreachable => all_asked = false,
             }
         }
@@ -137,7 +190,7 @@ impl PayloadSource for Others {
     }
 }
 
-/// The thread that asks, one question after the other, until nobody can ask any more.
+/// The thread that asks, one node after the other, until nobody can ask any more.
 fn ask_all<R: LinkReceiver>(
     runtime: &tokio::runtime::Runtime,
     links: &Weak<Links<R>>,
@@ -145,55 +198,68 @@ fn ask_all<R: LinkReceiver>(
 ) {
     let mut connections: HashMap<String, PeerConnection> = HashMap::new();
     while let Ok(question) = questions.recv() {
-        let Question { place: (name, address), group, index, answer } = question;
+        let Question { place: (name, address), entries, answer } = question;
         let Some(links) = links.upgrade() else { return };
         let kept = connections.remove(&name);
-        let asked = runtime.block_on(async {
-            timeout(REPAIR_ANSWER_TIMEOUT, ask_one(&links, kept, (&name, &address), group, index)).await
-        });
+        let asked = runtime.block_on(ask_one(&links, kept, (&name, &address), &entries));
         let said = match asked {
-            Ok(Ok((connection, payload))) => {
-                connections.insert(name, connection);
-                payload.map_or(Answer::HasNot, Answer::Has)
+            Ok((connection, payloads)) => {
+                connections.extend(connection.map(|connection| (name, connection)));
+                Answer::Asked(payloads)
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 tracing::debug!(peer = name, %error, "a node cannot be asked for a damaged record");
                 Answer::Unreachable
             }
-            Err(_) => Answer::Unreachable,
         };
         // Who asked may have had enough.
         let _heard = answer.try_send(said);
     }
 }
 
-/// Asks one node, on the connection that is kept or on a new one.
+/// Asks one node, on the connection that is kept or on a new one. Gives the connection back if it can be used again.
 async fn ask_one<R: LinkReceiver>(
     links: &Arc<Links<R>>,
     kept: Option<PeerConnection>,
     (name, address): (&str, &str),
-    group: Group,
-    index: Index,
-) -> Result<(PeerConnection, Option<Payload>), PeerError> {
+    entries: &[(Group, Index)],
+) -> Result<(Option<PeerConnection>, Vec<Option<Payload>>), PeerError> {
     if let Some(mut connection) = kept
-        && let Ok(payload) = exchange(&mut connection, group, index).await
+        && let Ok((payloads, whole)) = exchange_all(&mut connection, entries).await
     {
-        return Ok((connection, payload));
+        return Ok((whole.then_some(connection), payloads));
     }
-    let mut connection = links.open_repair(name, address).await?;
-    let payload = exchange(&mut connection, group, index).await?;
-    Ok((connection, payload))
+    let opened = timeout(REPAIR_ANSWER_TIMEOUT, links.open_repair(name, address)).await;
+    let mut connection = opened.map_err(|_| PeerError::Timeout)??;
+    let (payloads, whole) = exchange_all(&mut connection, entries).await?;
+    Ok((whole.then_some(connection), payloads))
 }
 
-async fn exchange(
+/// Asks for all entries at once. Answers come in the same order; what is too much is left, and the connection with it: false then.
+async fn exchange_all(
     connection: &mut PeerConnection,
-    group: Group,
-    index: Index,
-) -> Result<Option<Payload>, PeerError> {
-    let mut question = BytesMut::with_capacity(QUESTION_BYTES);
-    question.put_u32_le(group);
-    question.put_u64_le(index);
-    connection.write(FrameKind::RepairRequest, &question).await?;
+    entries: &[(Group, Index)],
+) -> Result<(Vec<Option<Payload>>, bool), PeerError> {
+    for (group, index) in entries {
+        let mut question = BytesMut::with_capacity(QUESTION_BYTES);
+        question.put_u32_le(*group);
+        question.put_u64_le(*index);
+        connection.write(FrameKind::RepairRequest, &question).await?;
+    }
+    let (mut payloads, mut bytes) = (Vec::with_capacity(entries.len()), 0);
+    while payloads.len() < entries.len() {
+        if bytes > REPAIR_AHEAD_BYTES_MAX {
+            return Ok((payloads, false));
+        }
+        let answer = timeout(REPAIR_ANSWER_TIMEOUT, read_answer(connection)).await;
+        let payload = answer.map_err(|_| PeerError::Timeout)??;
+        bytes += payload.as_ref().map_or(0, |payload| payload.data.len() + payload.context.len());
+        payloads.push(payload);
+    }
+    Ok((payloads, true))
+}
+
+async fn read_answer(connection: &mut PeerConnection) -> Result<Option<Payload>, PeerError> {
     let mut head = expect(connection.read(REPAIR_CHUNK_BYTES * 2).await?)?;
     let malformed = PeerError::Refused("its answer about a damaged record does not decode");
     if head.len() != ANSWER_HEAD_BYTES {

@@ -31,6 +31,10 @@ pub enum Offer {
 
 /// Others who may have payloads.
 pub trait PayloadSource: Send + Sync {
+    /// These are about to be asked for, one after the other: to get them at once is faster. What is not had that way is asked for as
+    /// any other.
+    fn ahead(&self, _entries: &[(Group, Index)]) {}
+
     /// Gives `take` the payloads that others have for an entry, one after the other, until it takes one. May wait for them for as
     /// long as it thinks right.
     fn offer(&self, group: Group, index: Index, take: &mut dyn FnMut(&Payload) -> bool) -> Offer;

@@ -5,6 +5,8 @@
 //! no lock is held while the disk works.
 //! Limits: READ_AHEAD_BYTES, the cache's bytes.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,6 +86,9 @@ pub enum ReadError {
     },
 }
 
+/// Entries that a source is asked for at once.
+const MENDED_AT_ONCE: usize = 256;
+
 /// What the writer and the readers of a log share.
 pub struct Shared {
     /// Directory of the segments.
@@ -160,6 +165,52 @@ impl LogReader {
         let mut take =
             |payload: &Payload| self.restore(&lost, &payload.data, &payload.context).unwrap_or(false);
         Some(source.offer(group, index, &mut take))
+    }
+
+    /// As [`LogReader::mend`] for many entries, whose records are made durable together. What came of each.
+    ///
+    /// # Errors
+    /// The disk's. The process must stop then, as after any failed write of the log.
+    pub fn mend_all(&self, lost: &[LostEntry]) -> io::Result<Vec<Option<Offer>>> {
+        let Some(source) = self.shared.sources.get() else { return Ok(vec![None; lost.len()]) };
+        // One handle for each segment: who wrote is told by the sync of the same handle whether that failed.
+        let mut files: BTreeMap<u32, Arc<dyn DiskFile>> = BTreeMap::new();
+        let mut offers = Vec::with_capacity(lost.len());
+        for some in lost.chunks(MENDED_AT_ONCE) {
+            source.ahead(&some.iter().map(|entry| (entry.group, entry.index)).collect::<Vec<_>>());
+            for entry in some {
+                let mut failure = None;
+                let mut take = |payload: &Payload| {
+                    let write = self.restore_with(
+                        entry,
+                        &payload.data,
+                        &payload.context,
+                        |segment, offset, bytes| {
+                            let file = match files.entry(segment) {
+                                Entry::Occupied(file) => file.into_mut(),
+                                Entry::Vacant(place) => {
+                                    place.insert(self.shared.copies.disk.open(&self.segment_path(segment))?)
+                                }
+                            };
+                            file.write_at(offset, bytes)
+                        },
+                    );
+                    write.unwrap_or_else(|error| {
+                        failure = Some(error);
+                        false
+                    })
+                };
+                offers.push(Some(source.offer(entry.group, entry.index, &mut take)));
+                if let Some(error) = failure {
+                    self.shared.failed.store(true, Ordering::Release);
+                    return Err(error);
+                }
+            }
+        }
+        for file in files.values() {
+            file.sync_data().inspect_err(|_| self.shared.failed.store(true, Ordering::Release))?;
+        }
+        Ok(offers)
     }
 
     /// Asks for a damaged body and writes it again. `None` if nobody can be asked for it.
@@ -251,6 +302,18 @@ impl LogReader {
     /// # Errors
     /// The disk's. The process must stop then, as after any failed write of the log.
     pub fn restore(&self, lost: &LostEntry, data: &[u8], context: &[u8]) -> io::Result<bool> {
+        self.restore_with(lost, data, context, |segment, offset, record| {
+            self.write_in_place(segment, offset, record)
+        })
+    }
+
+    fn restore_with(
+        &self,
+        lost: &LostEntry,
+        data: &[u8],
+        context: &[u8],
+        write: impl FnOnce(u32, u64, &[u8]) -> io::Result<()>,
+    ) -> io::Result<bool> {
         let _alone = self.shared.mending.lock();
         let Some(located) = self.locate(lost.group, lost.index) else { return Ok(true) };
         if located.position.segment != lost.segment || located.position.offset != lost.row.offset {
@@ -261,7 +324,7 @@ impl LogReader {
         let Some(record) = lost.row.record(located.header.seed(), &payload).filter(|_| fits) else {
             return Ok(false);
         };
-        self.write_in_place(lost.segment, u64::from(lost.row.offset), &record)?;
+        write(lost.segment, u64::from(lost.row.offset), &record)?;
         Ok(true)
     }
 

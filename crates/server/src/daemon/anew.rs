@@ -151,17 +151,17 @@ impl Anew<'_> {
         if let Some(others) = self.others {
             reader.repair_from(others.clone());
         }
-        let mut lost = std::mem::take(&mut recovered.lost);
+        let (mut lost, old): (Vec<LostEntry>, Vec<LostEntry>) =
+            std::mem::take(&mut recovered.lost).into_iter().partition(|entry| recovered.needs(entry));
+        // A file that is cut off may have held very many. Those that the checkpoint has are got when they are read, or by the walk.
+        for entry in &old {
+            recovered.do_without(entry);
+        }
         let mut told = false;
         loop {
-            let mut needed = Vec::new();
-            for entry in lost {
-                match reader.mend(entry.group, entry.index) {
-                    Some(Offer::Taken) => {}
-                    offer if recovered.needs(&entry) => needed.push((entry, offer)),
-                    _ => recovered.do_without(&entry),
-                }
-            }
+            let offers = reader.mend_all(&lost).map_err(|source| BootError::MendWrite { source })?;
+            let mut needed: Vec<(LostEntry, Option<Offer>)> = lost.into_iter().zip(offers).collect();
+            needed.retain(|(_, offer)| *offer != Some(Offer::Taken));
             let mut waiting = Vec::new();
             for (entry, offer) in needed {
                 // A node that cannot be asked yet may have the entry, which is less to fetch. The state may have come already, for
