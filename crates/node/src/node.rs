@@ -45,7 +45,7 @@ use crate::event::Event;
 use crate::limits;
 use crate::machine::Machine;
 use crate::peer::PeerMessage;
-use crate::stream::{NodeStream, OutboxStream};
+use crate::stream::{NodeStream, OutboxStream, Report};
 
 pub use explain::{ReplicaView, SessionView};
 pub use listing::{
@@ -544,8 +544,9 @@ impl Node {
                 let piece = crate::stream::Piece { first, confirmed, commands };
                 self.stream_append(from, group, stream, piece);
             }
-            PeerMessage::StreamApplied { group, stream, applied, replies } => {
-                self.stream_applied(from, group, stream, applied, replies, now);
+            PeerMessage::StreamApplied { group, stream, after, applied, replies } => {
+                let report = Report { after, applied, replies };
+                self.stream_applied(from, group, stream, report, now);
             }
             PeerMessage::StreamReject { group, stream, expected, leader } => {
                 self.stream_rejected(from, group, stream, expected, leader, now);

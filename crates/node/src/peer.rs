@@ -45,6 +45,9 @@ pub enum PeerMessage {
         group: GroupId,
         /// Stream.
         stream: StreamId,
+        /// The replies are those after this command: one that knows less of the stream must not take the others for success.
+        /// `None` before level 2.
+        after: Option<StreamSeq>,
         /// Last applied.
         applied: StreamSeq,
         /// Replies in order.
@@ -219,9 +222,12 @@ impl PeerMessage {
                     put_bytes(out, command);
                 }
             }
-            PeerMessage::StreamApplied { group, stream, applied, replies } => {
-                out.put_u8(3);
+            PeerMessage::StreamApplied { group, stream, after, applied, replies } => {
+                out.put_u8(if after.is_some() { 23 } else { 3 });
                 put_stream(out, *group, *stream);
+                if let Some(after) = after {
+                    out.put_u64_le(after.0);
+                }
                 out.put_u64_le(applied.0);
                 put_count(out, replies.len());
                 for (seq, reply) in replies {
@@ -373,7 +379,8 @@ impl PeerMessage {
                 return Ok(PeerMessage::Raft(group, Box::new(wire::decode(reader.0)?)));
             }
             2 => read_append(&mut reader)?,
-            3 => read_applied(&mut reader)?,
+            3 => read_applied(&mut reader, false)?,
+            23 => read_applied(&mut reader, true)?,
             4 => {
                 let (group, stream) = read_stream(&mut reader)?;
                 let expected = StreamSeq(reader.u64("expected")?);
@@ -527,8 +534,9 @@ fn read_append(reader: &mut Reader) -> Result<PeerMessage, Malformed> {
     Ok(PeerMessage::StreamAppend { group, stream, first, confirmed, commands })
 }
 
-fn read_applied(reader: &mut Reader) -> Result<PeerMessage, Malformed> {
+fn read_applied(reader: &mut Reader, says_after: bool) -> Result<PeerMessage, Malformed> {
     let (group, stream) = read_stream(reader)?;
+    let after = if says_after { Some(StreamSeq(reader.u64("after")?)) } else { None };
     let applied = StreamSeq(reader.u64("applied")?);
     let mut replies = Vec::new();
     for _ in 0..reader.count(12, "reply count")? {
@@ -536,7 +544,7 @@ fn read_applied(reader: &mut Reader) -> Result<PeerMessage, Malformed> {
         let encoded = reader.bytes("reply")?;
         replies.push((seq, Reply::decode(&encoded).map_err(|_| Malformed("reply"))?));
     }
-    Ok(PeerMessage::StreamApplied { group, stream, applied, replies })
+    Ok(PeerMessage::StreamApplied { group, stream, after, applied, replies })
 }
 
 fn put_delivery(out: &mut BytesMut, delivery: &SessionDelivery) {

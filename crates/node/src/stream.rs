@@ -4,7 +4,8 @@
 //! does the same for what a group's own state wants another group to do; [`Intake`] is the leader's end.
 //! Does not: encode commands, propose.
 //! Invariants: a command is taken by a leader only right after its predecessor; what is sent again is the same bytes
-//! with the same numbers, and the group's state drops what it has applied already.
+//! with the same numbers, and the group's state drops what it has applied already; a command whose reply did not come counts as
+//! successful only if the leader has said that there is none.
 //! Limits: `STREAM_BYTES_MAX` per stream, then the shell takes no more requests; `SEND_BYTES_MAX` per message.
 //! See: docs/decisions/0007-streams-and-outbox.md.
 
@@ -35,6 +36,17 @@ pub struct Piece {
     pub confirmed: StreamSeq,
     /// Encoded commands.
     pub commands: Vec<Bytes>,
+}
+
+/// What the leader of a group says of a stream into it.
+#[derive(Debug, PartialEq)]
+pub struct Report {
+    /// The replies are those after this command; `None` when the leader does not say.
+    pub after: Option<StreamSeq>,
+    /// Last applied.
+    pub applied: StreamSeq,
+    /// Replies in order; a command without one was successful.
+    pub replies: Vec<(StreamSeq, Reply)>,
 }
 
 /// The sending end of a node's stream to one group. `Op` is what the node does when a command is applied.
@@ -123,16 +135,18 @@ impl<Op> NodeStream<Op> {
         Some(Piece { first, confirmed: StreamSeq(self.applied), commands })
     }
 
-    /// The leader reports that the stream is applied up to `applied`: gives back what each of those commands was for,
-    /// with its reply. This is where the proof of durability is made.
-    pub fn applied_to(
-        &mut self,
-        applied: StreamSeq,
-        replies: Vec<(StreamSeq, Reply)>,
-        now: Duration,
-    ) -> Vec<Durable<(Op, Option<Reply>)>> {
-        let mut replies = replies.into_iter().peekable();
+    /// The leader reports how far the stream is applied: gives back what each of those commands was for,
+    /// with its reply. This is where the proof of durability is made. If the replies begin beyond what is
+    /// known here, a report is lost or late, and with it what may be refusals. Then nothing is given back, and the commands are sent
+    /// again: the leader answers with all that it has to say of them.
+    pub fn applied_to(&mut self, report: Report, now: Duration) -> Vec<Durable<(Op, Option<Reply>)>> {
+        let Report { after, applied, replies } = report;
         let mut done = Vec::new();
+        if after.is_some_and(|after| after.0 > self.applied) {
+            self.rewind();
+            return done;
+        }
+        let mut replies = replies.into_iter().peekable();
         while self.applied < applied.0 {
             let Some((command, op)) = self.queue.pop_front() else { break };
             self.bytes -= command.len();

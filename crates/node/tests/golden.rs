@@ -99,7 +99,20 @@ fn frames() -> Vec<PeerMessage> {
             confirmed,
             commands: vec![],
         },
-        PeerMessage::StreamApplied { group, stream, applied: StreamSeq(12), replies },
+        PeerMessage::StreamApplied {
+            group,
+            stream,
+            after: None,
+            applied: StreamSeq(12),
+            replies: replies.clone(),
+        },
+        PeerMessage::StreamApplied {
+            group,
+            stream,
+            after: Some(StreamSeq(8)),
+            applied: StreamSeq(12),
+            replies,
+        },
         PeerMessage::StreamReject { group, stream, expected: StreamSeq(7), leader: None },
         PeerMessage::StreamReject { group, stream, expected: StreamSeq(0), leader: Some(NodeId(2)) },
         PeerMessage::Deliver {
@@ -178,7 +191,7 @@ fn every_kind_of_frame_is_in_the_golden_file() {
     let all = frames().into_iter().chain(frames_of_level_2());
     let kinds: std::collections::BTreeSet<String> =
         all.map(|frame| encoded(&frame)[2..4].to_owned()).collect();
-    let expected: Vec<String> = (1..=22).chain(32..=33).map(|kind| format!("{kind:02x}")).collect();
+    let expected: Vec<String> = (1..=23).chain(32..=33).map(|kind| format!("{kind:02x}")).collect();
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), expected);
 }
 

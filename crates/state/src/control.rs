@@ -45,6 +45,9 @@ pub const LISTENERS_LEVEL: u32 = 2;
 /// From this level on, nodes know marks on the links between them.
 pub const MARKS_LEVEL: u32 = 2;
 
+/// From this level on, the leader of a group says after which command of a stream its replies begin.
+pub const REPLIES_AFTER_LEVEL: u32 = 2;
+
 /// The level from which on nodes tell each other that their disks are not fit to lead.
 pub const DISK_UNFIT_LEVEL: u32 = 2;
 

@@ -9,14 +9,15 @@ use core::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_state::command::{Command, LeaderCommand};
-use quorate_state::{CONTROL, GroupId, NodeId, OutboxItem, Reply, StreamId, StreamSeq};
+use quorate_state::control::REPLIES_AFTER_LEVEL;
+use quorate_state::{CONTROL, GroupId, NodeId, OutboxItem, StreamId, StreamSeq};
 
 use super::Node;
 use super::clients::Op;
 use crate::action::{Action, Note};
 use crate::consensus::group::Group;
 use crate::peer::PeerMessage;
-use crate::stream::{Offer, Piece, SEND_BYTES_MAX};
+use crate::stream::{Offer, Piece, Report, SEND_BYTES_MAX};
 
 impl Node {
     /// This node's stream identity.
@@ -160,6 +161,7 @@ impl Node {
 
     /// As leader: tells the senders of streams what is applied.
     pub(super) fn tell_applied(&mut self, id: GroupId) {
+        let says_after = self.control().is_some_and(|control| control.level() >= REPLIES_AFTER_LEVEL);
         let Some((leading, machine)) = self.groups.get_mut(&id).and_then(Group::leading_and_machine) else {
             return;
         };
@@ -168,7 +170,8 @@ impl Node {
             .into_iter()
             .map(|(stream, via, after, applied)| {
                 let replies = machine.stream_replies(stream, after);
-                (via, PeerMessage::StreamApplied { group: id, stream, applied, replies })
+                let after = says_after.then_some(after);
+                (via, PeerMessage::StreamApplied { group: id, stream, after, applied, replies })
             })
             .collect();
         for (via, message) in told {
@@ -181,20 +184,19 @@ impl Node {
         from: NodeId,
         group: GroupId,
         stream: StreamId,
-        applied: StreamSeq,
-        replies: Vec<(StreamSeq, Reply)>,
+        report: Report,
         now: Duration,
     ) {
         match stream {
             StreamId::Group(source) => {
                 if let Some(outbox) = self.outboxes.get_mut(&(source, group)) {
-                    outbox.applied_to(applied, now);
+                    outbox.applied_to(report.applied, now);
                 }
             }
             StreamId::Node(..) if stream == self.stream_id() => {
                 self.leader_hints.insert(group, from);
                 let Some(sender) = self.streams.get_mut(&group) else { return };
-                for done in sender.applied_to(applied, replies, now) {
+                for done in sender.applied_to(report, now) {
                     self.op_done(group, done, now);
                 }
             }

@@ -46,7 +46,8 @@ fn piece_without_progress_is_sent_again() {
 fn applied_gives_each_op_its_reply() {
     let mut sender = pushed(3);
     sender.next_piece(LEADER, NOW);
-    let done = sender.applied_to(StreamSeq(2), vec![(StreamSeq(2), Reply::Fenced)], NOW);
+    let done =
+        sender.applied_to(report(Some(StreamSeq(0)), StreamSeq(2), vec![(StreamSeq(2), Reply::Fenced)]), NOW);
     let done: Vec<_> = done.into_iter().map(Durable::into_inner).collect();
     assert_eq!(done, [(1, None), (2, Some(Reply::Fenced))]);
     assert_eq!(sender.bytes(), 8);
@@ -135,4 +136,35 @@ fn outbox_goes_back_when_refused_and_reports_progress_once() {
     outbox.rejected(StreamSeq(0), NOW);
     assert_eq!(outbox.read_from(OTHER, NOW), None);
     assert_eq!(outbox.read_from(OTHER, NOW + RETRY_AFTER), Some(StreamSeq(7)));
+}
+
+#[test]
+fn command_whose_reply_is_lost_or_late_is_not_taken_for_successful() {
+    let mut sender = NodeStream::default();
+    for number in 1..=3 {
+        sender.push(Bytes::from(vec![number]), number);
+    }
+    let firsts = |sender: &mut NodeStream<u8>| sender.next_piece(NodeId(2), NOW).map(|piece| piece.first);
+    assert_eq!(firsts(&mut sender), Some(StreamSeq(1)));
+    // The leader has said before that the second was refused; that has not come.
+    let third = vec![(StreamSeq(3), Reply::Fenced)];
+    assert_eq!(sender.applied_to(report(Some(StreamSeq(2)), StreamSeq(3), third.clone()), NOW).len(), 0);
+    assert_eq!(
+        firsts(&mut sender),
+        Some(StreamSeq(1)),
+        "all are sent again, so that the leader says it again"
+    );
+    let all = [vec![(StreamSeq(2), Reply::Fenced)], third].concat();
+    let done = sender.applied_to(report(Some(StreamSeq(0)), StreamSeq(3), all), NOW);
+    let done: Vec<_> = done.into_iter().map(Durable::into_inner).collect();
+    assert_eq!(done, [(1, None), (2, Some(Reply::Fenced)), (3, Some(Reply::Fenced))]);
+    assert_eq!(
+        sender.applied_to(report(Some(StreamSeq(1)), StreamSeq(2), Vec::new()), NOW).len(),
+        0,
+        "late, and known"
+    );
+}
+
+fn report(after: Option<StreamSeq>, applied: StreamSeq, replies: Vec<(StreamSeq, Reply)>) -> Report {
+    Report { after, applied, replies }
 }
