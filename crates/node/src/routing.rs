@@ -351,10 +351,11 @@ impl Routing {
         answered
     }
 
-    /// Marks that have no answer yet: connection, number and node.
-    pub fn unanswered(&self) -> impl Iterator<Item = (ConnId, u64, NodeId)> {
-        let fences = self.fences.iter().map(|(conn, nodes)| (conn, FENCE_MARK, nodes));
-        let marks = self.marks.iter().map(|(conn, (number, nodes))| (conn, *number, nodes));
+    /// Marks that have no answer yet, of one connection or of all: connection, number and node.
+    pub fn unanswered(&self, of: Option<ConnId>) -> impl Iterator<Item = (ConnId, u64, NodeId)> {
+        let range = of.unwrap_or(ConnId(0))..=of.unwrap_or(ConnId(u64::MAX));
+        let fences = self.fences.range(range.clone()).map(|(conn, nodes)| (conn, FENCE_MARK, nodes));
+        let marks = self.marks.range(range).map(|(conn, (number, nodes))| (conn, *number, nodes));
         let all = fences.chain(marks);
         all.flat_map(|(conn, number, nodes)| nodes.iter().map(move |node| (*conn, number, *node)))
     }

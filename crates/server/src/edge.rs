@@ -240,15 +240,13 @@ impl Edge {
     /// lost with it.
     pub fn send_marks(&self, of: Option<ConnId>) {
         let Some(links) = &self.links else { return };
-        let marks: Vec<(ConnId, u64, NodeId)> = self.routing.read().unanswered().collect();
+        let marks: Vec<(ConnId, u64, NodeId)> = self.routing.read().unanswered(of).collect();
         if marks.is_empty() {
             return;
         }
         // What would wait for a node that is away is sent when it is back.
         let there = links.connected();
-        let wanted =
-            |(conn, _, node): &(ConnId, u64, NodeId)| of.is_none_or(|of| of == *conn) && there.contains(node);
-        for (conn, number, node) in marks.into_iter().filter(wanted) {
+        for (conn, number, node) in marks.into_iter().filter(|(_, _, node)| there.contains(node)) {
             links.forward(node, |out| PeerMessage::Mark { conn, number }.encode(out));
         }
     }

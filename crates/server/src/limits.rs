@@ -473,9 +473,6 @@ pub const REPAIR_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Questions for damaged records that wait for the thread that asks; whoever has another one waits too.
 pub const REPAIRS_WAITING_MAX: usize = 64;
 
-/// Damaged records that are asked for at once when a node starts.
-pub const REPAIRS_AHEAD_MAX: usize = 256;
-
 /// Bytes of payloads that are kept until their records are written: what comes after that is asked for one by one.
 pub const REPAIR_AHEAD_BYTES_MAX: usize = 32 * 1024 * 1024;
 

@@ -4,7 +4,7 @@
 //! Does not: judge damage or write anything; the storage takes only what is byte for byte what was written.
 //! Invariants: an answer never waits for another repair, so two damaged nodes can mend each other; who asks waits for a bounded time,
 //! and for no thread of the runtime that it may itself hold up.
-//! Limits: `REPAIR_ANSWER_TIMEOUT` per answer, `REPAIRS_WAITING_MAX` who ask at once, `REPAIRS_AHEAD_MAX` records at once, `storage.scrub_bytes_per_second`.
+//! Limits: `REPAIR_ANSWER_TIMEOUT` per answer, `REPAIRS_WAITING_MAX` who ask at once, `MENDED_AT_ONCE` records at once, `storage.scrub_bytes_per_second`.
 //! See: docs/decisions/0037-damaged-records.md.
 
 use std::collections::HashMap;
@@ -26,8 +26,8 @@ use crate::edge::Edge;
 use crate::exit::{ExitCode, chain, stop_now};
 use crate::inbox::Inbox;
 use crate::limits::{
-    FRAME_BYTES_MAX, REPAIR_AHEAD_BYTES_MAX, REPAIR_ANSWER_TIMEOUT, REPAIR_CHUNK_BYTES, REPAIRS_AHEAD_MAX,
-    REPAIRS_TOLD_EVERY, REPAIRS_WAITING_MAX, SCRUB_PAUSE_MIN,
+    FRAME_BYTES_MAX, REPAIR_AHEAD_BYTES_MAX, REPAIR_ANSWER_TIMEOUT, REPAIR_CHUNK_BYTES, REPAIRS_TOLD_EVERY,
+    REPAIRS_WAITING_MAX, SCRUB_PAUSE_MIN,
 };
 use crate::metrics::Metrics;
 use crate::net::frame::FrameKind;
@@ -149,7 +149,7 @@ impl Others {
 
 impl PayloadSource for Others {
     fn ahead(&self, entries: &[(Group, Index)]) {
-        let mut left: Vec<(Group, Index)> = entries.iter().copied().take(REPAIRS_AHEAD_MAX).collect();
+        let mut left: Vec<(Group, Index)> = entries.to_vec();
         self.ahead.lock().clear();
         for place in self.places() {
             if left.is_empty() {

@@ -1,7 +1,7 @@
 //! Snapshots on their way between nodes, each on a connection of its own.
 //!
 //! Owns: sending a group's checkpoint with the bodies it refers to, receiving and staging one.
-//! Does not: put it in force; the keeper does when the node says so.
+//! Does not: put it in force in a node that works; the keeper does when the node says so. A start does it by [`Install::commit`].
 //! Invariants: what is staged is complete and checked; a new snapshot of a group replaces one that was only staged, and none that is
 //! to be installed.
 //! Limits: chunks of `CHUNK_BYTES` or one body, within `FRAME_BYTES_MAX`; at most `SENDS_MAX` at once.

@@ -88,3 +88,7 @@ const _: () = assert!(SNAPSHOT_CHUNK_BYTES_MAX as u64 > RECORD_PAYLOAD_BYTES_MAX
 
 /// Bytes that a check of the disk reads at a time, unless one record is larger.
 pub const SCRUB_READ_BYTES: u64 = 1 << 20;
+
+/// Damaged records that others are asked for at once when a log is opened: a round trip for each would take minutes where a file was
+/// cut off.
+pub const MENDED_AT_ONCE: usize = 256;

@@ -20,6 +20,7 @@ use crate::copy::Copies;
 use crate::disk::{DiskFile, read_up_to};
 use crate::field::memory;
 use crate::index::{LogIndex, Position};
+use crate::limits::MENDED_AT_ONCE;
 use crate::payload::{Offer, Payload, PayloadSource, Sources};
 use crate::record::{Header, Kind, RECORD_HEADER_BYTES, SegmentHeader, split_payload, verify};
 use crate::recovery::LostEntry;
@@ -85,9 +86,6 @@ pub enum ReadError {
         source: BodyError,
     },
 }
-
-/// Entries that a source is asked for at once.
-const MENDED_AT_ONCE: usize = 256;
 
 /// What the writer and the readers of a log share.
 pub struct Shared {

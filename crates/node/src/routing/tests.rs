@@ -406,7 +406,7 @@ fn resumed_session_takes_from_a_node_what_is_forwarded_after_its_answer() {
     routing.fence(moved, BTreeSet::from([NodeId(2), NodeId(3)]));
     routing.apply_local(moved, LocalChange::Resumed);
     routing.apply_local(moved, add("a", ZERO, "durable", 1));
-    assert_eq!(routing.unanswered().collect::<Vec<_>>(), [(moved, 0, NodeId(2)), (moved, 0, NodeId(3))]);
+    assert_eq!(routing.unanswered(None).collect::<Vec<_>>(), [(moved, 0, NodeId(2)), (moved, 0, NodeId(3))]);
     assert_eq!((conns(&routing, 2), conns(&routing, 3)), (vec![other], vec![other]));
     let one = message("a", ZERO, false, NOBODY);
     let dropped = |from| routing.forwarded_deliveries(NodeId(from), &one, &mut Vec::new());
@@ -418,7 +418,7 @@ fn resumed_session_takes_from_a_node_what_is_forwarded_after_its_answer() {
     assert_eq!(conns(&routing, 3), [moved, other]);
     routing.fence(moved, BTreeSet::from([NodeId(2)]));
     routing.apply_local(moved, LocalChange::RemoveAll);
-    assert_eq!(routing.unanswered().count(), 0, "the end of a connection ends its fence");
+    assert_eq!(routing.unanswered(None).count(), 0, "the end of a connection ends its fence");
 }
 
 #[test]
@@ -429,8 +429,9 @@ fn marks_are_answered_when_all_have_answered_or_are_gone() {
     routing.fence(conn, BTreeSet::from([NodeId(2)]));
     assert!(routing.mark(conn, 1, BTreeSet::from([NodeId(2), NodeId(3)])));
     assert!(routing.mark(other, 1, BTreeSet::from([NodeId(3)])));
-    let unanswered = |routing: &Routing| routing.unanswered().collect::<Vec<_>>();
+    let unanswered = |routing: &Routing| routing.unanswered(None).collect::<Vec<_>>();
     assert_eq!(unanswered(&routing).len(), 4);
+    assert_eq!(routing.unanswered(Some(other)).collect::<Vec<_>>(), [(other, 1, NodeId(3))]);
     assert!(!routing.mark_answered(conn, 0, NodeId(2)), "that was the fence");
     assert!(!routing.mark_answered(conn, 1, NodeId(2)), "one is left");
     assert!(!routing.mark_answered(conn, 1, NodeId(2)), "again");

@@ -120,6 +120,8 @@ impl Anew<'_> {
 
     /// Gives other nodes what is whole in the damaged state. The log is open as long as what this returns is kept.
     fn serve_remains(&self, folder: &DataFolder) -> Option<Log> {
+        // The start may have served its log before it found that it cannot go on with it.
+        self.receiver.serve_repairs(None);
         match folder.open_remains(&self.config.storage) {
             Ok(log) => {
                 let log = log?;

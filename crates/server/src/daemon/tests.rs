@@ -345,6 +345,11 @@ fn three(folder: &TestFolder) -> Vec<Config> {
     bootstrap.iter().map(make).collect()
 }
 
+fn state(node: &Running) -> quorate_api::ClusterState {
+    let (_, body) = http_get(node.addresses().admin, "/v1/cluster/state");
+    serde_json::from_str(&body).unwrap()
+}
+
 fn start_all(configs: &[Config]) -> Vec<Running> {
     let nodes: Vec<Running> = std::thread::scope(|scope| {
         let starting: Vec<_> = configs.iter().map(|config| scope.spawn(|| Running::start(config))).collect();

@@ -224,8 +224,8 @@ impl World {
 
     /// Sends the marks that have no answer, of one connection or of all.
     pub(super) fn send_marks(&mut self, place: usize, process: &Process, of: Option<ConnId>) {
-        let marks: Vec<(ConnId, u64, NodeId)> = process.routing.unanswered().collect();
-        for (conn, number, node) in marks.into_iter().filter(|(conn, ..)| of.is_none_or(|of| of == *conn)) {
+        let marks: Vec<(ConnId, u64, NodeId)> = process.routing.unanswered(of).collect();
+        for (conn, number, node) in marks {
             let mut bytes = BytesMut::new();
             PeerMessage::Mark { conn, number }.encode(&mut bytes);
             self.send_frame(place, process, node, Lane::Routing, bytes.freeze(), false);

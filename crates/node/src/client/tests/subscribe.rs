@@ -207,5 +207,5 @@ fn connection_that_ends_while_its_subscription_waits_ends_in_order() {
     assert!(harness.client.is_closed());
     assert!(matches!(harness.requests().last(), Some(ClientRequest::Closed { .. })));
     assert_eq!(harness.routing.local_subscriptions(), 0);
-    assert_eq!(harness.routing.unanswered().count(), 0, "its marks are forgotten");
+    assert_eq!(harness.routing.unanswered(None).count(), 0, "its marks are forgotten");
 }

@@ -31,11 +31,6 @@ fn content(folder: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-fn state(node: &Running) -> quorate_api::ClusterState {
-    let (_, body) = http_get(node.addresses().admin, "/v1/cluster/state");
-    serde_json::from_str(&body).unwrap()
-}
-
 /// Starts a node that cannot: why not.
 fn refusal(config: &Config) -> StartError {
     let runtime = runtime();

@@ -46,6 +46,17 @@ fn publish_all(nodes: &[Running]) {
     }
 }
 
+/// Three nodes that have all messages, and are stopped.
+fn three_with_messages(folder: &TestFolder) -> Vec<Config> {
+    let configs = three(folder);
+    let nodes = start_all(&configs);
+    publish_all(&nodes);
+    for node in nodes {
+        node.stop();
+    }
+    configs
+}
+
 fn receive_all(node: &Running) {
     let mut subscriber = TestClient::connect(node.mqtt(), "sub", Some(3600));
     assert!(subscriber.session_present);
@@ -57,12 +68,7 @@ fn receive_all(node: &Running) {
 #[test]
 fn nodes_that_are_all_damaged_in_different_places_mend_each_other_at_their_start() {
     let folder = TestFolder::new();
-    let configs = three(&folder);
-    let nodes = start_all(&configs);
-    publish_all(&nodes);
-    for node in nodes {
-        node.stop();
-    }
+    let configs = three_with_messages(&folder);
     let mut flipped = 0;
     for number in 0..MESSAGES {
         flipped += flip(&configs[number % 3].node.data_dir.join("log"), &payload(number)[..12]);
@@ -70,9 +76,7 @@ fn nodes_that_are_all_damaged_in_different_places_mend_each_other_at_their_start
     assert!(flipped >= MESSAGES, "{flipped}");
     let nodes = start_all(&configs);
     for (node, config) in nodes.iter().zip(&configs) {
-        let (_, body) = http_get(node.addresses().admin, "/v1/cluster/state");
-        let state: quorate_api::ClusterState = serde_json::from_str(&body).unwrap();
-        assert!(state.node_id <= 3, "it is who it was");
+        assert!(state(node).node_id <= 3, "it is who it was");
         assert_eq!(metric(node, "quorate_damaged_folders"), 0);
         assert!(!config.node.data_dir.join("damaged.json").exists());
     }
@@ -123,12 +127,7 @@ fn damage_under_a_running_node_is_found_by_the_walk_and_mended() {
 #[test]
 fn node_that_gave_itself_up_gives_the_others_what_they_need_to_start() {
     let folder = TestFolder::new();
-    let configs = three(&folder);
-    let nodes = start_all(&configs);
-    publish_all(&nodes);
-    for node in nodes {
-        node.stop();
-    }
+    let configs = three_with_messages(&folder);
     // Two nodes lack every payload. The third has them all, but no index store that it could go on with, and without the
     // others nobody takes it in anew.
     for number in 0..MESSAGES {
@@ -140,11 +139,7 @@ fn node_that_gave_itself_up_gives_the_others_what_they_need_to_start() {
     let spoiled = spoil(&store);
     assert!(spoiled > 0);
     let nodes = start_all(&configs);
-    let ids = nodes.iter().map(|node| {
-        let (_, body) = http_get(node.addresses().admin, "/v1/cluster/state");
-        serde_json::from_str::<quorate_api::ClusterState>(&body).unwrap().node_id
-    });
-    let ids: Vec<u64> = ids.collect();
+    let ids: Vec<u64> = nodes.iter().map(|node| state(node).node_id).collect();
     assert!(ids[0] <= 3 && ids[2] <= 3 && ids[1] > 3, "{ids:?}: the second has joined anew");
     receive_all(&nodes[1]);
     for node in nodes {
@@ -177,10 +172,6 @@ fn node_with_a_lost_entry_that_is_in_nobodys_log_takes_the_state_of_the_group() 
     drop(subscriber);
     // The first node loses its disk. Its log begins after what it then takes from the leaders, who have that in their checkpoints.
     nodes.remove(0).stop();
-    let state = |node: &Running| {
-        let (_, body) = http_get(node.addresses().admin, "/v1/cluster/state");
-        serde_json::from_str::<quorate_api::ClusterState>(&body).unwrap()
-    };
     let deadline = Instant::now() + Duration::from_secs(60);
     let group = quorate_node::routing::home_partition("sub", 2).0;
     let leader = loop {
