@@ -564,7 +564,19 @@ impl Cluster {
     /// # Errors
     /// When one does not answer.
     pub fn dropped(&self) -> Result<u64> {
-        let counts = (0..self.nodes.len()).map(|place| self.metric(place, "quorate_messages_dropped_total"));
+        self.counted("quorate_messages_dropped_total")
+    }
+
+    /// How often a leader was elected since the nodes started, and not because the one before handed over.
+    ///
+    /// # Errors
+    /// When a node does not answer.
+    pub fn elections(&self) -> Result<u64> {
+        self.counted("quorate_elections_total")
+    }
+
+    fn counted(&self, metric: &str) -> Result<u64> {
+        let counts = (0..self.nodes.len()).map(|place| self.metric(place, metric));
         let sum: f64 = counts.sum::<Result<f64>>()?;
         // Counters are far below what a float holds exactly.
         Ok(format!("{sum:.0}").parse()?)

@@ -119,6 +119,10 @@ fn start() -> Result<bool> {
     if let Some((_, rest)) = words.split_first().filter(|(first, _)| *first == gaps::COMMAND) {
         return gaps::start(rest).map(|()| true);
     }
+    if words.iter().any(|word| word == "--help") {
+        println!("{USAGE}");
+        return Ok(true);
+    }
     let arguments = parse(words.into_iter())?;
     let mut nemeses = nemesis::all();
     if let Some(unknown) =

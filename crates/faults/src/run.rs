@@ -181,7 +181,7 @@ fn one_fault(
     let done = nemesis.inject(cluster, random).context("inject")?;
     stalls.longest();
     // Not of a fault that makes nodes too slow to say.
-    let during = if holds.no_election { cluster.terms()? } else { BTreeMap::new() };
+    let elections = holds.no_election.then(|| cluster.elections()).transpose()?;
     let silenced = done.silenced.clone();
     let lookout =
         nemesis.name().starts_with(PARTITIONS).then(|| Lookout::start(cluster, recorder, &silenced));
@@ -191,15 +191,14 @@ fn one_fault(
     let proof = nemesis.proof(cluster).context("prove that it happened")?;
     let mut problems = nemesis.problems();
     let mut proof = proof;
-    if holds.no_election {
-        let (_, most) = growth(&during, &cluster.terms()?);
-        match (stalls.longest(), most) {
+    if let Some(before) = elections {
+        match (stalls.longest(), cluster.elections()?.saturating_sub(before)) {
             (stalled, _) if stalled > STALL_MAX => {
                 let stalled = stalled.as_millis();
                 proof = format!("{proof}, elections not judged: this machine stood still for {stalled} ms");
             }
             (_, 0) => {}
-            (..) => problems.push(format!("an election during {}", nemesis.name())),
+            (_, count) => problems.push(format!("{count} elections during {}", nemesis.name())),
         }
     }
     let answered = |event: &Event| matches!(event.what, What::PublishOk { .. });

@@ -177,7 +177,14 @@ pub struct PeerAddress {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Note {
     /// This node became leader of a group.
-    Leading(GroupId, u64),
+    Leading {
+        /// The group.
+        group: GroupId,
+        /// In this term.
+        term: u64,
+        /// By the leader before it, and not by an election because that one was missed.
+        handed_over: bool,
+    },
     /// This node stopped leading a group.
     NotLeading(GroupId, u64),
     /// A node's incarnation was declared dead.

@@ -755,7 +755,7 @@ impl Node {
 
     fn leadership_began(&mut self, id: GroupId, now: Duration) {
         let Some(group) = self.groups.get(&id) else { return };
-        let term = group.term();
+        let (term, handed_over) = (group.term(), group.was_handed_over());
         for to in group.machine().outbox_destinations() {
             self.outboxes.entry((id, to)).or_default();
         }
@@ -765,7 +765,7 @@ impl Node {
             self.lost_unproposed.clear();
         }
         self.resync_group(id);
-        self.actions.push_back(Action::Note(Note::Leading(id, term)));
+        self.actions.push_back(Action::Note(Note::Leading { group: id, term, handed_over }));
     }
 
     fn installed(&mut self, id: GroupId, index: LogIndex, records: Vec<(Bytes, Bytes)>) {

@@ -250,6 +250,9 @@ impl Worker {
                     let event = |(conn, number)| (conn, ClientEvent::Marked(number));
                     self.edge.mailboxes.deliver_events(&mut marked.map(event).collect());
                 }
+                if let Note::Leading { handed_over: false, .. } = note {
+                    self.edge.metrics.elections.add(1);
+                }
                 if let Some(event) = event_of(note) {
                     self.edge.events.note(&event);
                 }
@@ -315,7 +318,7 @@ impl Worker {
 
 fn event_of(note: Note) -> Option<NodeEvent> {
     match note {
-        Note::Leading(group, term) => Some(NodeEvent::LeadershipGained(group, term)),
+        Note::Leading { group, term, .. } => Some(NodeEvent::LeadershipGained(group, term)),
         Note::NotLeading(group, term) => Some(NodeEvent::LeadershipLost(group, term)),
         Note::NodeDown(node, _) => Some(NodeEvent::NodeDown(node)),
         Note::NodeUp(node, _) => Some(NodeEvent::NodeUp(node)),
@@ -327,7 +330,9 @@ fn event_of(note: Note) -> Option<NodeEvent> {
 
 fn log_note(note: &Note) {
     match note {
-        Note::Leading(group, term) => tracing::info!(group = group.0, term, "leading a group"),
+        Note::Leading { group, term, handed_over } => {
+            tracing::info!(group = group.0, term, handed_over, "leading a group");
+        }
         Note::NotLeading(group, term) => tracing::info!(group = group.0, term, "no longer leading a group"),
         Note::NodeDown(node, incarnation) => {
             tracing::warn!(node_id = node.0, incarnation = incarnation.0, "node was declared down");

@@ -159,6 +159,8 @@ pub struct Metrics {
     pub dropped_link: Counter,
     /// Forwarded messages that came too early for a session that goes on here.
     pub dropped_moved: Counter,
+    /// Times that this node was elected leader of a group, and not because the leader before handed over.
+    pub elections: Counter,
     /// Messages between nodes lost because the link was down or full.
     pub peer_messages_lost: Counter,
     /// Syncs of the log.
@@ -397,7 +399,7 @@ impl Metrics {
         text.by(&catalog::CERTIFICATE_RELOADS, reloads.map(|(result, c)| (result, c.value())));
     }
 
-    fn counters(&self) -> [(Metric, &Counter); 33] {
+    fn counters(&self) -> [(Metric, &Counter); 34] {
         [
             (catalog::CONNECTIONS_ACCEPTED, &self.connections_accepted),
             (catalog::CONNECTIONS_CLOSED, &self.connections_closed),
@@ -415,6 +417,7 @@ impl Metrics {
             (catalog::ACKNOWLEDGEMENTS, &self.acknowledgements),
             (catalog::FORWARDS_OUT, &self.forwards_out),
             (catalog::FORWARDS_IN, &self.forwards_in),
+            (catalog::ELECTIONS, &self.elections),
             (catalog::PEER_MESSAGES_LOST, &self.peer_messages_lost),
             (catalog::LOG_SYNCS, &self.log_syncs),
             (catalog::LOG_BYTES, &self.log_bytes),

@@ -7,6 +7,8 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::field::memory;
+
 pub mod faulty;
 pub mod memory;
 pub mod os;
@@ -14,6 +16,9 @@ pub mod os;
 pub use faulty::FaultyDisk;
 pub use memory::MemoryDisk;
 pub use os::OsDisk;
+
+/// Bytes written at once when zeros are written.
+const ZERO_CHUNK_BYTES: usize = 1 << 20;
 
 /// A directory tree. Paths are relative to its root, parts separated by `/`; the root itself is the empty path.
 pub trait Disk: Send + Sync + 'static {
@@ -111,6 +116,18 @@ pub(crate) fn read_up_to(file: &dyn DiskFile, offset: u64, length: usize) -> io:
 /// Whether a call failed because the disk has no room. It may be made again when there is.
 pub fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Writes zeros to a range of a file, whatever is there.
+pub(crate) fn write_zeros(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
+    let zeros = vec![0; ZERO_CHUNK_BYTES.min(memory(to.saturating_sub(from)))];
+    let mut offset = from;
+    while offset < to {
+        let wanted = memory(to - offset).min(zeros.len());
+        file.write_at(offset, zeros.get(..wanted).unwrap_or_default())?;
+        offset += wanted as u64;
+    }
+    Ok(())
 }
 
 /// Whether a file of `length` bytes would leave so many bytes free. A disk that does not say counts as one with room.

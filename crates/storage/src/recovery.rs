@@ -16,7 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::bodies::{Bodies, BodyError};
 use crate::cache::{Cache, DrainDetector};
 use crate::copy::{Copies, CopyWriter, Row, SegmentCopy};
-use crate::disk::{Disk, DiskFile, read_up_to};
+use crate::disk::{Disk, DiskFile, read_up_to, write_zeros};
 use crate::field::{length_u32, memory};
 use crate::index::{GroupIndex, LogIndex, Position, SegmentState};
 use crate::log::{Head, Log, LogError, LogOptions, Spare, begin_segment};
@@ -200,12 +200,19 @@ struct Replay {
     mends: Vec<Mend>,
 }
 
-/// Bytes that are known without their record, to be written once the log was found good.
+/// What is to be written to a file once the log was found good.
 struct Mend {
     file: Arc<dyn DiskFile>,
     path: String,
-    offset: u64,
-    bytes: Vec<u8>,
+    missing: Missing,
+}
+
+enum Missing {
+    /// Bytes that are known without their record.
+    Bytes { offset: u64, bytes: Vec<u8> },
+    /// The end of the file. It is written out, as it was when the file was made: a hole would want room from the disk again, at a
+    /// time when there may be none, and a write into a segment does not expect that.
+    End { from: u64, to: u64 },
 }
 
 /// A record that was read and may only be in a cache. It is kept as it was read: what is read later may come from the device.
@@ -442,16 +449,12 @@ impl Replay {
             return Err(corrupt(Corruption::Length { found, expected: header.length }));
         }
         if found < header.length {
-            // What was cut off reads as zeros once the last byte is there.
-            self.mends.push(Mend {
-                file: file.clone(),
-                path: path.clone(),
-                offset: header.length - 1,
-                bytes: vec![0],
-            });
+            let missing = Missing::End { from: found, to: header.length };
+            self.mends.push(Mend { file: file.clone(), path: path.clone(), missing });
         }
         if !whole {
-            self.mends.push(Mend { file: file.clone(), path, offset: 0, bytes: header.encode() });
+            let missing = Missing::Bytes { offset: 0, bytes: header.encode() };
+            self.mends.push(Mend { file: file.clone(), path, missing });
         }
         Ok((header, file))
     }
@@ -475,8 +478,8 @@ impl Replay {
         self.apply(&row.header, whole.as_deref().unwrap_or_default(), position, state);
         match whole {
             Some(bytes) => {
-                let (file, path) = (state.file.clone(), path.to_owned());
-                self.mends.push(Mend { file, path, offset: u64::from(row.offset), bytes });
+                let missing = Missing::Bytes { offset: u64::from(row.offset), bytes };
+                self.mends.push(Mend { file: state.file.clone(), path: path.to_owned(), missing });
             }
             None => {
                 let Header { group, index, term, .. } = row.header;
@@ -618,7 +621,10 @@ impl Replay {
 
 impl Mend {
     fn carry_out(&self) -> io::Result<()> {
-        self.file.write_at(self.offset, &self.bytes)?;
+        match &self.missing {
+            Missing::Bytes { offset, bytes } => self.file.write_at(*offset, bytes)?,
+            Missing::End { from, to } => write_zeros(self.file.as_ref(), *from, *to)?,
+        }
         self.file.sync_data()
     }
 }

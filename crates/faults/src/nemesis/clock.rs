@@ -155,7 +155,7 @@ impl Nemesis for Clock {
     fn inject(&mut self, cluster: &mut Cluster, random: &mut Random) -> Result<Injected> {
         let Some(library) = library() else { bail!("libfaketime is not installed") };
         start_again(cluster, Some(library))?;
-        // What is handed over by and by must not look like an election.
+        // What a fault before left behind must not count.
         cluster.wait_steady(WHOLE_MAX)?;
         let leader = cluster.leader()?;
         let all = random.below(2) == 0;

@@ -59,7 +59,7 @@ impl Nemesis for Loss {
 
     fn inject(&mut self, cluster: &mut Cluster, _random: &mut Random) -> Result<Injected> {
         if self.holds().no_election {
-            // What is handed over by and by must not look like an election.
+            // What a fault before left behind must not count.
             cluster.wait_steady(STEADY_MAX)?;
         }
         let victims: Vec<usize> = (0..cluster.nodes.len()).collect();

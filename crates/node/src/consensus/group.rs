@@ -90,6 +90,8 @@ pub struct Group {
     leading: Option<Leading>,
     jitter: Jitter,
     campaign_at: Option<Duration>,
+    /// The last term in which this replica wanted to be elected because the leader before it asked for that; 0: none.
+    handed_term: u64,
     log_bytes: u64,
     checkpoint_underway: Option<(Position, ConfState)>,
     read_round: u64,
@@ -177,6 +179,7 @@ impl Group {
             leading: None,
             jitter: Jitter::new(seed ^ (u64::from(id.0) << 32) ^ me.0.wrapping_mul(0x9E37_79B9_7F4A_7C15)),
             campaign_at: None,
+            handed_term: 0,
             log_bytes: 0,
             checkpoint_underway: None,
             read_round: 0,
@@ -417,9 +420,18 @@ impl Group {
         if self.elects_who_lacks(&message) {
             return;
         }
+        let before = (message.get_msg_type() == MessageType::MsgTimeoutNow).then_some(self.raw.raft.term);
         let _ = self.raw.step(message);
+        if before.is_some_and(|before| self.raw.raft.term > before) {
+            self.handed_term = self.raw.raft.term;
+        }
         self.apply_jitter();
         self.end_lost_leadership();
+    }
+
+    /// Whether this node leads because the leader before it handed leadership over, and not because a leader was missed.
+    pub fn was_handed_over(&self) -> bool {
+        self.leading.as_ref().is_some_and(|leading| leading.term == self.handed_term)
     }
 
     /// Raft may have stepped down since the last `collect`; it would forward a proposal made now, under a stamp that

@@ -86,6 +86,8 @@ struct World {
     elsewhere: BTreeMap<NodeId, Vec<AdvertisedListener>>,
     /// What nodes were told to be wanted of them.
     duties: Vec<(NodeId, Duty)>,
+    /// Groups that got a new leader, and whether the one before handed over.
+    led: Vec<(GroupId, bool)>,
 }
 
 type Records = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -166,6 +168,7 @@ impl World {
             snapshots: BTreeMap::new(),
             operated: Vec::new(),
             duties: Vec::new(),
+            led: Vec::new(),
             elsewhere: BTreeMap::new(),
         };
         for record in &records {
@@ -222,6 +225,7 @@ impl World {
                 }
                 Action::Elsewhere(elsewhere) => drop(self.elsewhere.insert(id, elsewhere)),
                 Action::Duty(duty) => self.duties.push((id, duty)),
+                Action::Note(Note::Leading { group, handed_over, .. }) => self.led.push((group, handed_over)),
                 Action::Checkpoint { group, index, changes, .. } => {
                     let records = member.checkpoints.entry(group).or_default();
                     for (key, value) in changes {

@@ -206,6 +206,8 @@ catalog! {
             "commands of this node that wait to be applied, over all groups";
         GROUPS_LED = Gauge "quorate_groups_led" []
             "groups that this node leads";
+        ELECTIONS = Counter "quorate_elections_total" []
+            "times that this node was elected leader of a group because a leader was missed, not because the one before handed over";
         GROUPS_LEADERLESS = Gauge "quorate_groups_leaderless" []
             "groups with a replica here and no leader known here";
         GROUP_LEADER = Gauge "quorate_group_leader" ["group"]

@@ -242,7 +242,7 @@ impl World {
             Action::Lost(reason) | Action::Stop(reason) => {
                 panic!("node {} stopped: {reason}", process.node.id())
             }
-            Action::Note(Note::Leading(group, term)) => self.observe_leading(process, group, term),
+            Action::Note(Note::Leading { group, term, .. }) => self.observe_leading(process, group, term),
             Action::Note(note) => {
                 if let Note::Membership(..) = note {
                     self.history.marks.hit(Mark::MembershipChanged);

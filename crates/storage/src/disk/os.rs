@@ -11,10 +11,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Advice, FallocateFlags};
 
-use super::{Disk, DiskFile, DiskUsage, parent};
-
-/// Bytes written at once when a file is zero-filled.
-const ZERO_CHUNK_BYTES: usize = 1 << 20;
+use super::{Disk, DiskFile, DiskUsage, parent, write_zeros};
 
 /// A directory of the operating system.
 #[derive(Clone, Debug)]
@@ -46,9 +43,9 @@ impl OsDisk {
 impl Disk for OsDisk {
     fn create(&self, path: &str, length: u64) -> io::Result<Arc<dyn DiskFile>> {
         let full = self.path(path);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&full)?;
+        let file = OsFile(OpenOptions::new().read(true).write(true).create_new(true).open(&full)?);
         match zero_fill(&file, length) {
-            Ok(()) => Ok(Arc::new(OsFile(file))),
+            Ok(()) => Ok(Arc::new(file)),
             Err(error) => {
                 // The first error is the one to report; a file left behind is found and removed at the next open.
                 let _ = std::fs::remove_file(&full);
@@ -60,10 +57,10 @@ impl Disk for OsDisk {
     /// Without writing, where the file system can.
     fn allocate(&self, path: &str, length: u64) -> io::Result<()> {
         let full = self.path(path);
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&full)?;
-        let allocated = match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, length) {
+        let file = OsFile(OpenOptions::new().write(true).create(true).truncate(true).open(&full)?);
+        let allocated = match rustix::fs::fallocate(&file.0, FallocateFlags::empty(), 0, length) {
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => zero_fill(&file, length),
-            result => result.map_err(io::Error::from).and_then(|()| file.sync_all()),
+            result => result.map_err(io::Error::from).and_then(|()| file.0.sync_all()),
         };
         if allocated.is_err() {
             // The first error is the one to report; what is left behind holds no room.
@@ -130,16 +127,9 @@ pub fn usage_of(path: &Path) -> io::Result<DiskUsage> {
     })
 }
 
-fn zero_fill(file: &File, length: u64) -> io::Result<()> {
-    let zeros = vec![0; ZERO_CHUNK_BYTES.min(usize::try_from(length).unwrap_or(ZERO_CHUNK_BYTES))];
-    let mut offset = 0;
-    while offset < length {
-        let wanted = usize::try_from(length - offset).unwrap_or(zeros.len()).min(zeros.len());
-        let chunk = zeros.get(..wanted).unwrap_or_default();
-        file.write_all_at(chunk, offset)?;
-        offset += chunk.len() as u64;
-    }
-    file.sync_all()
+fn zero_fill(file: &OsFile, length: u64) -> io::Result<()> {
+    write_zeros(file, 0, length)?;
+    file.0.sync_all()
 }
 
 struct OsFile(File);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::*;
 use crate::bodies::BodyError;
 use crate::carry::{DropOutcome, SlowGroups};
-use crate::disk::MemoryDisk;
 use crate::disk::faulty::{Fault, FaultKind, FaultyDisk, Operation};
+use crate::disk::{MemoryDisk, OsDisk};
 use crate::random::Random;
 use crate::recovery::Corruption;
 

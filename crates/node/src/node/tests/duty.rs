@@ -53,6 +53,20 @@ fn drained_node_hands_on_what_it_leads_and_gets_it_back() {
 }
 
 #[test]
+fn leadership_that_was_handed_over_is_told_from_an_election() {
+    let mut world = World::new(3);
+    world.until("ready and balanced", |world| world.ready() && world.is_balanced(&[1, 2, 3]));
+    world.led.clear();
+    assert_eq!(world.set_duty(3, 2, DRAIN), Ok(()));
+    world.until("node 2 leads nothing", |world| world.leads(2) == 0 && world.is_balanced(&[1, 3]));
+    assert!(!world.led.is_empty() && world.led.iter().all(|(_, handed_over)| *handed_over), "{:?}", world.led);
+    world.led.clear();
+    world.kill(1);
+    world.until("node 1 leads nothing", |world| world.leads(3) == 5);
+    assert!(!world.led.is_empty() && world.led.iter().all(|(_, handed_over)| !handed_over), "{:?}", world.led);
+}
+
+#[test]
 fn follower_by_duty_leads_only_what_nobody_else_can() {
     let mut world = World::new(3);
     world.until("ready", World::ready);

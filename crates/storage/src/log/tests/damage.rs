@@ -110,6 +110,28 @@ fn segment_that_was_cut_short_or_zeroed_is_known_and_written_again() {
     }
 }
 
+/// A hole would want room when it is written to, and a write into a segment does not expect that there is none.
+#[cfg(unix)]
+#[test]
+fn segment_that_was_cut_short_has_its_room_again() {
+    use std::os::unix::fs::MetadataExt;
+
+    let root = std::env::temp_dir().join(format!("quorate-cut-{}", std::process::id()));
+    let disk = Arc::new(OsDisk::new(&root).unwrap());
+    let large = LogOptions { segment_bytes: 1 << 20, ..options() };
+    let (mut log, _) = Log::open(disk.clone(), large.clone()).unwrap();
+    append_entries(&mut log, 1, 1, 20);
+    drop(log);
+    let path = root.join(segment_path(1));
+    let whole = std::fs::metadata(&path).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(8 << 10).unwrap();
+    drop(Log::open(disk, large).unwrap());
+    let mended = std::fs::metadata(&path).unwrap();
+    assert_eq!(mended.len(), whole.len());
+    assert!(mended.blocks() >= whole.blocks(), "{} of {} blocks", mended.blocks(), whole.blocks());
+    std::fs::remove_dir_all(root).unwrap();
+}
+
 #[test]
 fn damage_to_a_record_and_to_its_row_is_corruption_and_nothing_is_changed() {
     let (disk, _) = lived_in();
