@@ -15,6 +15,7 @@ use quorate_node::Position;
 use quorate_node::node::{Node, RestoredGroup};
 use quorate_node::witness::Older;
 use quorate_state::{CONTROL, Control, GroupId, Incarnation, LogIndex, NodeId};
+use quorate_storage::checkpoint::IndexStore;
 use quorate_storage::disk::os::OsDisk;
 use quorate_storage::identity::DirectoryLock;
 use quorate_storage::{
@@ -87,7 +88,7 @@ pub enum BootError {
     CheckpointLost {
         /// Group.
         group: GroupId,
-        /// Index of the checkpoint.
+        /// Index of the checkpoint; 0: there is none.
         checkpoint: u64,
         /// The log begins after this index.
         start: u64,
@@ -412,7 +413,12 @@ impl DataFolder {
     ) -> Result<(), BootError> {
         self.identity.node_id = id.0;
         self.identity.next_incarnation(self.disk.as_ref())?;
-        let (mut log, _) = self.open_log(settings)?;
+        // What an attempt to found a cluster left behind says nothing.
+        let (mut log, recovery) = self.open_log(settings)?;
+        for group in recovery.groups.keys() {
+            log.remove_group(*group)?;
+            log.bodies().remove_group(*group).map_err(OpenError::Bodies)?;
+        }
         log.sync()?;
         let checkpoints = self.open_checkpoints()?;
         for group in checkpoints.groups()? {
@@ -446,8 +452,20 @@ impl DataFolder {
             );
         }
         let checkpoints = self.open_checkpoints()?;
+        let known = checkpoints.groups()?;
+        // A replica has a checkpoint before its log begins, and its log is forgotten before its checkpoint is.
+        if let Some((group, log)) =
+            recovery.groups.iter().find(|(group, log)| log.last > 0 && !known.contains(group))
+        {
+            return Err(BootError::CheckpointLost {
+                group: GroupId(*group),
+                checkpoint: 0,
+                start: log.floor,
+            });
+        }
+        checkpoints.remove_orphans()?;
         let mut groups = Vec::new();
-        for group in checkpoints.groups()? {
+        for group in known {
             let hard_state =
                 recovery.groups.get(&group).and_then(|group| group.hard_state).unwrap_or_default();
             groups.extend(restore(&mut log, hard_state, checkpoints.as_ref(), GroupId(group))?);
@@ -567,8 +585,8 @@ impl DataFolder {
     }
 
     /// The checkpoints.
-    pub(crate) fn open_checkpoints(&self) -> Result<Arc<dyn CheckpointStore>, BootError> {
-        Ok(Arc::new(quorate_storage::checkpoint::IndexStore::open(&self.path.join(CHECKPOINTS))?))
+    pub(crate) fn open_checkpoints(&self) -> Result<Arc<IndexStore>, BootError> {
+        Ok(Arc::new(IndexStore::open(&self.path.join(CHECKPOINTS))?))
     }
 }
 

@@ -186,7 +186,7 @@ impl Keeper {
     }
 
     /// The log first: a checkpoint without a log is a replica that starts, and is forgotten again; a log without a checkpoint is
-    /// one that nobody looks at.
+    /// damage.
     fn remove(&self, group: GroupId) {
         let (done, told) = sync_channel(1);
         if self.log.send(LogJob::RemoveGroup { group, done }).is_err() || told.recv().is_err() {

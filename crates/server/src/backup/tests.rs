@@ -8,6 +8,7 @@ use bytes::Bytes;
 use quorate_node::node::RestoredGroup;
 use quorate_state::command::RouteTarget;
 use quorate_state::{Control, GroupId, LogIndex, NodeId, NodeStatus};
+use quorate_storage::CheckpointStore;
 use quorate_storage::disk::faulty::{Fault, FaultKind, FaultyDisk, Operation};
 use quorate_storage::snapshot::{Chunk, Content};
 

@@ -3,7 +3,7 @@
 //! Owns: one key space per group and generation, and the pointer from a group to its generation. Does not: hold
 //! anything shaped like a queue.
 //! Invariants: a snapshot is received into a generation of its own and becomes the group's state by one durable
-//! change of the pointer; a key space that no pointer names is removed at the next start.
+//! change of the pointer; a key space that no pointer names is removed at the next start, if no pointer was lost.
 //! Limits: CHECKPOINT_*. See: docs/formats/checkpoint.md.
 
 use std::collections::BTreeMap;
@@ -108,16 +108,40 @@ impl IndexStore {
                 return Err(CheckpointError::Version { group, version });
             }
             let mark = Some(AppliedMark::decode(&mark).ok_or(CheckpointError::Corrupt { group })?);
-            state.generation_next = state.generation_next.max(generation + 1);
             state.groups.insert(group, Slot { generation, keyspace, mark });
         }
-        remove_orphans(&database, &state)?;
+        let generations = database.list_keyspace_names();
+        let generations = generations.iter().filter_map(|name| name.rsplit_once('-')?.1.parse::<u64>().ok());
+        state.generation_next = generations.max().map_or(1, |newest| newest + 1);
         Ok(Self { database, pointers, state: Mutex::new(state) })
+    }
+
+    /// Removes key spaces that no pointer names: of installations that were never committed, and of generations that were replaced. To be
+    /// called once it is known that no pointer was lost.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn remove_orphans(&self) -> Result<(), CheckpointError> {
+        let state = self.state.lock();
+        let slots = state.groups.iter().chain(&state.installing);
+        let named: Vec<String> = slots.map(|(group, slot)| keyspace_name(*group, slot.generation)).collect();
+        for name in self.database.list_keyspace_names() {
+            if *name != *POINTERS && !named.iter().any(|named| *name == **named) {
+                let orphan = self.database.keyspace(&name, options).map_err(open_failed)?;
+                self.database.delete_keyspace(orphan).map_err(open_failed)?;
+            }
+        }
+        Ok(())
     }
 
     /// Bytes on disk.
     pub fn disk_bytes(&self) -> u64 {
         self.database.disk_space().unwrap_or(0)
+    }
+
+    #[cfg(test)]
+    pub(super) fn keyspaces(&self) -> usize {
+        self.database.keyspace_count()
     }
 
     fn new_slot(&self, state: &mut State, group: Group) -> Result<Slot, CheckpointError> {
@@ -136,18 +160,6 @@ impl IndexStore {
     }
 }
 
-/// Removes key spaces of installations that were never committed, and of generations that were replaced.
-fn remove_orphans(database: &Database, state: &State) -> Result<(), CheckpointError> {
-    for name in database.list_keyspace_names() {
-        let named = state.groups.iter().any(|(group, slot)| *name == *keyspace_name(*group, slot.generation));
-        if !named && *name != *POINTERS {
-            let orphan = database.keyspace(&name, options).map_err(open_failed)?;
-            database.delete_keyspace(orphan).map_err(open_failed)?;
-        }
-    }
-    Ok(())
-}
-
 fn encode_pointer(generation: u64) -> Vec<u8> {
     let mut bytes = vec![POINTER_VERSION];
     bytes.extend_from_slice(&generation.to_le_bytes());
@@ -158,10 +170,11 @@ fn encode_pointer(generation: u64) -> Vec<u8> {
 pub(super) fn is_damage(error: &fjall::Error) -> bool {
     use fjall::Error as E;
     use fjall::LsmError as Tree;
-    // A file that is cut short is read to its end too early; one that another names by a flipped bit is not there.
+    // A file that is cut short is read to its end too early, or from before its begin; one that another names by a flipped bit
+    // is not there.
     let cut = |error: &std::io::Error| {
-        use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
-        matches!(error.kind(), UnexpectedEof | InvalidData | NotFound)
+        use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
+        matches!(error.kind(), UnexpectedEof | InvalidData | InvalidInput | NotFound)
     };
     match error {
         E::Io(error) | E::Storage(Tree::Io(error)) => cut(error),

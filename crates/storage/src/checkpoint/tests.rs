@@ -118,6 +118,9 @@ fn index_store_keeps_the_contract_and_what_it_holds() {
     assert_eq!((store.groups().unwrap(), store.mark(2).unwrap()), (vec![2], Some(mark(51))));
     assert_eq!(records(&store, 2), ["y=4", "z=2"], "a snapshot that was not committed is gone");
     store.begin_install(2).unwrap();
+    assert_eq!(store.keyspaces(), 4, "until it is known that no pointer was lost");
+    store.remove_orphans().unwrap();
+    assert_eq!(store.keyspaces(), 3, "but not what is being received");
     store.put_chunk(2, vec![pair("new", "1")]).unwrap();
     store.commit_install(2, &mark(60)).unwrap();
     store.write(7, &mark(1), vec![set("k", "v")]).unwrap();

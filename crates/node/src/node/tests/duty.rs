@@ -59,11 +59,19 @@ fn leadership_that_was_handed_over_is_told_from_an_election() {
     world.led.clear();
     assert_eq!(world.set_duty(3, 2, DRAIN), Ok(()));
     world.until("node 2 leads nothing", |world| world.leads(2) == 0 && world.is_balanced(&[1, 3]));
-    assert!(!world.led.is_empty() && world.led.iter().all(|(_, handed_over)| *handed_over), "{:?}", world.led);
+    assert!(
+        !world.led.is_empty() && world.led.iter().all(|(_, handed_over)| *handed_over),
+        "{:?}",
+        world.led
+    );
     world.led.clear();
     world.kill(1);
     world.until("node 1 leads nothing", |world| world.leads(3) == 5);
-    assert!(!world.led.is_empty() && world.led.iter().all(|(_, handed_over)| !handed_over), "{:?}", world.led);
+    assert!(
+        !world.led.is_empty() && world.led.iter().all(|(_, handed_over)| !handed_over),
+        "{:?}",
+        world.led
+    );
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use quorate_state::{GroupId, LogIndex};
+
 use super::*;
 
 const SEGMENT: &str = "log/segment-0000000001";
@@ -162,8 +164,16 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
+/// What a folder comes back with: which groups, and how far their logs go.
+fn recovered(folder: &Path, config: &Config) -> Result<Vec<(GroupId, LogIndex)>, BootError> {
+    let mut opened = DataFolder::open(folder, "n1").unwrap();
+    let founding = opened.founding.clone().unwrap();
+    let recovered = opened.recover(&founding, &config.storage)?;
+    Ok(recovered.groups.iter().map(|group| (group.group, group.last)).collect())
+}
+
 #[test]
-fn flipped_byte_anywhere_in_the_state_is_harmless_or_damage_and_nothing_else() {
+fn flipped_byte_or_cut_anywhere_in_the_state_is_harmless_or_damage_and_nothing_else() {
     const PLACES: u64 = 12;
     let folder = TestFolder::new();
     let config = config(&folder, "n1");
@@ -175,46 +185,55 @@ fn flipped_byte_anywhere_in_the_state_is_harmless_or_damage_and_nothing_else() {
     }
     node.stop();
     let data = &config.node.data_dir;
+    let case = folder.path().join("case");
+    copy_folder(data, &case);
+    let whole = recovered(&case, &config).unwrap();
+    std::fs::remove_dir_all(&case).unwrap();
+    assert!(whole.len() > 1);
     let (mut cases, mut damaged, mut others) = (0, BTreeSet::new(), Vec::new());
     for part in ["log", "checkpoints"] {
         for file in files_below(&data.join(part)) {
             let name = file.strip_prefix(data).unwrap();
-            let length = file.metadata().unwrap().len();
             // The last byte of all that is not zero, and others before it.
             let written = std::fs::read(&file).unwrap().iter().rposition(|byte| *byte != 0);
-            let written = written.map_or(0, |last| last as u64 + 1);
+            let Some(last) = written else { continue };
             let places: BTreeSet<u64> =
-                (1..=PLACES).map(|place| (written * place / PLACES).max(1) - 1).collect();
-            for at in places.into_iter().filter(|at| *at < length) {
-                let case = folder.path().join("case");
+                (1..=PLACES).map(|place| ((last as u64 + 1) * place / PLACES).max(1) - 1).collect();
+            for (at, cuts) in places.into_iter().flat_map(|at| [(at, false), (at, true)]) {
                 copy_folder(data, &case);
-                let flipped = std::fs::File::options().read(true).write(true).open(case.join(name)).unwrap();
-                let mut byte = [0];
-                flipped.read_exact_at(&mut byte, at).unwrap();
-                flipped.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
-                drop(flipped);
+                let changed = std::fs::File::options().read(true).write(true).open(case.join(name)).unwrap();
+                if cuts {
+                    changed.set_len(at).unwrap();
+                } else {
+                    let mut byte = [0];
+                    changed.read_exact_at(&mut byte, at).unwrap();
+                    changed.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+                }
+                drop(changed);
                 // Every other time with copies of the heads of records: then the log can be opened.
-                let with_copies = cases % 2 == 0;
+                let with_copies = cases % 4 < 2;
                 if !with_copies {
                     std::fs::remove_dir_all(case.join("copies")).unwrap();
                 }
-                let mut opened = DataFolder::open(&case, "n1").unwrap();
-                let founding = opened.founding.clone().unwrap();
-                if let Err(error) = opened.recover(&founding, &config.storage) {
-                    if !error.is_damage() || error.exit_code() != ExitCode::Corrupt {
-                        others.push(format!("{} at {at}: {}", name.display(), crate::exit::chain(&error)));
+                let what = format!("{} {} {at}", name.display(), if cuts { "cut at" } else { "flipped at" });
+                match recovered(&case, &config) {
+                    Ok(found) if found == whole => (),
+                    Ok(found) => others.push(format!("{what}: {found:?}, not {whole:?}")),
+                    Err(error) => {
+                        if !error.is_damage() || error.exit_code() != ExitCode::Corrupt {
+                            others.push(format!("{what}: {}", crate::exit::chain(&error)));
+                        }
+                        assert!(part != "log" || !with_copies, "{what}: {error}");
+                        damaged.insert(part);
                     }
-                    assert!(part != "log" || !with_copies, "{} at {at}: {error}", name.display());
-                    damaged.insert(part);
                 }
                 cases += 1;
-                drop(opened);
-                std::fs::remove_dir_all(case).unwrap();
+                std::fs::remove_dir_all(&case).unwrap();
             }
         }
     }
     assert!(others.is_empty(), "{others:#?}");
-    assert!(cases > 50 && damaged == BTreeSet::from(["checkpoints", "log"]), "{cases} cases, {damaged:?}");
+    assert!(cases > 100 && damaged == BTreeSet::from(["checkpoints", "log"]), "{cases} cases, {damaged:?}");
 }
 
 #[test]
