@@ -30,7 +30,7 @@ use crate::damaged::{self, Damaged, DamagedError};
 use crate::exit::ExitCode;
 use crate::founding::{Founding, FoundingError, Settings};
 use crate::keeper::load;
-use crate::limits::DISK_KEPT_BYTES;
+use crate::limits::LOG_KEPT_BYTES;
 
 /// Folder of the index store in the data folder.
 const CHECKPOINTS: &str = "checkpoints";
@@ -578,7 +578,7 @@ impl DataFolder {
             directory: LOG.to_owned(),
             bodies_directory: BODIES.to_owned(),
             copies_directory: COPIES.to_owned(),
-            kept_bytes: DISK_KEPT_BYTES,
+            kept_bytes: LOG_KEPT_BYTES,
             ..LogOptions::default()
         };
         Ok(Log::open(self.disk.clone(), options)?)

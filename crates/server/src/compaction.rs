@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use quorate_state::{GroupId, LogIndex};
@@ -18,7 +18,7 @@ use quorate_storage::{Bodies, DropOutcome, LogStatus, SegmentRange, SlowGroups};
 use crate::cuts::Cuts;
 use crate::exit::{ExitCode, chain, stop_now};
 use crate::inbox::Inbox;
-use crate::log_writer::LogJob;
+use crate::log_writer::{LogJob, Shortening};
 use crate::metrics::Metrics;
 use crate::question::{LiveIndex, Question, ask};
 use crate::space::Space;
@@ -38,6 +38,8 @@ pub struct Compaction {
     pub log_bytes_target: u64,
     /// The log writer.
     pub log: SyncSender<LogJob>,
+    /// What is asked of it.
+    pub shortenings: SyncSender<Shortening>,
     /// The worker.
     pub inbox: Arc<Inbox<Question>>,
     /// Body files.
@@ -77,7 +79,7 @@ impl Compaction {
 
     /// Lets the oldest segment go if the log is too long. True: one went, look again at once.
     fn look(&self, waiting_since: &mut Option<Instant>) -> Result<bool, Ended> {
-        let (status, droppable): (LogStatus, Option<SegmentRange>) = self.log(LogJob::Look)?;
+        let (status, droppable): (LogStatus, Option<SegmentRange>) = self.log(Shortening::Look)?;
         self.metrics.log_size.set(status.segment_bytes);
         let Some(range) = droppable.filter(|_| status.segment_bytes > self.log_bytes_target) else {
             *waiting_since = None;
@@ -107,7 +109,7 @@ impl Compaction {
         slow: SlowGroups,
     ) -> Result<bool, Ended> {
         let segment = range.segment;
-        let begun = self.log(|answer| LogJob::BeginDrop { segment, floors, slow, answer })?;
+        let begun = self.log(|answer| Shortening::BeginDrop { segment, floors, slow, answer })?;
         let Ok(mut carry) = begun else { return Ok(false) };
         let live = LiveIndex::new(self.inbox.clone());
         let needed = |group, index| self.is_needed(&live, group, index);
@@ -123,7 +125,7 @@ impl Compaction {
             return Err(Ended);
         }
         let groups = range.groups.iter().map(|(group, _, _)| *group).collect();
-        match self.log(|answer| LogJob::FinishDrop { carry, groups, answer })? {
+        match self.log(|answer| Shortening::FinishDrop { carry, groups, answer })? {
             DropOutcome::Dropped { body_bytes, entries_moved } => {
                 self.metrics.segments_freed.add(1);
                 tracing::debug!(segment, body_bytes, entries_moved, "log segment freed");
@@ -157,9 +159,13 @@ impl Compaction {
         live.contains(GroupId(group), LogIndex(index)) || self.cuts.are_kept()
     }
 
-    fn log<T>(&self, job: impl FnOnce(SyncSender<T>) -> LogJob) -> Result<T, Ended> {
+    fn log<T>(&self, job: impl FnOnce(SyncSender<T>) -> Shortening) -> Result<T, Ended> {
         let (sender, receiver) = sync_channel(1);
-        self.log.send(job(sender)).map_err(|_| Ended)?;
+        self.shortenings.send(job(sender)).map_err(|_| Ended)?;
+        // Where the queue is full the writer has work, and looks after each job.
+        if let Err(TrySendError::Disconnected(_)) = self.log.try_send(LogJob::Shorten) {
+            return Err(Ended);
+        }
         receiver.recv().map_err(|_| Ended)
     }
 }

@@ -702,7 +702,9 @@ impl Parts<'_> {
             metrics.clone(),
         ));
         let (log_sender, log_jobs) = sync_channel(LOG_BATCHES_MAX);
-        let writer = LogWriter::new(log, self.inbox.clone(), metrics.clone(), self.space.clone());
+        let (shortenings, shortenings_asked) = sync_channel(1);
+        let (inbox, space) = (self.inbox.clone(), self.space.clone());
+        let writer = LogWriter::new(log, inbox, metrics.clone(), space, shortenings_asked);
         let log_thread = spawn("log", move || writer.run(&log_jobs))?;
         let sender = self.links.clone().map(|links| SnapshotSender {
             source: snapshot_source,
@@ -730,6 +732,7 @@ impl Parts<'_> {
         let compaction = Compaction {
             log_bytes_target: self.config.storage.log_bytes_target,
             log: log_sender.clone(),
+            shortenings,
             inbox: self.inbox,
             bodies,
             space: self.space.clone(),

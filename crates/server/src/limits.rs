@@ -430,6 +430,9 @@ pub const INCARNATION_MAX: u64 = 1 << 48;
 /// time, and cannot go on after a write of it that found no room.
 pub const DISK_KEPT_BYTES: u64 = 16 * 1024 * 1024;
 
+/// Free bytes that new segments of the log leave: checkpoints must go on when the log cannot, or it never gets shorter.
+pub const LOG_KEPT_BYTES: u64 = 2 * DISK_KEPT_BYTES;
+
 /// Pause before a write that found the disk full is tried again; space that has returned is seen within it.
 pub const FULL_DISK_PAUSE: Duration = Duration::from_millis(200);
 

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -22,6 +22,7 @@ use quorate_storage::{
 
 use crate::exit::{ExitCode, chain, stop_now};
 use crate::inbox::Inbox;
+use crate::limits::FULL_DISK_PAUSE;
 use crate::metrics::Metrics;
 use crate::question::Question;
 use crate::space::{Space, Stopping};
@@ -58,6 +59,15 @@ pub enum LogJob {
         /// Told when durable.
         done: SyncSender<()>,
     },
+    /// There is a [`Shortening`] to be done.
+    Shorten,
+    /// Sync and end.
+    Stop,
+}
+
+/// What the thread that shortens the log asks of its writer. It has a way of its own: while the log waits for room on a full disk it is what
+/// may make some.
+pub enum Shortening {
     /// Figures, and the oldest segment if it may go.
     Look(SyncSender<(LogStatus, Option<SegmentRange>)>),
     /// Prepare dropping a segment.
@@ -80,8 +90,6 @@ pub enum LogJob {
         /// Answer.
         answer: SyncSender<DropOutcome>,
     },
-    /// Sync and end.
-    Stop,
 }
 
 /// The log writer.
@@ -95,13 +103,20 @@ pub struct LogWriter {
     ticket: u64,
     wants_sync: bool,
     spare: Option<JoinHandle<io::Result<Spare>>>,
+    shortenings: Receiver<Shortening>,
 }
 
 impl LogWriter {
     /// A writer for this log.
-    pub fn new(log: Log, inbox: Arc<Inbox<Question>>, metrics: Arc<Metrics>, space: Arc<Space>) -> Self {
+    pub fn new(
+        log: Log,
+        inbox: Arc<Inbox<Question>>,
+        metrics: Arc<Metrics>,
+        space: Arc<Space>,
+        shortenings: Receiver<Shortening>,
+    ) -> Self {
         let (records, bytes, ticket, wants_sync, spare) = (Vec::new(), 0, 0, false, None);
-        LogWriter { log, inbox, metrics, space, records, bytes, ticket, wants_sync, spare }
+        LogWriter { log, inbox, metrics, space, records, bytes, ticket, wants_sync, spare, shortenings }
     }
 
     /// Runs until told to stop, or until everyone who could tell is gone.
@@ -126,19 +141,29 @@ impl LogWriter {
                     }
                     other => {
                         self.commit()?;
-                        let before = self.log.status();
-                        // It writes to the disk as well, and appends wait behind it.
-                        self.metrics.note_sync(Some(Instant::now()));
-                        self.maintain(other)?;
-                        self.metrics.note_sync(None);
-                        self.count_since(&before);
+                        self.timed(|writer| writer.maintain(other))?;
                     }
+                }
+                // Whoever asks may have found no room in the queue for saying so.
+                while let Ok(job) = self.shortenings.try_recv() {
+                    self.commit()?;
+                    self.timed(|writer| writer.shorten(job));
                 }
                 next = if self.bytes < GROUP_COMMIT_BYTES { jobs.try_recv().ok() } else { None };
             }
             self.commit()?;
         }
         Ok(())
+    }
+
+    /// Does what writes to the disk as well, while appends wait behind it.
+    fn timed<T>(&mut self, work: impl FnOnce(&mut LogWriter) -> T) -> T {
+        let before = self.log.status();
+        self.metrics.note_sync(Some(Instant::now()));
+        let done = work(self);
+        self.metrics.note_sync(None);
+        self.count_since(&before);
+        done
     }
 
     fn gather(&mut self, ticket: u64, records: Vec<LogRecord>, sync: bool) {
@@ -209,11 +234,21 @@ impl LogWriter {
                         );
                         told = true;
                     }
-                    self.space.pause()?;
+                    self.wait_for_room()?;
                 }
                 Err(error) => fail(&error),
             }
         }
+    }
+
+    /// Lets time pass, or the log get shorter: nobody else may be able to make room.
+    fn wait_for_room(&mut self) -> Result<(), Stopping> {
+        match self.shortenings.recv_timeout(FULL_DISK_PAUSE) {
+            Ok(job) => self.shorten(job),
+            Err(RecvTimeoutError::Timeout) => (),
+            Err(RecvTimeoutError::Disconnected) => return self.space.pause(),
+        }
+        self.space.check()
     }
 
     /// Lets another thread fill the next segment with zeros, so that no append waits for it.
@@ -235,7 +270,7 @@ impl LogWriter {
 
     fn maintain(&mut self, job: LogJob) -> Result<(), Stopping> {
         match job {
-            LogJob::Append { .. } | LogJob::Stop => (),
+            LogJob::Append { .. } | LogJob::Stop | LogJob::Shorten => (),
             LogJob::Reset { group, index, term, done } => {
                 self.patiently(|log| log.reset_group(group.0, index.0, term))?;
                 // Whoever asked may have ended.
@@ -246,18 +281,24 @@ impl LogWriter {
                 // Whoever asked may have ended.
                 let _told = done.send(());
             }
-            LogJob::Look(answer) => {
+        }
+        Ok(())
+    }
+
+    fn shorten(&mut self, job: Shortening) {
+        // Whoever asked may have ended.
+        match job {
+            Shortening::Look(answer) => {
                 let _told = answer.send((self.log.status(), self.log.droppable()));
             }
-            LogJob::BeginDrop { segment, floors, slow, answer } => {
+            Shortening::BeginDrop { segment, floors, slow, answer } => {
                 let floor = |group: Group| floors.get(&group).copied().unwrap_or(0);
                 let _told = answer.send(self.log.begin_drop(segment, &floor, slow));
             }
-            LogJob::FinishDrop { carry, groups, answer } => {
+            Shortening::FinishDrop { carry, groups, answer } => {
                 let _told = answer.send(self.finish_drop(carry, &groups));
             }
         }
-        Ok(())
     }
 
     fn finish_drop(&mut self, carry: CarryOver, groups: &[Group]) -> DropOutcome {
@@ -347,7 +388,7 @@ mod tests {
                 sender.send(LogJob::Append { ticket: number, records, sync }).unwrap();
             }
             sender.send(LogJob::Stop).unwrap();
-            let writer = LogWriter::new(log, inbox, metrics.clone(), space.clone());
+            let writer = LogWriter::new(log, inbox, metrics.clone(), space.clone(), sync_channel(1).1);
             let writing = thread::spawn(move || writer.run(&jobs));
             let begun = Instant::now();
             while metrics.log_waits_for_space.value() == 0 {
@@ -366,15 +407,60 @@ mod tests {
     }
 
     #[test]
+    fn log_that_has_filled_the_disk_itself_is_shortened_while_it_waits() {
+        let disk = MemoryDisk::new();
+        let (segment_bytes, kept_bytes) = (8 << 10, 64 << 10);
+        let options = LogOptions { segment_bytes, kept_bytes, spare_segments: 0, ..LogOptions::default() };
+        let (log, _) = Log::open(Arc::new(disk.clone()), options).unwrap();
+        let reader = log.reader();
+        disk.limit_capacity(Some(u64::MAX - disk.usage().unwrap().available_bytes + (128 << 10)));
+        let (inbox, metrics) = (Arc::new(Inbox::default()), Arc::new(Metrics::default()));
+        // Few at once: a batch goes into one segment.
+        let (sender, jobs) = sync_channel(2);
+        let feeding = thread::spawn(move || {
+            for number in 1..=5000 {
+                let records = vec![entry(number)];
+                sender.send(LogJob::Append { ticket: number, records, sync: true }).unwrap();
+            }
+            sender.send(LogJob::Stop).unwrap();
+        });
+        let (asks, asked) = sync_channel(1);
+        let space = Arc::new(Space::open(Arc::new(disk), 0));
+        let writer = LogWriter::new(log, inbox, metrics.clone(), space, asked);
+        let writing = thread::spawn(move || writer.run(&jobs));
+        let mut dropped = 0;
+        while !writing.is_finished() {
+            let (answer, look) = sync_channel(1);
+            let Ok(()) = asks.send(Shortening::Look(answer)) else { break };
+            let Ok((_, Some(range))) = look.recv() else { continue };
+            let floors = range.groups.iter().map(|(group, _, high)| (*group, *high)).collect();
+            let (answer, begun) = sync_channel(1);
+            let (segment, slow) = (range.segment, SlowGroups::Keep);
+            let Ok(()) = asks.send(Shortening::BeginDrop { segment, floors, slow, answer }) else { break };
+            let Ok(Ok(mut carry)) = begun.recv() else { continue };
+            carry.copy_bodies(&|_, _| false).unwrap();
+            let (answer, finished) = sync_channel(1);
+            let Ok(()) = asks.send(Shortening::FinishDrop { carry, groups: vec![1], answer }) else { break };
+            dropped += u64::from(matches!(finished.recv(), Ok(DropOutcome::Dropped { .. })));
+        }
+        feeding.join().unwrap();
+        writing.join().unwrap();
+        assert_eq!(reader.last_index(1), 5000);
+        assert!(dropped > 10, "{dropped}");
+    }
+
+    #[test]
     fn maintenance_that_hangs_shows_as_a_write_underway() {
         let (log, _) = Log::open(Arc::new(MemoryDisk::new()), LogOptions::default()).unwrap();
         let metrics = Arc::new(Metrics::default());
         let (sender, jobs) = sync_channel(10);
         // Nobody takes the answer, so that the job does not end.
         let (answer, answered) = sync_channel(0);
-        sender.send(LogJob::Look(answer)).unwrap();
+        let (asks, asked) = sync_channel(1);
+        asks.send(Shortening::Look(answer)).unwrap();
+        sender.send(LogJob::Shorten).unwrap();
         sender.send(LogJob::Stop).unwrap();
-        let writer = LogWriter::new(log, Arc::new(Inbox::default()), metrics.clone(), space());
+        let writer = LogWriter::new(log, Arc::new(Inbox::default()), metrics.clone(), space(), asked);
         let writing = thread::spawn(move || writer.run(&jobs));
         let begun = Instant::now();
         while metrics.sync_underway().is_none() {
@@ -400,7 +486,7 @@ mod tests {
                 .unwrap();
         }
         sender.send(LogJob::Stop).unwrap();
-        LogWriter::new(log, inbox.clone(), metrics.clone(), space()).run(&jobs);
+        LogWriter::new(log, inbox.clone(), metrics.clone(), space(), sync_channel(1).1).run(&jobs);
         assert_eq!(metrics.log_syncs.value(), 1);
         assert_eq!(reader.last_index(1), 3);
         let mut batch = Batch::default();

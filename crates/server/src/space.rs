@@ -131,6 +131,14 @@ impl Space {
         if !self.give_back() {
             thread::sleep(FULL_DISK_PAUSE);
         }
+        self.check()
+    }
+
+    /// Whether a wait goes on.
+    ///
+    /// # Errors
+    /// When the node stops.
+    pub fn check(&self) -> Result<(), Stopping> {
         if self.stopping.load(Ordering::Acquire) { Err(Stopping) } else { Ok(()) }
     }
 

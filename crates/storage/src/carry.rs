@@ -168,7 +168,11 @@ impl Log {
         }
         self.move_entries(&moves)?;
         let marks = self.marks_to_keep(&carry);
-        self.write(&marks)?;
+        // A few bytes, for which a segment may have to begin: a whole one goes for it.
+        self.makes_room = true;
+        let written = self.write(&marks);
+        self.makes_room = false;
+        written?;
         self.sync()?;
         self.retire(segment)?;
         let (body_bytes, entries_moved) = (carry.body_bytes, moves.len() as u64);

@@ -232,6 +232,9 @@ pub struct Log {
     pub(crate) spare_number_next: u32,
     spare_pending: bool,
     poisoned: bool,
+    /// What is written now is little and lets more go, or the log cannot be opened without it: a segment that begins for it may take what others
+    /// are to have.
+    pub(crate) makes_room: bool,
     buffer: Vec<u8>,
     status: LogStatus,
 }
@@ -268,6 +271,7 @@ impl Log {
             spare_number_next,
             spare_pending,
             poisoned,
+            makes_room: false,
             buffer,
             status,
         }
@@ -517,7 +521,8 @@ impl Log {
     }
 
     fn new_spare(&mut self, length: u64) -> Result<Spare, LogError> {
-        if !leaves(self.disk.as_ref(), length, self.options.kept_bytes) {
+        let kept_bytes = if self.makes_room { 0 } else { self.options.kept_bytes };
+        if !leaves(self.disk.as_ref(), length, kept_bytes) {
             return Err(LogError::NoSpace { bytes: length });
         }
         let (path, number) = self.spare_path_next();

@@ -309,7 +309,9 @@ pub fn open(disk: Arc<dyn Disk>, options: LogOptions) -> Result<(Log, Recovery),
     let stamp = Stamp { synced: next.sequence, ..next };
     let mut log = Log::assemble(disk, options, Arc::new(shared), head, copy, stamp, spares);
     // From here on records carry a new epoch: what a crash tore out of the old one can never become valid again.
+    log.makes_room = true;
     let begun = log.write(&[Draft::mark(Kind::EpochStart, 0, 0, 0)]).and_then(|()| log.sync());
+    log.makes_room = false;
     begun.map_err(OpenError::Begin)?;
     recovery.epoch = log.epoch();
     Ok((log, recovery))
