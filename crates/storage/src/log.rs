@@ -232,8 +232,8 @@ pub struct Log {
     pub(crate) spare_number_next: u32,
     spare_pending: bool,
     poisoned: bool,
-    /// What is written now is little and lets more go, or the log cannot be opened without it: a segment that begins for it may take what others
-    /// are to have.
+    /// What is written now is little and lets more go, or the log cannot be opened without it: a segment that begins for it is short, and
+    /// may take half of what others are to have.
     pub(crate) makes_room: bool,
     buffer: Vec<u8>,
     status: LogStatus,
@@ -514,6 +514,9 @@ impl Log {
         }
         let fit = |bytes: u64| needed.max(bytes).next_multiple_of(SEGMENT_HEADER_BYTES as u64);
         let (whole, short) = (fit(self.options.segment_bytes), fit(SHORT_SEGMENT_BYTES));
+        if self.makes_room {
+            return self.new_spare(whole.min(short));
+        }
         match self.new_spare(whole) {
             Err(LogError::NoSpace { .. }) if short < whole => self.new_spare(short),
             made => made,
@@ -521,7 +524,7 @@ impl Log {
     }
 
     fn new_spare(&mut self, length: u64) -> Result<Spare, LogError> {
-        let kept_bytes = if self.makes_room { 0 } else { self.options.kept_bytes };
+        let kept_bytes = if self.makes_room { self.options.kept_bytes / 2 } else { self.options.kept_bytes };
         if !leaves(self.disk.as_ref(), length, kept_bytes) {
             return Err(LogError::NoSpace { bytes: length });
         }
