@@ -78,6 +78,9 @@ pub enum Event {
         /// Where its message goes, beside direct receivers.
         targets: Vec<PublishTarget>,
     },
+    /// Whether the log takes nothing more for now, from now on: too much waits for the disk. Entries of peers are then dropped, as if they
+    /// were lost on their way, and none are proposed. The little that must be written all the same (terms, votes) is still handed over.
+    LogFull(bool),
     /// Whether this node's disk has little room, from now on: it is then not to lead what others can lead.
     DiskLow(bool),
     /// A node without an identity asks to join. Answered by `Action::Joined` once control has decided.

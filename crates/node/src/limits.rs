@@ -47,6 +47,10 @@ pub const ENTRY_BYTES_MAX: usize = 1024 * 1024;
 /// next one gathers.
 pub const UNPERSISTED_ENTRIES_MAX: usize = 2;
 
+/// Messages of a group that wait for one write, votes and answers to the leader. When full the oldest are dropped, as if they were lost
+/// on their way: while a disk hangs or is full for hours, an answer to every heartbeat would wait.
+pub const HELD_MESSAGES_MAX: usize = 64;
+
 /// Bytes of commands that a node holds for one group until they are applied. When full, the shell stops taking
 /// requests from client connections, which stop reading. Less on a node with little memory: see `MemoryShares`.
 pub const STREAM_BYTES_MAX: usize = 16 * 1024 * 1024;

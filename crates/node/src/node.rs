@@ -433,6 +433,7 @@ impl Node {
                 self.push(CONTROL, &Command::NodeJoin { node: *record }, Op::Join(disk));
             }
             Event::WillRouted { group, will, targets } => self.will_routed(group, will, targets),
+            Event::LogFull(full) => self.disk.set_log_full(full),
             Event::DiskLow(low) => self.disk.set_low(low),
             Event::Leave => self.leave(),
             Event::Operate { number, operation } => self.operate(number, operation),
@@ -537,6 +538,8 @@ impl Node {
                         from.0,
                         group.id()
                     ))),
+                    // Raft sends again what got lost.
+                    None if self.disk.is_log_full() && has_entries(&message) => (),
                     None => group.receive(*message),
                 }
             }
@@ -830,6 +833,11 @@ impl Node {
         self.turn.reads = turn.reads;
         self.turn.memberships = turn.memberships;
     }
+}
+
+/// Whether taking this message in adds to the log.
+fn has_entries(message: &raft::eraftpb::Message) -> bool {
+    message.get_msg_type() == raft::eraftpb::MessageType::MsgAppend && !message.entries.is_empty()
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 //!
 //! Owns: the [`Node`]. Does not: touch sockets or files; other threads and tasks do, over bounded queues.
 //! Invariants: actions are carried out in their order, except that events for client connections leave last in a
-//! turn, together; a route is in force here before anything says so to a peer or a client.
-//! Limits: the inbox bounds what comes; `log_queue` and `KEEPER_JOBS_MAX` bound what goes: the worker waits.
+//! turn, together, and that what the keeper cannot take yet leaves later; a route is in force here before anything says so to a peer or a client.
+//! Limits: the inbox bounds what comes; `log_queue` bounds what goes: the worker waits for a while, then the node takes less in.
 //! See: docs/decisions/0006-threads-and-runtime.md.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, TrySendError};
@@ -35,7 +36,11 @@ pub struct Worker {
     node: Node,
     edge: Arc<Edge>,
     log: LogQueue,
+    /// Whether the node was last told that the log takes nothing more.
+    log_full: bool,
     keeper: SyncSender<KeeperJob>,
+    /// What the keeper cannot take yet, in its order. At most what `KEEPER_JOBS_MAX` names for each group.
+    kept: VecDeque<KeeperJob>,
     next_tick: Instant,
     routes: Vec<(TopicFilter, RouteTarget, bool)>,
     events: Vec<(ConnId, ClientEvent)>,
@@ -55,7 +60,9 @@ impl Worker {
             node,
             edge,
             log,
+            log_full: false,
             keeper,
+            kept: VecDeque::new(),
             next_tick: Instant::now(),
             routes: Vec::new(),
             events: Vec::new(),
@@ -91,7 +98,14 @@ impl Worker {
                 self.act();
             }
             self.log.offer();
+            self.offer_kept();
+            let full = self.log.is_full();
+            if full != self.log_full {
+                self.log_full = full;
+                self.node.step(Event::LogFull(full), now);
+            }
             if self.may_end() {
+                // What is left for the keeper is lost as by a crash: the next start does it again.
                 self.log.flush();
                 self.edge.inbox.close();
                 return;
@@ -152,20 +166,31 @@ impl Worker {
         }
     }
 
-    /// Hands a job to the keeper, which may have the log do something that comes after all that was given to it here. When its queue
-    /// is full, the worker waits. The thread ends only after the worker, or takes the process with it.
+    /// Hands a job to the keeper, as soon as it takes it.
     fn keep(&mut self, job: KeeperJob) {
-        self.log.flush();
-        let sent = match self.keeper.try_send(job) {
-            Ok(()) => true,
-            Err(TrySendError::Full(job)) => self.edge.worker_beat.at_disk(|| self.keeper.send(job)).is_ok(),
-            Err(TrySendError::Disconnected(_)) => false,
-        };
-        if !sent {
-            crate::exit::stop_now(
-                crate::exit::ExitCode::Internal,
-                "a thread of the node ended before its worker",
-            );
+        self.kept.push_back(job);
+        self.offer_kept();
+    }
+
+    /// Hands over what the keeper takes. A job that comes after what was given to the log waits until that is on its way, and the jobs
+    /// behind it wait with it. The thread ends only after the worker, or takes the process with it.
+    fn offer_kept(&mut self) {
+        while let Some(job) = self.kept.pop_front() {
+            if job.comes_after_log() && !self.log.is_empty() {
+                self.kept.push_front(job);
+                return;
+            }
+            match self.keeper.try_send(job) {
+                Ok(()) => (),
+                Err(TrySendError::Full(job)) => {
+                    self.kept.push_front(job);
+                    return;
+                }
+                Err(TrySendError::Disconnected(_)) => {
+                    let reason = "a thread of the node ended before its worker";
+                    crate::exit::stop_now(crate::exit::ExitCode::Internal, reason)
+                }
+            }
         }
     }
 

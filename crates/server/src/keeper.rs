@@ -69,6 +69,13 @@ pub enum KeeperJob {
     Stop,
 }
 
+impl KeeperJob {
+    /// Whether the keeper has the log do something then that comes after all that was given to it before.
+    pub fn comes_after_log(&self) -> bool {
+        matches!(self, KeeperJob::InstallSnapshot { .. } | KeeperJob::RemoveGroup(_))
+    }
+}
+
 /// The keeper.
 pub struct Keeper {
     /// Checkpoints of all groups.
@@ -102,6 +109,9 @@ impl Keeper {
     pub fn run(mut self, jobs: &Receiver<KeeperJob>) {
         if let Err(Stopping) = self.work(jobs) {
             tracing::warn!("stopped while the disk was full: a checkpoint is not written");
+            drop(self);
+            // The worker and others end later, and may still hand something over.
+            while jobs.recv().is_ok_and(|job| !matches!(job, KeeperJob::Stop)) {}
         }
     }
 
@@ -288,15 +298,19 @@ mod tests {
         };
         let used = u64::MAX - shared.usage().unwrap().available_bytes;
         disk.limit_capacity(Some(used + DISK_KEPT_BYTES + (room_mib << 20)));
-        let (sender, jobs) = sync_channel(3);
+        let (sender, jobs) = sync_channel(1);
         let changes = vec![(vec![1], Some(vec![7; MIB]))];
         let (group, index, conf_state) = (GroupId(1), LogIndex(5), Vec::new());
         let checkpoint = KeeperJob::Checkpoint { group, index, term: 1, conf_state, changes, keep_for: None };
-        for job in [checkpoint, KeeperJob::NewIncarnation, KeeperJob::Stop] {
-            sender.send(job).unwrap();
-        }
         let working = thread::spawn(move || keeper.run(&jobs));
+        // Not all fit into the queue: they are taken also when the keeper has given up.
+        let giving = thread::spawn(move || {
+            for job in [checkpoint, KeeperJob::NewIncarnation, KeeperJob::NewIncarnation, KeeperJob::Stop] {
+                sender.send(job).unwrap();
+            }
+        });
         then(&disk, &space);
+        giving.join().unwrap();
         working.join().unwrap();
         let mark = checkpoints.mark(1).unwrap().map(|mark| mark.index);
         (mark, Identity::load(shared.as_ref()).unwrap().unwrap().incarnation)
@@ -304,8 +318,8 @@ mod tests {
 
     #[test]
     fn checkpoint_waits_for_room_for_itself_and_the_rest_or_for_the_end() {
-        assert_eq!(work(3, |_, _| ()), (Some(5), 2), "there is room");
-        assert_eq!(work(1, |disk, _| disk.limit_capacity(None)), (Some(5), 2), "later");
+        assert_eq!(work(3, |_, _| ()), (Some(5), 3), "there is room");
+        assert_eq!(work(1, |disk, _| disk.limit_capacity(None)), (Some(5), 3), "later");
         assert_eq!(work(1, |_, space| space.stop()), (None, 1), "never");
     }
 }

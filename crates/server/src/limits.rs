@@ -164,12 +164,16 @@ pub const FILES_RESERVED: u64 = 64;
 /// Batches on their way to the log writer. Two per group would do; the node holds the rest back.
 pub const LOG_BATCHES_MAX: usize = 64;
 
-/// Bytes of records that wait for room in that queue, as one batch. A disk that hangs for half a second, after which what this node leads
-/// is handed over, holds up fewer; then the worker waits.
-pub const LOG_WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of records in that queue, and as many again that wait for room there as one batch. A disk that hangs for half a second, after
+/// which what this node leads is handed over, holds up fewer; then the worker waits for `LOG_WAIT_MAX`.
+pub const LOG_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Checkpoints and snapshots on their way to the keeper thread. When full, the worker waits: a state that
-/// changes faster than it can be kept must slow down.
+/// How long the worker waits for a log that is behind. Some syncs of a slow disk, and short beside the lease. After that the log counts
+/// as full until it takes what waits: the node takes no entries of peers meanwhile and proposes none.
+pub const LOG_WAIT_MAX: Duration = Duration::from_millis(100);
+
+/// Checkpoints and snapshots on their way to the keeper thread. More of them the worker keeps: for each group there is one checkpoint at
+/// a time, one snapshot to be put in force, and one for each member to be sent.
 pub const KEEPER_JOBS_MAX: usize = 64;
 
 /// Publishes of one connection that are timed at once, 24 bytes each. The Receive Maximum is 1,024 by default; of what a

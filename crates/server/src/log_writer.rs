@@ -23,6 +23,7 @@ use quorate_storage::{
 use crate::exit::{ExitCode, chain, stop_now};
 use crate::inbox::Inbox;
 use crate::limits::FULL_DISK_PAUSE;
+use crate::log_queue::QueuedBytes;
 use crate::metrics::Metrics;
 use crate::question::Question;
 use crate::space::{Space, Stopping};
@@ -40,6 +41,8 @@ pub enum LogJob {
         records: Vec<LogRecord>,
         /// Whether they must be synced.
         sync: bool,
+        /// What they count for until they are taken.
+        queued: QueuedBytes,
     },
     /// The group's log begins anew after this index.
     Reset {
@@ -123,6 +126,9 @@ impl LogWriter {
     pub fn run(mut self, jobs: &Receiver<LogJob>) {
         if let Err(Stopping) = self.work(jobs) {
             tracing::warn!("stopped while the disk was full: what was not acknowledged is not written");
+            drop(self);
+            // The worker and others end later, and may still hand something over.
+            while jobs.recv().is_ok_and(|job| !matches!(job, LogJob::Stop)) {}
         }
     }
 
@@ -131,7 +137,7 @@ impl LogWriter {
             let mut next = Some(first);
             while let Some(job) = next {
                 match job {
-                    LogJob::Append { ticket, records, sync } => self.gather(ticket, records, sync),
+                    LogJob::Append { ticket, records, sync, .. } => self.gather(ticket, records, sync),
                     LogJob::Stop => {
                         self.commit()?;
                         if let Err(error) = self.log.sync() {
@@ -365,6 +371,10 @@ mod tests {
         }
     }
 
+    fn append(ticket: u64, records: Vec<LogRecord>, sync: bool) -> LogJob {
+        LogJob::Append { ticket, records, sync, queued: QueuedBytes::default() }
+    }
+
     fn space() -> Arc<Space> {
         Arc::new(Space::open(Arc::new(MemoryDisk::new()), 0))
     }
@@ -385,9 +395,8 @@ mod tests {
             let (sender, jobs) = sync_channel(100_000);
             for number in 1..=20_000 {
                 let (records, sync) = (vec![entry(number)], number == 20_000);
-                sender.send(LogJob::Append { ticket: number, records, sync }).unwrap();
+                sender.send(append(number, records, sync)).unwrap();
             }
-            sender.send(LogJob::Stop).unwrap();
             let writer = LogWriter::new(log, inbox, metrics.clone(), space.clone(), sync_channel(1).1);
             let writing = thread::spawn(move || writer.run(&jobs));
             let begun = Instant::now();
@@ -401,6 +410,11 @@ mod tests {
             } else {
                 disk.limit_capacity(None);
             }
+            // The worker ends later than a writer that has given up, and has something to write until then.
+            for number in [20_001, 20_002] {
+                sender.send(append(number, Vec::new(), true)).expect("somebody takes it");
+            }
+            sender.send(LogJob::Stop).unwrap();
             writing.join().unwrap();
             assert_eq!(reader.last_index(1) == 20_000, !stops, "nothing is written by halves");
         }
@@ -420,7 +434,7 @@ mod tests {
         let feeding = thread::spawn(move || {
             for number in 1..=5000 {
                 let records = vec![entry(number)];
-                sender.send(LogJob::Append { ticket: number, records, sync: true }).unwrap();
+                sender.send(append(number, records, true)).unwrap();
             }
             sender.send(LogJob::Stop).unwrap();
         });
@@ -481,9 +495,7 @@ mod tests {
         let metrics = Arc::new(Metrics::default());
         let (sender, jobs) = sync_channel(10);
         for number in 1..=3 {
-            sender
-                .send(LogJob::Append { ticket: number, records: vec![entry(number)], sync: number == 2 })
-                .unwrap();
+            sender.send(append(number, vec![entry(number)], number == 2)).unwrap();
         }
         sender.send(LogJob::Stop).unwrap();
         LogWriter::new(log, inbox.clone(), metrics.clone(), space(), sync_channel(1).1).run(&jobs);

@@ -71,6 +71,7 @@ marks! {
     CheckpointFailed, "checkpoint-failed", "a checkpoint could not be written";
     StartFailed, "start-failed", "a node could not start, for its disk failed";
     DiskFull, "disk-full", "the log waited for room";
+    LogFull, "log-full", "a node took no entries in, for too much waited for its log";
     DiskFullSnapshot, "disk-full-snapshot", "a snapshot was refused for want of room";
     IntakeClosed, "intake-closed", "a connection was served by a node that takes no messages in";
     WriteAstray, "write-astray", "a write of the log went to the wrong place, or nowhere";

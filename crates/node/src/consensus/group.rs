@@ -601,9 +601,12 @@ impl Group {
         } else if ready.must_sync() {
             turn.sync = true;
             self.unpersisted.push_back(Unpersisted { number, ticket: turn.ticket, last_entry, messages });
-        } else if let Some(last) = self.unpersisted.back() {
-            let ticket = last.ticket;
-            self.unpersisted.push_back(Unpersisted { number, ticket, last_entry, messages });
+        } else if let Some(last) = self.unpersisted.back_mut() {
+            // It has no entries: those would have to be synced.
+            last.number = number;
+            last.messages.extend(messages);
+            let surplus = last.messages.len().saturating_sub(limits::HELD_MESSAGES_MAX);
+            last.messages.drain(..surplus);
         } else {
             // Nothing of this ready needs the disk, and nothing before it waits for it.
             turn.messages.extend(messages.into_iter().map(|message| (self.id, message)));

@@ -23,6 +23,8 @@ pub(super) struct DiskWatch {
     late: BTreeMap<NodeId, Duration>,
     /// This node's disk has little room.
     low: bool,
+    /// Too much waits for this node's disk.
+    full: bool,
     /// When the others were last told that this node's disk is not fit to lead; `None` while it is.
     told: Option<Duration>,
     /// When other nodes last said that theirs is not.
@@ -63,6 +65,16 @@ impl DiskWatch {
     /// Whether it has.
     pub(super) fn is_low(&self) -> bool {
         self.low
+    }
+
+    /// Whether the log takes nothing more for now.
+    pub(super) fn set_log_full(&mut self, full: bool) {
+        self.full = full;
+    }
+
+    /// Whether it does not.
+    pub(super) fn is_log_full(&self) -> bool {
+        self.full
     }
 
     /// Whether the others are to be told now that this node's disk is not fit to lead.

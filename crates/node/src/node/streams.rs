@@ -240,6 +240,9 @@ impl Node {
 
     /// As leader of groups: proposes what has gathered, one entry per group.
     pub(super) fn propose(&mut self, now: Duration) {
+        if self.disk.is_log_full() {
+            return;
+        }
         let leads: Vec<GroupId> = self.leads.iter().copied().collect();
         for id in leads {
             let mut news: Vec<LeaderCommand> = self

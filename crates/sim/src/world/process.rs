@@ -98,6 +98,8 @@ pub(super) struct Process {
     pub(super) log_waiting: Option<Gathered>,
     /// It will look for room.
     pub(super) log_looks: bool,
+    /// The node was told that the log takes nothing more.
+    pub(super) log_full: bool,
     pub(super) keeper_jobs: VecDeque<KeeperJob>,
     pub(super) keeper_busy: bool,
     pub(super) connections: BTreeMap<ConnId, Box<ServerConnection>>,
@@ -421,6 +423,7 @@ impl World {
             log_resetting: false,
             log_waiting: None,
             log_looks: false,
+            log_full: false,
             keeper_jobs: VecDeque::new(),
             keeper_busy: false,
             connections: BTreeMap::new(),

@@ -105,6 +105,12 @@ impl World {
                 process.node.step(NodeEvent::Client(conn, request), now);
             }
         }
+        let full = process.log_jobs.len() >= World::LOG_JOBS_MAX;
+        if full != process.log_full {
+            process.log_full = full;
+            process.node.step(NodeEvent::LogFull(full), now);
+            self.history.marks.hit(Mark::LogFull);
+        }
         process.node.turn(now);
         if let Some(cause) = process.trouble.peek() {
             // The daemon ends in the middle of the turn: nothing of it gets out.
@@ -324,6 +330,9 @@ impl World {
             }
         }
     }
+
+    /// Batches that wait for the log of a node until it is full: few, so that it happens.
+    const LOG_JOBS_MAX: usize = 32;
 
     /// The log thread takes up what waits, unless a sync is underway.
     pub(super) fn run_log(&mut self, place: usize, process: &mut Process) {

@@ -1,7 +1,7 @@
 //! Nodes whose disk hangs or has little room while all else of them works.
 
 use super::*;
-use crate::limits::{DISK_HANG, DISK_TRUST_AFTER, DISK_UNFIT_BELIEVED, DISK_UNFIT_EVERY};
+use crate::limits::{DISK_HANG, DISK_TRUST_AFTER, DISK_UNFIT_BELIEVED, DISK_UNFIT_EVERY, HELD_MESSAGES_MAX};
 
 impl World {
     /// All disks hang from now on, and there is something to write.
@@ -31,6 +31,17 @@ impl World {
     fn leads_any(&self, node: NodeId) -> bool {
         let status = self.members[&node].node.status(false, self.now);
         status.groups.iter().any(|group| group.leader == Some(node))
+    }
+
+    fn applied_of_control(&self, node: NodeId) -> LogIndex {
+        let status = self.members[&node].node.status(false, self.now);
+        status.groups.iter().find(|group| group.group == CONTROL).map(|group| group.applied).unwrap()
+    }
+
+    /// Writes something to control.
+    fn ask_control(&mut self, node: NodeId, number: u64) {
+        let operation = Operation::SetDuty { node, duty: Duty::Full };
+        self.event(node, Event::Operate { number, operation });
     }
 
     fn leader_of_control(&self) -> NodeId {
@@ -126,4 +137,63 @@ fn leadership_stays_where_it_is_when_all_have_little_room() {
     world.until("time passed", |world| world.now > until);
     assert_eq!(world.terms(), before);
     assert!(world.ready());
+}
+
+#[test]
+fn node_whose_log_is_full_takes_no_entries_until_it_is_not_and_then_gets_all() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    let leader = world.leader_of_control();
+    let full = NodeId(leader.0 % 3 + 1);
+    world.event(full, Event::LogFull(true));
+    let before = world.applied_of_control(full);
+    for number in 1..=10 {
+        world.ask_control(leader, number);
+        world.until("two are enough", |world| world.operated.len() as u64 == number);
+    }
+    assert_eq!(world.applied_of_control(full), before);
+    assert!(world.applied_of_control(leader) > before);
+    let term = world.terms();
+    let until = world.now + Duration::from_secs(5);
+    world.until("time passed", |world| world.now > until);
+    assert_eq!(world.terms(), term, "it hears its leaders, and asks nobody for a vote");
+    world.event(full, Event::LogFull(false));
+    let wanted = world.applied_of_control(leader);
+    world.until("it has caught up", |world| world.applied_of_control(full) >= wanted);
+}
+
+#[test]
+fn leader_whose_log_is_full_proposes_nothing_until_it_is_not() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    let leader = world.leader_of_control();
+    world.event(leader, Event::LogFull(true));
+    world.ask_control(NodeId(leader.0 % 3 + 1), 1);
+    let until = world.now + Duration::from_secs(5);
+    world.until("time passed", |world| world.now > until);
+    assert!(world.operated.is_empty() && world.leader_of_control() == leader);
+    world.event(leader, Event::LogFull(false));
+    world.until("what was asked is done", |world| !world.operated.is_empty());
+}
+
+#[test]
+fn few_messages_wait_for_a_disk_that_hangs_for_long_and_it_catches_up() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    let leader = world.leader_of_control();
+    let hung = NodeId(leader.0 % 3 + 1);
+    world.hung.insert(hung, None);
+    world.ask_control(leader, 1);
+    let until = world.now + Duration::from_secs(25);
+    world.until("many heartbeats have come", |world| world.now > until);
+    world.drain();
+    let waits = world.hung.remove(&hung).flatten().unwrap();
+    world.event(hung, Event::Persisted(waits));
+    let is_of_control = |message: &PeerMessage| matches!(message, PeerMessage::Raft(CONTROL, _));
+    let sent = world.network.iter().filter(|(from, _, message)| *from == hung && is_of_control(message));
+    // There may have been two writes.
+    let sent = sent.count();
+    assert!((2..=HELD_MESSAGES_MAX * 2).contains(&sent), "{sent}");
+    let wanted = world.applied_of_control(leader);
+    world.until("it has caught up", |world| world.applied_of_control(hung) >= wanted);
 }
