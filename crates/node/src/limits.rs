@@ -15,6 +15,10 @@ pub const ELECTION_TICKS: usize = 16;
 /// Jitter added to `ELECTION_TICKS`, exclusive upper bound.
 pub const ELECTION_JITTER_TICKS: usize = 8;
 
+/// The part of the jitter that belongs to the replica which is to lead next; the others begin two ticks later. Two that miss a silent
+/// leader within the same few milliseconds each vote for themselves, and it takes another timeout until one is elected.
+pub const HEIR_JITTER_TICKS: usize = 3;
+
 /// How long a granted lease lasts from the moment it was asked for. The contract's bound for a cut-off node to stop
 /// acknowledging is 1 s; a client whose node was killed waits about as long for its session, so it is shorter.
 pub const LEASE: Duration = Duration::from_millis(700);

@@ -600,7 +600,12 @@ impl Node {
     }
 
     fn tick(&mut self, now: Duration) {
-        for group in self.groups.values_mut() {
+        let heirs = self.groups.values().map(|group| self.is_heir(group)).collect::<Vec<_>>();
+        for (group, is_heir) in self.groups.values_mut().zip(heirs) {
+            // Without a leader: as it was when there was one.
+            if let Some(is_heir) = is_heir {
+                group.set_heir(is_heir);
+            }
             group.tick(now);
         }
         self.tick_lease(now);

@@ -107,12 +107,12 @@ fn is_member(members: &ConfState, id: u64) -> bool {
 struct Jitter {
     state: u64,
     term: u64,
-    ticks: usize,
+    is_heir: bool,
 }
 
 impl Jitter {
     fn new(seed: u64) -> Self {
-        Jitter { state: seed | 1, term: u64::MAX, ticks: limits::ELECTION_TICKS }
+        Jitter { state: seed | 1, term: u64::MAX, is_heir: false }
     }
 
     /// The election timeout in ticks for a term: a new draw for each.
@@ -122,10 +122,14 @@ impl Jitter {
             self.state ^= self.state << 13;
             self.state ^= self.state >> 7;
             self.state ^= self.state << 17;
-            let extra = usize::try_from(self.state % limits::ELECTION_JITTER_TICKS as u64).unwrap_or(0);
-            self.ticks = limits::ELECTION_TICKS + extra;
         }
-        self.ticks
+        let others = limits::HEIR_JITTER_TICKS + 1;
+        let (first, many) = match self.is_heir {
+            true => (0, limits::HEIR_JITTER_TICKS),
+            false => (others, limits::ELECTION_JITTER_TICKS - others),
+        };
+        let drawn = usize::try_from(self.state % many as u64).unwrap_or(0);
+        limits::ELECTION_TICKS + first + drawn
     }
 }
 
@@ -283,6 +287,11 @@ impl Group {
         if self.raw.raft.randomized_election_timeout() != ticks {
             self.raw.raft.set_randomized_election_timeout(ticks);
         }
+    }
+
+    /// Whether this replica is to be elected when the leader falls silent: it waits less long for it than the others.
+    pub fn set_heir(&mut self, is_heir: bool) {
+        self.jitter.is_heir = is_heir;
     }
 
     /// One Raft tick.

@@ -212,6 +212,11 @@ impl Node {
         u32::try_from(rank).unwrap_or(0) * 3
     }
 
+    /// Whether this node is the first to campaign when the leader of the group falls silent; `None` without a leader.
+    pub(super) fn is_heir(&self, group: &Group) -> Option<bool> {
+        group.leader().map(|leader| leader != self.id && self.election_rank(group, leader) == 0)
+    }
+
     /// Who is to lead a group when its leader goes.
     pub(super) fn heir(&self, group: &Group) -> Option<NodeId> {
         let leader = group.leader();

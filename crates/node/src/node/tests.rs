@@ -18,6 +18,7 @@ use crate::edge::{ClientEvent, ClientRequest, ConnectRequest, PublishOutcome};
 
 mod disk;
 mod duty;
+mod election;
 mod listing;
 mod membership;
 mod shares;
@@ -121,11 +122,15 @@ fn listener(record: &NodeRecord) -> AdvertisedListener {
 }
 
 fn config(record: NodeRecord) -> NodeConfig {
+    config_with_seed(record, 42)
+}
+
+fn config_with_seed(record: NodeRecord, seed: u64) -> NodeConfig {
     NodeConfig {
         cluster: cluster_config(),
         partition: PartitionConfig::new(GroupId(1)),
         listeners: vec![listener(&record)],
-        seed: 42,
+        seed,
         memory: MemoryShares::default(),
         record,
     }
@@ -157,6 +162,10 @@ fn member(config: NodeConfig, groups: Vec<RestoredGroup>, now: Duration) -> Memb
 
 impl World {
     fn new(count: u64) -> World {
+        World::with_seed(count, 42)
+    }
+
+    fn with_seed(count: u64, seed: u64) -> World {
         let now = Duration::from_secs(100);
         let records: Vec<NodeRecord> = (1..=count).map(record).collect();
         let mut world = World {
@@ -172,7 +181,7 @@ impl World {
             elsewhere: BTreeMap::new(),
         };
         for record in &records {
-            let config = config(record.clone());
+            let config = config_with_seed(record.clone(), seed);
             let groups = Node::bootstrap_groups(&config.cluster, &config.partition, &records, record.id);
             world.members.insert(record.id, member(config, groups, now));
         }

@@ -44,7 +44,7 @@ impl World {
         self.event(node, Event::Operate { number, operation });
     }
 
-    fn leader_of_control(&self) -> NodeId {
+    pub(super) fn leader_of_control(&self) -> NodeId {
         let (_, member) = self.members.first_key_value().unwrap();
         let status = member.node.status(false, self.now);
         status.groups.iter().find(|group| group.group == CONTROL).and_then(|group| group.leader).unwrap()
