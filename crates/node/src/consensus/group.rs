@@ -415,7 +415,9 @@ impl Group {
 
     /// A Raft message from a peer. What Raft refuses is dropped: it is stale, or from a removed member.
     pub fn receive(&mut self, message: Message) {
-        if self.installing {
+        // Between a snapshot and its place in the log there is no log that entries could follow; one that was just received is not
+        // `installing` yet.
+        if self.installing || self.raw.raft.raft_log.unstable.snapshot.is_some() {
             return;
         }
         // A replica that knows nothing promises nothing: it may have been here before, and have voted.

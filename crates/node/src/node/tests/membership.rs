@@ -3,6 +3,7 @@
 use super::*;
 use quorate_state::command::Removal;
 use quorate_state::control::NodeStatus as Membership;
+use raft::eraftpb::{Entry, Message as RaftMessage, MessageType};
 
 impl World {
     /// A new node joins by asking node 1.
@@ -226,19 +227,67 @@ fn replica_without_a_log_promises_its_vote_to_nobody() {
     world.event(NodeId(4), Event::PeerUp(NodeId(2)));
     let asked = |world: &mut World, id| {
         world.network.clear();
-        let mut request = raft::eraftpb::Message::default();
-        request.set_msg_type(raft::eraftpb::MessageType::MsgRequestVote);
+        let mut request = RaftMessage::default();
+        request.set_msg_type(MessageType::MsgRequestVote);
         (request.from, request.to, request.term, request.index, request.log_term) = (2, id, 90, 900, 89);
         // As of a transfer: asked without regard to the leader that is known.
         request.context = b"CampaignTransfer".as_slice().into();
         world.event(NodeId(id), Event::Peer(NodeId(2), PeerMessage::Raft(CONTROL, Box::new(request))));
         let votes = world.network.iter().filter(|(from, to, message)| {
             let is_vote = matches!(message, PeerMessage::Raft(CONTROL, raft) if raft.get_msg_type()
-                == raft::eraftpb::MessageType::MsgRequestVoteResponse && !raft.reject);
+                == MessageType::MsgRequestVoteResponse && !raft.reject);
             (*from, *to) == (NodeId(id), NodeId(2)) && is_vote
         });
         votes.count()
     };
     assert_eq!(asked(&mut world, 4), 0);
     assert_eq!(asked(&mut world, 3), 1, "one with a log does");
+}
+
+/// What a leader sends behind a snapshot: its group, an index, and the append with the entry that has it.
+fn entry_after(group: GroupId, snapshot: &RaftMessage) -> Option<(GroupId, u64, PeerMessage)> {
+    let metadata = snapshot.get_snapshot().get_metadata();
+    let next = metadata.index + 1;
+    let mut append = RaftMessage::default();
+    append.set_msg_type(MessageType::MsgAppend);
+    (append.from, append.to, append.term) = (snapshot.from, snapshot.to, snapshot.term);
+    (append.index, append.log_term, append.commit) = (metadata.index, metadata.term, metadata.index);
+    append.set_entries(vec![Entry { index: next, term: snapshot.term, ..Entry::default() }].into());
+    let is_snapshot = snapshot.get_msg_type() == MessageType::MsgSnapshot;
+    is_snapshot.then(|| (group, next, PeerMessage::Raft(group, Box::new(append))))
+}
+
+#[test]
+fn entries_that_come_together_with_a_snapshot_are_not_written_before_it() {
+    let mut world = World::new(4);
+    world.until("ready", World::ready);
+    world.join("n5", 5);
+    let mut struck = 0;
+    for _ in 0..200 {
+        while let Some((from, to, message)) = world.network.pop_front() {
+            let entry = match &message {
+                PeerMessage::Raft(group, snapshot) => entry_after(*group, snapshot),
+                _ => None,
+            };
+            let Some((group, next, append)) = entry else {
+                world.event(to, Event::Peer(from, message));
+                continue;
+            };
+            // Both in one batch, as after a time in which the node did nothing.
+            let now = world.now;
+            let member = world.members.get_mut(&to).unwrap();
+            member.node.step(Event::Peer(from, message), now);
+            member.node.step(Event::Peer(from, append), now);
+            world.turn(to);
+            let written = world.members[&to].log.0.lock().unwrap().contains_key(&(group, next));
+            assert!(!written, "entry {next} of group {group} was written before its snapshot");
+            struck += 1;
+        }
+        world.now += limits::TICK;
+        for id in world.members.keys().copied().collect::<Vec<_>>() {
+            world.event(id, Event::Tick);
+        }
+    }
+    assert!(struck > 0, "a snapshot was sent");
+    world.until("all are ready", World::ready);
 }
