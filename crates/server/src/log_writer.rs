@@ -150,9 +150,9 @@ impl LogWriter {
                         self.timed(|writer| writer.maintain(other))?;
                     }
                 }
-                // Whoever asks may have found no room in the queue for saying so.
+                // Whoever asks may have found no room in the queue for saying so. What was gathered is not written first: that may have to
+                // wait for room, which only whoever asked here can make.
                 while let Ok(job) = self.shortenings.try_recv() {
-                    self.commit()?;
                     self.timed(|writer| writer.shorten(job));
                 }
                 next = if self.bytes < GROUP_COMMIT_BYTES { jobs.try_recv().ok() } else { None };
@@ -360,6 +360,8 @@ mod tests {
     use std::sync::mpsc::sync_channel;
     use std::time::Duration;
 
+    const WAIT_MAX: Duration = Duration::from_secs(60);
+
     fn entry(index: u64) -> LogRecord {
         LogRecord::Entry {
             group: GroupId(1),
@@ -401,7 +403,7 @@ mod tests {
             let writing = thread::spawn(move || writer.run(&jobs));
             let begun = Instant::now();
             while metrics.log_waits_for_space.value() == 0 {
-                assert!(begun.elapsed() < Duration::from_secs(60), "it does not wait");
+                assert!(begun.elapsed() < WAIT_MAX, "it does not wait");
                 thread::yield_now();
             }
             assert!(!space.give_back(), "the reserve went first");
@@ -429,12 +431,15 @@ mod tests {
         let reader = log.reader();
         disk.limit_capacity(Some(u64::MAX - disk.usage().unwrap().available_bytes + (128 << 10)));
         let (inbox, metrics) = (Arc::new(Inbox::default()), Arc::new(Metrics::default()));
-        // Few at once: a batch goes into one segment.
         let (sender, jobs) = sync_channel(2);
         let feeding = thread::spawn(move || {
             for number in 1..=5000 {
                 let records = vec![entry(number)];
                 sender.send(append(number, records, true)).unwrap();
+                // So that no batch is larger than the disk: what was gathered is written before it.
+                if number % 20 == 0 {
+                    sender.send(LogJob::Shorten).unwrap();
+                }
             }
             sender.send(LogJob::Stop).unwrap();
         });
@@ -443,10 +448,12 @@ mod tests {
         let writer = LogWriter::new(log, inbox, metrics.clone(), space, asked);
         let writing = thread::spawn(move || writer.run(&jobs));
         let mut dropped = 0;
+        let begun = Instant::now();
         while !writing.is_finished() {
+            assert!(begun.elapsed() < WAIT_MAX, "the log does not go on, {dropped} segments dropped");
             let (answer, look) = sync_channel(1);
             let Ok(()) = asks.send(Shortening::Look(answer)) else { break };
-            let Ok((_, Some(range))) = look.recv() else { continue };
+            let Ok((_, Some(range))) = look.recv_timeout(WAIT_MAX) else { continue };
             let floors = range.groups.iter().map(|(group, _, high)| (*group, *high)).collect();
             let (answer, begun) = sync_channel(1);
             let (segment, slow) = (range.segment, SlowGroups::Keep);
@@ -464,6 +471,29 @@ mod tests {
     }
 
     #[test]
+    fn question_that_comes_with_an_append_is_answered_before_it_waits_for_room() {
+        let disk = MemoryDisk::new();
+        let options = LogOptions { segment_bytes: 8 << 10, spare_segments: 0, ..LogOptions::default() };
+        let (log, _) = Log::open(Arc::new(disk.clone()), options).unwrap();
+        let reader = log.reader();
+        disk.limit_capacity(Some(u64::MAX - disk.usage().unwrap().available_bytes));
+        let (sender, jobs) = sync_channel(2);
+        let records = (1..=1000).map(entry).collect();
+        sender.send(append(1, records, true)).unwrap();
+        sender.send(LogJob::Stop).unwrap();
+        let ((asks, asked), (answer, answered)) = (sync_channel(1), sync_channel(1));
+        asks.send(Shortening::Look(answer)).unwrap();
+        let space = Arc::new(Space::open(Arc::new(disk.clone()), 0));
+        let writer = LogWriter::new(log, Arc::new(Inbox::default()), Arc::default(), space, asked);
+        let writing = thread::spawn(move || writer.run(&jobs));
+        // Whoever would make room does nothing before the answer.
+        answered.recv_timeout(WAIT_MAX).expect("an answer while the disk is full");
+        disk.limit_capacity(None);
+        writing.join().unwrap();
+        assert_eq!(reader.last_index(1), 1000);
+    }
+
+    #[test]
     fn maintenance_that_hangs_shows_as_a_write_underway() {
         let (log, _) = Log::open(Arc::new(MemoryDisk::new()), LogOptions::default()).unwrap();
         let metrics = Arc::new(Metrics::default());
@@ -478,10 +508,10 @@ mod tests {
         let writing = thread::spawn(move || writer.run(&jobs));
         let begun = Instant::now();
         while metrics.sync_underway().is_none() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "no write underway");
+            assert!(begun.elapsed() < WAIT_MAX, "no write underway");
             thread::yield_now();
         }
-        answered.recv().unwrap();
+        answered.recv_timeout(WAIT_MAX).unwrap();
         writing.join().unwrap();
         assert_eq!(metrics.sync_underway(), None);
     }
