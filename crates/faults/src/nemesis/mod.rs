@@ -158,7 +158,7 @@ pub const NOT_INJECTED: [(&str, &str); 6] = [
         "a device that fails reads or writes in places",
         "no device mapper here; strace fails system calls instead",
     ),
-    ("members added, removed and replaced under faults", "there are no commands for it yet"),
+    ("members added, removed and replaced under faults", "an acceptance test does that, with kills"),
     ("upgrade and downgrade", "only with a second program in `QUORATE_OTHER_BIN`"),
     ("a database killed or frozen, its answer lost", "the product has no database sinks"),
     ("a site lost or cut off", "the product has no second sites"),
