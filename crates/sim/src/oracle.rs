@@ -64,6 +64,8 @@ pub enum Event {
     UnsubscribeSent { client: u32, conn: Conn, filter: Filter },
     /// A client got UNSUBACK.
     Unsubscribed { client: u32, conn: Conn, filter: Filter },
+    /// A node that takes no messages in had a look at what a connection brought.
+    IntakeClosed { conn: Conn },
     /// CONNACK with success left a node.
     ServerConnack { client: u32, conn: Conn },
     /// PUBACK, SUBACK or UNSUBACK left a node.

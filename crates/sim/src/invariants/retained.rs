@@ -3,8 +3,8 @@
 //! published.
 //!
 //! Source: contract D9. Writers send each value once. A value is older than a write that began after the value was
-//! acknowledged or read; a write counts for a read that began after its PUBACK. Nothing is concluded from a message that
-//! was never acknowledged.
+//! acknowledged or read; a write counts for a read that began after its PUBACK. Nothing is concluded from a message without RETAIN that
+//! was not acknowledged before the SUBSCRIBE: it is just published, although a newer one of another publisher may be stored already.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,9 +46,8 @@ pub fn check(history: &History) -> Result<(), Broken> {
             Event::Delivered(delivery) if !delivery.retain && !resumed.contains(&delivery.conn) => {
                 let (Some(id), Some(topic)) = (delivery.id, delivery.topic) else { continue };
                 let began = began(history, subscribed.get(&delivery.conn), topic);
-                // A writer that has no answer may send it again: that is a new message.
-                let value = writes.get(&id).filter(|value| value.acked.is_some());
-                if let (Some(began), Some(value)) = (began, value)
+                if let (Some(began), Some(value)) = (began, writes.get(&id))
+                    && value.acked.is_some_and(|acked| acked < began)
                     && let Some((newer, _)) = overwritten(&writes, value, began)
                 {
                     let what =
@@ -156,6 +155,21 @@ mod tests {
         let start = || [written(1, false), written(2, false), vec![subscribing()]].concat();
         let resumed = [vec![connected(1, true)], start(), vec![late()]].concat();
         judge(check, resumed, [vec![connected(1, false)], start(), vec![late()]].concat());
+    }
+
+    #[test]
+    fn message_that_was_not_acknowledged_before_the_subscribe_is_just_published() {
+        let [first, second] = [1, 2].map(|seq| written(seq, false));
+        // Another reader has seen the first value before the second was sent.
+        let reader = Event::SubscribeSent { client: 1, conn: Conn(2), filter: FILTER_A };
+        let seen = Event::Delivered(crate::oracle::Delivery { retain: true, ..delivery(2, 1, 7) });
+        let start = || [vec![first[0].clone(), reader.clone(), seen.clone()], second.clone()].concat();
+        let late = || Event::Delivered(delivery(1, 1, 7));
+        judge(
+            check,
+            [start(), vec![subscribing(), acked(1), late()]].concat(),
+            [start(), vec![acked(1), subscribing(), late()]].concat(),
+        );
     }
 
     #[test]

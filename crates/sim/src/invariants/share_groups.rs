@@ -167,7 +167,10 @@ fn check_duplicates(history: &History, record: &Record) -> Result<(), Broken> {
             let what = format!("{id:?} went to members {clients:?} of {share:?}, and none was lost");
             return Err(Broken::new(last, what));
         }
-        for copy in lost.take(usize::try_from(further).unwrap_or(usize::MAX)) {
+        // What nobody had consumed is what was given again.
+        let (open, consumed): (Vec<&Copy>, Vec<&Copy>) = lost.partition(|copy| !copy.consumed);
+        let further = usize::try_from(further).unwrap_or(usize::MAX);
+        for copy in open.into_iter().chain(consumed).take(further) {
             let count = lost_with.entry(copy.conn).or_default();
             *count += 1;
             let facts = history.clients.get(copy.client as usize);
@@ -271,5 +274,26 @@ mod tests {
         };
         // The members of the test announce a Receive Maximum of 2.
         judge_members(&again(2 + SLACK), &again(3 + SLACK));
+    }
+
+    #[test]
+    fn copies_that_nobody_consumed_are_those_that_were_given_again() {
+        let again = |consumed: bool| {
+            let mut events = Vec::new();
+            for seq in 1..=80 {
+                events.extend([sent(seq), got(2, 2, seq), acks(2, 2)]);
+            }
+            events.push(lost(2, 2));
+            // Given to the other member before, and late on their way.
+            for (conn, copies) in [(3, 1..=40), (13, 41..=80)] {
+                for seq in copies {
+                    events.push(got(3, conn, seq));
+                    events.extend(consumed.then(|| acks(3, conn)));
+                }
+                events.push(lost(3, conn));
+            }
+            events
+        };
+        judge_members(&again(false), &again(true));
     }
 }

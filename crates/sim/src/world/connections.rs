@@ -35,6 +35,8 @@ pub(super) struct Pipe {
     pub(super) place: usize,
     version: ProtocolVersion,
     served_by: Option<(u64, ConnId)>,
+    /// The node behind it: a host may get another identity while its client still waits.
+    node: Option<NodeId>,
     to_server_clear: Duration,
     to_client_clear: Duration,
     /// The client's end is gone.
@@ -69,6 +71,7 @@ impl World {
                 place,
                 version,
                 served_by: None,
+                node: None,
                 to_server_clear: self.now,
                 to_client_clear: self.now,
                 client_gone: false,
@@ -176,6 +179,7 @@ impl World {
         process.connections.insert(id, Box::new(connection));
         if let Some(pipe) = self.pipes.get_mut(&conn) {
             pipe.served_by = Some((generation, id));
+            pipe.node = Some(owner.node);
         }
         self.put_back(place, process);
     }
@@ -248,6 +252,7 @@ impl World {
             let intake = if self.hosts[place].full { Intake::Closed } else { Intake::Open };
             if intake == Intake::Closed {
                 self.history.marks.hit(Mark::IntakeClosed);
+                self.history.push(self.now, Event::IntakeClosed { conn: connection.conn });
             }
             if !process.lease_until.is_zero() && now > process.lease_until {
                 self.history.marks.hit(Mark::LeaseLost);
@@ -404,17 +409,16 @@ impl World {
         }
     }
 
-    /// A process is gone with all its connections. `silent`: the clients find out by themselves.
     /// The cluster has declared a node dead.
     pub(super) fn connections_forsaken(&mut self, node: NodeId) {
-        let place = self.place_of(node);
-        let here = self.pipes.iter().filter(|(_, pipe)| Some(pipe.place) == place && !pipe.client_gone);
+        let here = self.pipes.iter().filter(|(_, pipe)| pipe.node == Some(node) && !pipe.client_gone);
         let forsaken: Vec<Conn> = here.map(|(conn, _)| *conn).collect();
         for conn in forsaken {
             self.history.push(self.now, Event::Forsaken { conn });
         }
     }
 
+    /// A process is gone with all its connections. `silent`: the clients find out by themselves.
     pub(super) fn connections_of_dead(&mut self, place: usize, process: &Process, silent: bool) {
         for connection in process.connections.values() {
             if !silent {
