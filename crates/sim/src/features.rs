@@ -7,7 +7,7 @@ use core::time::Duration;
 use crate::random::Random;
 
 /// Version of what a seed draws. It goes up with every change of that, so that the ledger says which seeds are what they were.
-pub const DRAWS: u32 = 6;
+pub const DRAWS: u32 = 7;
 
 /// A kind of fault.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -114,8 +114,8 @@ pub struct Features {
     pub fault_time: Duration,
 }
 
-/// Of a thousand runs with few nodes, those to which one is added: none for now, see docs/simulation.md.
-const ADDED_PERMILLE: u32 = 0;
+/// Of a thousand runs with few nodes, those to which one is added.
+const ADDED_PERMILLE: u32 = 150;
 
 impl Features {
     /// The world of a seed.

@@ -69,15 +69,20 @@ impl<'a> Plan<'a> {
                 voters.push(voter);
             }
         }
-        for node in self.control.nodes.keys() {
-            if self.comes(*node) && !voters.contains(node) && !self.has_finished(*node) {
-                voters.push(*node);
-            }
-        }
-        let live = voters.iter().filter(|voter| self.control.is_live(**voter)).count();
         let shrinks = now_on.iter().any(|voter| !voters.contains(voter));
-        // Half of a joint membership without a majority would hold up the other half.
-        if shrinks && self.control.knows_membership() && live * 2 <= voters.len() {
+        let newcomers =
+            self.control.nodes.keys().filter(|node| self.comes(**node) && !self.has_finished(**node));
+        let mut all = voters.clone();
+        all.extend(newcomers.filter(|node| !voters.contains(node)));
+        // Half of a joint membership without a majority would hold up the other half. Who comes besides waits then until who
+        // comes for a lost one is there.
+        let holds = |voters: &[NodeId]| {
+            let live = voters.iter().filter(|voter| self.control.is_live(**voter)).count();
+            !(shrinks && self.control.knows_membership()) || live * 2 > voters.len()
+        };
+        if holds(&all) {
+            voters = all;
+        } else if !holds(&voters) {
             return;
         }
         if voters != now_on && !voters.is_empty() {

@@ -239,6 +239,41 @@ fn lost_node_is_replaced_by_the_one_of_its_name_also_when_that_is_lost_too() {
 }
 
 #[test]
+fn who_joins_besides_waits_until_the_successor_of_a_lost_node_is_there() {
+    let mut world = World::new(&[""; 3], 4);
+    world.settle();
+    world.lose(3);
+    let joining = |name: u64, disk: u8| NodeRecord {
+        id: NodeId(0),
+        name: text(&format!("n{name}")),
+        disk: [disk; 16],
+        incarnation: Incarnation(0),
+        ..record(9, "")
+    };
+    for (name, disk) in [(3, 4), (9, 5)] {
+        world.command(Command::NodeJoin { node: joining(name, disk) });
+    }
+    // A node is up when control has told it who it is: nobody comes up that is no member of it.
+    let wanted =
+        |world: &World| world.group.machine.placement(CONTROL).iter().map(|n| n.0).collect::<Vec<_>>();
+    world.step();
+    assert_eq!(wanted(&world), [1, 2, 4], "two of three are up, and two of four were no majority");
+    let up = |id: u64, name: u64| NodeRecord {
+        id: NodeId(id),
+        incarnation: Incarnation(1),
+        ..joining(name, u8::try_from(id).unwrap())
+    };
+    world.follow(CONTROL);
+    world.command(Command::NodeUp { node: up(4, 3) });
+    world.step();
+    assert_eq!(wanted(&world), [1, 2, 4, 5]);
+    world.follow(CONTROL);
+    world.command(Command::NodeUp { node: up(5, 9) });
+    world.settle();
+    assert!(world.is_even(), "{:?}", world.loads());
+}
+
+#[test]
 fn removal_that_leaves_too_few_is_refused_with_its_reason() {
     let mut world = World::new(&[""; 4], 4);
     world.settle();
