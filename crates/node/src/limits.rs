@@ -110,6 +110,9 @@ pub const SYSTEM_TOPICS_MAX: usize = 4096;
 /// Counters that one node tells another; more are a malformed message.
 pub const COUNTERS_MAX: usize = 256;
 
+/// Nodes that one node tells another who looks for a leader of control; more are a malformed message.
+pub const TOLD_NODES_MAX: usize = 1024;
+
 /// Sessions, subscriptions or topics that one look for an operator goes through, over all partitions: below a millisecond
 /// for the worker (100,000 sessions take 60 to 110 ms in all). Whoever wants more asks again from there on.
 pub const LISTING_EXAMINED_MAX: usize = 1024;

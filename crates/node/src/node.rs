@@ -35,7 +35,7 @@ use quorate_state::{
     CONTROL, ClusterConfig, ConnId, Control, Effect, GroupId, Incarnation, LogIndex, MessageRef, NodeId,
     Owner, Partition, PartitionConfig,
 };
-use raft::eraftpb::HardState;
+use raft::eraftpb::{HardState, MessageType};
 
 use crate::action::{Action, Note};
 use crate::consensus::group::{Group, Turn};
@@ -527,6 +527,9 @@ impl Node {
     fn receive(&mut self, from: NodeId, message: PeerMessage, now: Duration) {
         match message {
             PeerMessage::Raft(group, message) => {
+                if group == CONTROL && message.get_msg_type() == MessageType::MsgRequestPreVote {
+                    self.tell_nodes(from);
+                }
                 let Some(group) = self.groups.get_mut(&group) else { return };
                 if from != self.id {
                     group.note_shown(from, &message);
@@ -588,6 +591,7 @@ impl Node {
             }
             // Direct messages never pass through the node: the shell hands them to `Routing`.
             PeerMessage::DiskUnfit => self.disk.heard_unfit(from, now),
+            PeerMessage::Nodes { index, nodes } => self.nodes_told(index, nodes),
             PeerMessage::Forward(_)
             | PeerMessage::ForwardShared { .. }
             | PeerMessage::Mark { .. }
@@ -815,7 +819,7 @@ impl Node {
         self.turn.ticket = ticket + 1;
         for (group, message) in turn.messages {
             let to = NodeId(message.to);
-            if message.get_msg_type() == raft::eraftpb::MessageType::MsgSnapshot {
+            if message.get_msg_type() == MessageType::MsgSnapshot {
                 self.actions.push_back(Action::SendSnapshot { to, group, message: Box::new(message) });
             } else if wire::travels(message.get_msg_type()) {
                 self.send(to, PeerMessage::Raft(group, Box::new(message)));
@@ -842,7 +846,7 @@ impl Node {
 
 /// Whether taking this message in adds to the log.
 fn has_entries(message: &raft::eraftpb::Message) -> bool {
-    message.get_msg_type() == raft::eraftpb::MessageType::MsgAppend && !message.entries.is_empty()
+    message.get_msg_type() == MessageType::MsgAppend && !message.entries.is_empty()
 }
 
 #[cfg(test)]

@@ -12,10 +12,11 @@ use quorate_state::{
     StreamSeq,
 };
 
+use crate::action::PeerAddress;
 use crate::bytes_io::{Malformed, Reader, put_bytes, put_count};
 use crate::consensus::wire;
 use crate::edge::{DirectMessage, SessionDelivery};
-use crate::limits::COUNTERS_MAX;
+use crate::limits::{COUNTERS_MAX, TOLD_NODES_MAX};
 use crate::routing::Draw;
 
 /// Version of the frame format; the first byte of every frame.
@@ -186,6 +187,14 @@ pub enum PeerMessage {
     },
     /// The sender's disk has little room, or hung lately: it is not to lead. Said again and again while it is so; not before level 2.
     DiskUnfit,
+    /// To a node that looks for a leader of control although there is one: it may not know that one yet, and so have no link to it. Not
+    /// before level 2.
+    Nodes {
+        /// Position in the log of control.
+        index: LogIndex,
+        /// Who the nodes of the cluster are there; at most `TOLD_NODES_MAX`.
+        nodes: Vec<PeerAddress>,
+    },
     /// A question of the admin API that the receiving node is to answer. Travels on the routing link.
     Inquiry {
         /// Echoed.
@@ -350,6 +359,16 @@ impl PeerMessage {
                 out.put_u64_le(*number);
             }
             PeerMessage::DiskUnfit => out.put_u8(22),
+            PeerMessage::Nodes { index, nodes } => {
+                out.put_u8(24);
+                out.put_u64_le(index.0);
+                put_count(out, nodes.len());
+                for PeerAddress { node, name, address } in nodes {
+                    out.put_u64_le(node.0);
+                    put_bytes(out, name.as_bytes());
+                    put_bytes(out, address.as_bytes());
+                }
+            }
             PeerMessage::Inquiry { number, body } => {
                 out.put_u8(32);
                 out.put_u64_le(*number);
@@ -470,6 +489,7 @@ impl PeerMessage {
                 PeerMessage::MarkAnswer { conn, number: reader.u64("number")? }
             }
             22 => PeerMessage::DiskUnfit,
+            24 => read_nodes(&mut reader)?,
             32 => {
                 let number = reader.u64("inquiry")?;
                 PeerMessage::Inquiry { number, body: reader.bytes("inquiry")? }
@@ -496,6 +516,22 @@ fn read_counters(reader: &mut Reader) -> Result<PeerMessage, Malformed> {
         values.push((name.as_str().to_owned(), reader.u64("counter")?));
     }
     Ok(PeerMessage::Counters { values })
+}
+
+fn read_nodes(reader: &mut Reader) -> Result<PeerMessage, Malformed> {
+    let index = LogIndex(reader.u64("position")?);
+    let count = reader.count(16, "node count")?;
+    if count > TOLD_NODES_MAX {
+        return Err(Malformed("node count"));
+    }
+    let mut nodes = Vec::with_capacity(count);
+    for _ in 0..count {
+        let node = NodeId(reader.u64("node")?);
+        let [name, address] = [read_text(reader, "node name")?, read_text(reader, "node address")?]
+            .map(|text| text.as_str().to_owned());
+        nodes.push(PeerAddress { node, name, address });
+    }
+    Ok(PeerMessage::Nodes { index, nodes })
 }
 
 fn put_stream(out: &mut BytesMut, group: GroupId, stream: StreamId) {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use quorate_codec::{PacketId, QoS, ReasonCode, Text, TopicFilter, TopicName};
+use quorate_node::action::PeerAddress;
 use quorate_node::edge::{DirectMessage, SessionDelivery};
 use quorate_node::peer::PeerMessage;
 use quorate_node::routing::Draw;
@@ -152,7 +153,17 @@ fn frames() -> Vec<PeerMessage> {
 
 /// What nodes say to each other from level 2 on, besides the marks.
 fn frames_of_level_2() -> Vec<PeerMessage> {
-    vec![PeerMessage::DiskUnfit]
+    let address = |node: u64, name: &str, address: &str| PeerAddress {
+        node: NodeId(node),
+        name: name.to_owned(),
+        address: address.to_owned(),
+    };
+    let nodes = vec![address(1, "n1", "10.0.0.1:7000"), address(0x0102, "n4", "[::1]:7000")];
+    vec![
+        PeerMessage::DiskUnfit,
+        PeerMessage::Nodes { index: LogIndex(44), nodes },
+        PeerMessage::Nodes { index: LogIndex(u64::MAX), nodes: vec![] },
+    ]
 }
 
 fn encoded(message: &PeerMessage) -> String {
@@ -191,7 +202,7 @@ fn every_kind_of_frame_is_in_the_golden_file() {
     let all = frames().into_iter().chain(frames_of_level_2());
     let kinds: std::collections::BTreeSet<String> =
         all.map(|frame| encoded(&frame)[2..4].to_owned()).collect();
-    let expected: Vec<String> = (1..=23).chain(32..=33).map(|kind| format!("{kind:02x}")).collect();
+    let expected: Vec<String> = (1..=24).chain(32..=33).map(|kind| format!("{kind:02x}")).collect();
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), expected);
 }
 

@@ -36,7 +36,7 @@ pub const REPLICATION_DEFAULT: u32 = 3;
 /// | level | since | what it brings |
 /// |---|---|---|
 /// | 1 | 0.1.0 | |
-/// | 2 | 0.2.0 | `Command::NodeListeners`, `Command::Backup`, `Command::NodeRemove`, `Command::Members`, and their records; marks on links between nodes |
+/// | 2 | 0.2.0 | `Command::NodeListeners`, `Command::Backup`, `Command::NodeRemove`, `Command::Members`, and their records; marks, and `Nodes`, on links between nodes |
 pub const LEVEL: u32 = 2;
 
 /// From this level on, control knows where clients reach each node.
@@ -50,6 +50,9 @@ pub const REPLIES_AFTER_LEVEL: u32 = 2;
 
 /// The level from which on nodes tell each other that their disks are not fit to lead.
 pub const DISK_UNFIT_LEVEL: u32 = 2;
+
+/// The level from which on a node that looks for a leader of control is told who the nodes are.
+pub const NODES_TOLD_LEVEL: u32 = 2;
 
 /// From this level on the leader of control declares nodes lost by [`crate::LeaderCommand::NodeLost`].
 pub const LEADER_LOST_LEVEL: u32 = 2;

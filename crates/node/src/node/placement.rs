@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_codec::ReasonCode;
 use quorate_state::command::{Command, Duty, Removal};
-use quorate_state::control::{LEADER_LOST_LEVEL, NodeStatus};
-use quorate_state::{CONTROL, GroupId, Incarnation, LogIndex, NodeId, Reply};
+use quorate_state::control::{LEADER_LOST_LEVEL, NODES_TOLD_LEVEL, NodeStatus};
+use quorate_state::{CONTROL, Control, GroupId, Incarnation, LogIndex, NodeId, Reply};
 
 use super::Node;
 use super::clients::Op;
@@ -21,6 +21,7 @@ use super::lease::Request;
 use crate::action::{Action, Note, PeerAddress};
 use crate::consensus::group::Group;
 use crate::consensus::membership::{self, Situation};
+use crate::limits::TOLD_NODES_MAX;
 use crate::peer::PeerMessage;
 
 /// How often leaders look at placement and balance.
@@ -55,6 +56,8 @@ pub(super) struct Changes {
     quiet_at: Duration,
     /// Identities that the shell was told to be gone.
     gone_told: Vec<NodeId>,
+    /// Who the nodes are, as another one has said of a position of control that this one has not reached.
+    nodes_told: Option<(LogIndex, Vec<PeerAddress>)>,
 }
 
 impl Node {
@@ -74,8 +77,14 @@ impl Node {
     }
 
     pub(super) fn publish_peers(&mut self) {
-        let peers = self.peer_addresses().into_iter().filter(|peer| peer.node != self.id).collect();
-        if self.control().is_some_and(|control| control.nodes().next().is_some()) {
+        let applied = self.groups.get(&CONTROL).map(Group::applied).unwrap_or_default();
+        if self.changes.nodes_told.as_ref().is_some_and(|(index, _)| *index <= applied) {
+            self.changes.nodes_told = None;
+        }
+        let told = self.changes.nodes_told.as_ref().map(|(_, nodes)| nodes.clone());
+        let nodes = told.unwrap_or_else(|| self.peer_addresses());
+        if !nodes.is_empty() {
+            let peers = nodes.into_iter().filter(|peer| peer.node != self.id).collect();
             self.actions.push_back(Action::Peers(peers));
         }
         let nodes = self.control().into_iter().flat_map(|control| control.nodes());
@@ -84,6 +93,30 @@ impl Node {
         if gone != self.changes.gone_told {
             self.changes.gone_told.clone_from(&gone);
             self.actions.push_back(Action::Gone(gone));
+        }
+    }
+
+    /// A node looks for a leader of control, and there is one: it was away, and may not know the nodes that have come since. It refuses
+    /// links to those, and if one of them leads control it would hear of them from nobody else.
+    pub(super) fn tell_nodes(&mut self, to: NodeId) {
+        let knows = |control: &Control| control.level() >= NODES_TOLD_LEVEL;
+        let leader = self.leader_of(CONTROL).filter(|leader| *leader != to);
+        if leader.is_none() || !self.control().is_some_and(knows) {
+            return;
+        }
+        let Some(index) = self.groups.get(&CONTROL).map(Group::applied) else { return };
+        let nodes = self.peer_addresses();
+        if nodes.len() <= TOLD_NODES_MAX {
+            self.send(to, PeerMessage::Nodes { index, nodes });
+        }
+    }
+
+    /// What [`Node::tell_nodes`] of another one has said. It counts until this node has come as far itself.
+    pub(super) fn nodes_told(&mut self, index: LogIndex, nodes: Vec<PeerAddress>) {
+        let known = self.changes.nodes_told.as_ref().map(|(known, _)| *known);
+        if known.is_none_or(|known| known < index) {
+            self.changes.nodes_told = Some((index, nodes));
+            self.publish_peers();
         }
     }
 

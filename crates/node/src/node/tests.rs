@@ -983,7 +983,7 @@ fn node_that_is_being_declared_lost_gets_no_lease_any_more() {
             while let Some((from, to, message)) = world.network.pop_front() {
                 let is_cut = is_cut && [from, to].contains(&lost) && [from, to].contains(&leader);
                 let is_written = matches!(&message, PeerMessage::Raft(CONTROL, message)
-                    if to == leader && message.get_msg_type() == raft::eraftpb::MessageType::MsgAppendResponse);
+                    if to == leader && message.get_msg_type() == MessageType::MsgAppendResponse);
                 if !is_cut && !is_written {
                     world.event(to, Event::Peer(from, message));
                 }

@@ -165,6 +165,50 @@ fn three_nodes_become_five_and_three_again_by_the_command_line() {
     println!("three_nodes_become_five_and_three_again: {}", load.audit().summary());
 }
 
+/// The place of the node that leads control, as the first of these sees it that knows.
+fn control_led_by(cluster: &Cluster, among: &[usize]) -> Option<usize> {
+    among.iter().find_map(|place| {
+        let state = cluster.state(*place, false).ok()?;
+        let leader = state.groups.iter().find(|group| group.id == 0)?.leader?;
+        let name = &state.nodes.iter().find(|node| node.id == leader)?.name;
+        Some(place_of(cluster, name))
+    })
+}
+
+#[test]
+#[ignore = "minutes long; see CONTRIBUTING.md"]
+fn node_that_was_away_while_another_joined_comes_back_although_that_one_leads() {
+    let mut cluster = Cluster::start("away-while-joined", 3).unwrap();
+    cluster.prepare(1).unwrap();
+    (0..3).for_each(|place| cluster.wait_ready(place).unwrap());
+    cluster.kill(0).unwrap();
+    let name = cluster.node(3).name.clone();
+    cluster.restart(3).unwrap();
+    let joined = cluster.operate(1, &["cluster", "join", &name, "--wait", "--timeout", "5m"]).unwrap();
+    assert!(joined.status.success(), "{}", said(&joined));
+    // Whoever else leads control dies, until the new one does.
+    let others = [1, 2, 3];
+    let mut rounds = 0;
+    loop {
+        let leader =
+            wait_at_most(REST_WITHIN, "a leader of control", || control_led_by(&cluster, &others)).unwrap();
+        if leader == 3 {
+            break;
+        }
+        rounds += 1;
+        assert!(rounds <= 60, "{name} never leads control");
+        cluster.kill(leader).unwrap();
+        cluster.restart(leader).unwrap();
+    }
+    cluster.restart(0).unwrap();
+    // It knows nobody who leads control, and has links to the two others only.
+    cluster.wait_ready(0).unwrap();
+    assert_eq!(control_led_by(&cluster, &[0]), Some(3), "it leads still, and the one that was away knows");
+    others.into_iter().for_each(|place| cluster.wait_ready(place).unwrap());
+    cluster.check_log().unwrap();
+    println!("node_that_was_away_while_another_joined: {name} led control after {rounds} kills");
+}
+
 /// What was done, and to whom.
 #[derive(Default, Debug)]
 struct Done {

@@ -1,6 +1,7 @@
 //! Nodes that come and go for good, with the replicas that move because of them.
 
 use super::*;
+use crate::action::PeerAddress;
 use quorate_state::command::Removal;
 use quorate_state::control::NodeStatus as Membership;
 use raft::eraftpb::{Entry, Message as RaftMessage, MessageType};
@@ -290,4 +291,58 @@ fn entries_that_come_together_with_a_snapshot_are_not_written_before_it() {
     }
     assert!(struck > 0, "a snapshot was sent");
     world.until("all are ready", World::ready);
+}
+
+#[test]
+fn node_that_looks_for_a_leader_of_control_is_told_of_the_nodes_that_have_come() {
+    let mut world = World::new(3);
+    world.until("ready", World::ready);
+    let fourth = world.join("n4", 40);
+    world.until("four", World::at_rest);
+    let leader = world.leader_of_control();
+    let [asking, asked] =
+        [1, 2, 3].map(NodeId).into_iter().filter(|id| *id != leader).take(2).collect::<Vec<_>>()[..]
+    else {
+        unreachable!("two of three do not lead");
+    };
+    let mut asks = RaftMessage::default();
+    asks.set_msg_type(MessageType::MsgRequestPreVote);
+    asks.from = asking.0;
+    let answered = |world: &mut World, asks: &RaftMessage| {
+        let node = &mut world.members.get_mut(&asked).unwrap().node;
+        let message = PeerMessage::Raft(CONTROL, Box::new(asks.clone()));
+        node.step(Event::Peer(asking, message), world.now);
+        let mut told = None;
+        while let Some(action) = node.poll_action() {
+            if let Action::Send(to, PeerMessage::Nodes { index, nodes }) = action {
+                assert_eq!(to, asking);
+                told = Some((index, nodes));
+            }
+        }
+        told
+    };
+    let (index, nodes) = answered(&mut world, &asks).expect("who the nodes are");
+    assert_eq!(nodes.iter().map(|one| one.node).collect::<Vec<_>>(), [1, 2, 3, fourth.0].map(NodeId));
+    asks.set_msg_type(MessageType::MsgHeartbeat);
+    assert_eq!(answered(&mut world, &asks), None, "it does not look for a leader");
+
+    // As it was before the fourth came, for the node that was away.
+    let mut heard = |index: LogIndex, nodes: &[PeerAddress]| {
+        let node = &mut world.members.get_mut(&asking).unwrap().node;
+        let told = PeerMessage::Nodes { index, nodes: nodes.to_vec() };
+        node.step(Event::Peer(asked, told), world.now);
+        let mut peers = None;
+        while let Some(action) = node.poll_action() {
+            if let Action::Peers(linked) = action {
+                peers = Some(linked.iter().map(|one| one.node.0).collect::<Vec<_>>());
+            }
+        }
+        peers
+    };
+    let fifth = PeerAddress { node: NodeId(9), name: "n9".to_owned(), address: "n9:1".to_owned() };
+    let more = [&nodes[..], &[fifth]].concat();
+    let others = [1, 2, 3, fourth.0, 9].into_iter().filter(|id| *id != asking.0).collect();
+    let later = LogIndex(index.0 + 1000);
+    assert_eq!(heard(later, &more), Some(others));
+    assert_eq!(heard(LogIndex(index.0 + 999), &nodes), None, "older than what it has heard");
 }
