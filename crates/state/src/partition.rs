@@ -160,9 +160,9 @@ impl Partition {
         timers.into_iter().flatten().min()
     }
 
-    /// All that is inflight on connections of a node's incarnation, by session and then in delivery order.
-    pub fn inflight_of(&self, node: NodeId, incarnation: Incarnation) -> impl Iterator<Item = Deliver> {
-        let sessions = self.sessions.owned_by(node, incarnation);
+    /// All that is inflight on connections of a node's incarnation and of later ones, by session and then in delivery order.
+    pub fn inflight_of(&self, node: NodeId, since: Incarnation) -> impl Iterator<Item = Deliver> {
+        let sessions = self.sessions.owned_since(node, since);
         sessions.flat_map(|session| self.inflight_of_session(session, DeliverySeq(1)))
     }
 

@@ -284,6 +284,12 @@ impl Sessions {
         self.by_owner.get(&(node, incarnation)).into_iter().flatten().copied()
     }
 
+    /// Sessions held by connections of a node's incarnation or a later one, in order of incarnations and numbers.
+    pub(crate) fn owned_since(&self, node: NodeId, since: Incarnation) -> impl Iterator<Item = SessionId> {
+        let owned = self.by_owner.range((node, since)..=(node, Incarnation(u64::MAX)));
+        owned.flat_map(|(_, sessions)| sessions).copied()
+    }
+
     /// Incarnations of a node, up to one, that hold sessions.
     pub(crate) fn incarnations_to(&self, node: NodeId, last: Incarnation) -> Vec<Incarnation> {
         self.by_owner.range((node, Incarnation(0))..=(node, last)).map(|(owner, _)| owner.1).collect()

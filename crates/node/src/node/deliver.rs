@@ -143,12 +143,10 @@ impl Node {
     }
 
     fn resync_to(&mut self, group: GroupId, node: NodeId) {
-        let Some(incarnation) =
-            self.control().and_then(|control| control.node(node)).map(|(record, _)| record.incarnation)
-        else {
-            return;
-        };
-        let again = self.in_flight(group, |partition| partition.inflight_of(node, incarnation).collect());
+        // Control may be behind here: the node may have begun anew, or joined, since.
+        let known = self.control().and_then(|control| control.node(node));
+        let since = known.map_or(Incarnation(0), |(record, _)| record.incarnation);
+        let again = self.in_flight(group, |partition| partition.inflight_of(node, since).collect());
         for deliver in again {
             self.deliver(group, deliver);
         }

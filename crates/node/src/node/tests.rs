@@ -675,6 +675,61 @@ fn deliveries_for_a_connection_of_an_earlier_incarnation_reach_nobody() {
 }
 
 #[test]
+fn delivery_that_a_link_lost_is_made_again_although_its_leader_is_behind_in_control() {
+    let mut world = World::new(5);
+    world.until("ready", World::ready);
+    world.until("leadership spread", |world| {
+        world.members.values().all(|member| member.node.leads.len() == 1)
+    });
+    let control = world.leader_of_control();
+    let nodes: Vec<NodeId> = world.members.keys().copied().collect();
+    let leader_of = |world: &World, group: GroupId| {
+        nodes.iter().copied().find(|id| world.members[id].node.leads.contains(&group)).unwrap()
+    };
+    let names = ["sub-a", "sub-b", "sub-c", "sub-d", "sub-e", "sub-f"];
+    let sub = names.into_iter().find(|name| leader_of(&world, home(name)) != control).unwrap();
+    let (group, leader) = (home(sub), leader_of(&world, home(sub)));
+    // The session is on a node that has no replica of its partition, the publisher on another one.
+    let apart = |id: &NodeId| ![control, leader].contains(id);
+    let has_none = |id: &NodeId| !world.members[id].node.groups.contains_key(&group);
+    let holder = nodes.iter().copied().filter(apart).find(has_none).unwrap();
+    let publisher = nodes.iter().copied().filter(apart).find(|id| *id != holder).unwrap();
+    world.connect(holder.0, 1, sub, DURABLE);
+    world.subscribe(holder.0, 1, "a/#");
+    world.connect(publisher.0, 2, "pub", SessionExpiry::AtClose);
+    let set = |world: &mut World, a: NodeId, b: NodeId, is_cut: bool| {
+        for way in [(a, b), (b, a)] {
+            let _changed = if is_cut { world.cut.insert(way) } else { world.cut.remove(&way) };
+        }
+    };
+    // The leader hears no more of control, and so not that the node of the session begins anew.
+    set(&mut world, control, leader, true);
+    set(&mut world, control, holder, true);
+    world.until("declared dead", |world| {
+        world.members[&publisher].node.certainly_dead(holder, Incarnation(1))
+    });
+    set(&mut world, control, holder, false);
+    world.until("there again", |world| {
+        let (record, status) = world.members[&publisher].node.control().unwrap().node(holder).unwrap();
+        record.incarnation == Incarnation(2) && status == quorate_state::control::NodeStatus::Live
+    });
+    assert!(world.connect(holder.0, 3, sub, DURABLE), "the session goes on");
+    set(&mut world, leader, holder, true);
+    world.publish(publisher.0, 2, 1, "a/b", group, false);
+    world.until("applied", |world| world.applied(publisher.0, 2) == [1]);
+    world.drain();
+    assert!(world.delivered(holder.0, 3).is_empty(), "it was lost with the link");
+    set(&mut world, leader, holder, false);
+    for (at, of) in [(leader, holder), (holder, leader)] {
+        world.event(at, Event::PeerDown(of));
+        world.event(at, Event::PeerUp(of));
+    }
+    world.until("delivered", |world| world.delivered(holder.0, 3) == ["1"]);
+    let known = world.members[&leader].node.control().unwrap().node(holder).unwrap();
+    assert_eq!(known.0.incarnation, Incarnation(1), "the leader does not know it yet");
+}
+
+#[test]
 fn takeover_from_a_dead_node_waits_for_its_lease_to_end() {
     let mut world = World::new(3);
     world.until("ready", World::ready);

@@ -721,6 +721,7 @@ fn inflight_of_a_node_is_what_its_connections_wait_for() {
         .map(|deliver| (deliver.session.0, deliver.seq.0))
         .collect();
     assert_eq!(all, [(1, 1), (1, 2), (2, 1), (2, 2)]);
+    assert_eq!(group.machine.inflight_of(NODE, Incarnation(0)).count(), 4, "control may be behind");
     assert_eq!(group.machine.inflight_of(NODE, Incarnation(2)).count(), 0);
     assert_eq!(group.machine.inflight_of_session(SessionId(1), DeliverySeq(2)).count(), 1);
 }
