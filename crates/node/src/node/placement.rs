@@ -1,7 +1,7 @@
 //! Who lives, who leads and where replicas are: what a node does about membership.
 //!
 //! Owns: announcing this node, leases as node and as control leader, declaring nodes lost, moving replicas towards
-//! their placement, telling control who members are, forgetting replicas that are elsewhere. Does not: decide placement;
+//! their placement, telling control who members are, and nodes who the others are, forgetting replicas that are elsewhere. Does not: decide placement;
 //! control's state does.
 //! Invariants: a node asks for a lease only after it has applied its own announcement; a node that is declared dead
 //! starts a new incarnation before it serves again.

@@ -176,7 +176,7 @@ fn control_led_by(cluster: &Cluster, among: &[usize]) -> Option<usize> {
 }
 
 #[test]
-#[ignore = "minutes long; see CONTRIBUTING.md"]
+#[ignore = "kills nodes until the new one leads; see CONTRIBUTING.md"]
 fn node_that_was_away_while_another_joined_comes_back_although_that_one_leads() {
     let mut cluster = Cluster::start("away-while-joined", 3).unwrap();
     cluster.prepare(1).unwrap();
